@@ -1,0 +1,1 @@
+"""Photographs, captions, groups and splits: from publishers' folders to one manifest."""

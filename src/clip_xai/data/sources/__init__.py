@@ -1,0 +1,1 @@
+"""One small adapter for each publisher; `SOURCES` names them in the order of the manifest."""
