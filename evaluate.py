@@ -1,0 +1,10 @@
+"""Judge a captioner: python evaluate.py ckpt=latest (--help for everything else)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_xai.runs.cli import run_job
+
+if __name__ == "__main__":
+    run_job("evaluate", Path(__file__).parent / "conf")

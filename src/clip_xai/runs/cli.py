@@ -1,0 +1,206 @@
+"""The command line: Hydra composes, a job runs, and an error that the user can mend is one line.
+
+Nothing here imports torch, so that ``--help`` and a mistyped key answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import hydra
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import Overrides
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import QuotedString, Quote
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clip_xai.errors import UserError
+from clip_xai.runs.config import SCHEMAS, register_schemas
+
+FREE_TEXT = ("text", "image")
+
+
+def run_job(job: str, conf: Path) -> None:
+    """Compose the configuration of a job from the command line and run it.
+
+    Args:
+        job: ``train``, ``evaluate`` or ``explain``; the function of that name in ``clip_xai.runs.<job>`` gets the
+            composed configuration as a dataclass instance.
+        conf: The directory of the YAML files.
+    """
+    accept_numbers_as_choices()
+    register_schemas()
+    if not {"-m", "--multirun"} & set(sys.argv):
+        sys.argv[1:] = [quote_free_text(argument) for argument in sys.argv[1:]]
+    show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines of its own and exits
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=job)(_task(job, show_all))()
+    except (HydraException, OmegaConfBaseException, UserError) as error:
+        if show_all:
+            raise
+        _exit_with(one_line(error, SCHEMAS[job]))
+
+
+def _task(job: str, show_all: bool) -> Callable[[DictConfig], Any]:
+    def task(config: DictConfig) -> Any:
+        try:
+            return _start(job, config)
+        except (UserError, OmegaConfBaseException) as error:
+            if show_all:
+                raise
+            _exit_with(one_line(error, SCHEMAS[job]))
+
+    return task
+
+
+def _start(job: str, config: DictConfig) -> Any:
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        raise UserError(f"{sorted(missing)[0]} has no value: add {sorted(missing)[0]}=... to the command")
+    _refuse_additions(config, SCHEMAS[job])
+    settings: Any = OmegaConf.to_object(config)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and settings.trainer.devices > 1:
+        # Lightning starts its other processes with this command line: each would run the whole sweep again.
+        raise UserError(f"a sweep runs on one device, not on {settings.trainer.devices}: set trainer.devices=1")
+    return getattr(importlib.import_module(f"clip_xai.runs.{job}"), job)(settings)
+
+
+def _refuse_additions(config: DictConfig, schema: type, prefix: str = "") -> None:
+    """A setting added with ``+`` is read by nobody: refuse it as any other mistyped key."""
+    known = {item.name for item in fields(schema)}
+    for key in config:
+        name = f"{prefix}{key}"
+        if key not in known:
+            raise UserError(f"{name}: there is no such setting or group{_near(name, setting_names(schema, prefix))}")
+        node = config._get_node(key)
+        kind = node._metadata.object_type if isinstance(node, DictConfig) else None
+        if is_dataclass(kind):
+            _refuse_additions(node, kind, f"{name}.")
+
+
+def _exit_with(message: str) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(1)
+
+
+def accept_numbers_as_choices() -> None:
+    """Let a group whose options are numbers be chosen by a plain number: ``stage=2``, ``-m stage=1,2``, ``stage: 2``.
+
+    Hydra reads such a choice as an integer and refuses it. The two places where it looks at a choice are the overrides
+    (of a single run, of each run of a sweep, of ``compose``) and the defaults lists in YAML; both get the number as text.
+    """
+    if getattr(Overrides.__init__, "numbers_are_choices", False):
+        return
+    read_overrides = Overrides.__init__
+    read_defaults = ConfigRepository._create_defaults_list
+
+    @functools.wraps(read_overrides)
+    def overrides(self: Overrides, repo: Any, overrides_list: list[Any]) -> None:
+        for override in overrides_list:
+            if repo.group_exists(override.key_or_group) and _is_number(override._value):
+                override._value = QuotedString(text=str(override._value), quote=Quote.single)
+        read_overrides(self, repo, overrides_list)
+
+    @functools.wraps(read_defaults)
+    def defaults(self: ConfigRepository, config_path: str, defaults: ListConfig) -> Any:
+        for item in defaults._iter_ex(resolve=False):
+            for group, choice in item.items_ex(resolve=False) if isinstance(item, DictConfig) else ():
+                if _is_number(choice):
+                    item[group] = str(choice)
+        return read_defaults(self, config_path, defaults)
+
+    overrides.numbers_are_choices = True  # type: ignore[attr-defined]
+    Overrides.__init__ = overrides  # type: ignore[method-assign]
+    ConfigRepository._create_defaults_list = defaults  # type: ignore[method-assign]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def quote_free_text(argument: str) -> str:
+    """Quote the value of ``text=`` and ``image=``, so that commas, colons and brackets need no quotes of Hydra's own.
+
+    >>> quote_free_text("text=a photo of melanoma, upper left")
+    "text='a photo of melanoma, upper left'"
+    """
+    key, equals, value = argument.partition("=")
+    if key not in FREE_TEXT or not equals or value[:1] in ("'", '"') or value in ("", "null"):
+        return argument
+    # Hydra's rule: a backslash is an escape only before a quote or at the end of the text.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+    return f"{key}='{escaped}'"
+
+
+def one_line(error: BaseException, schema: type) -> str:
+    """What went wrong and what to do next, in one line.
+
+    Args:
+        error: A ``UserError`` or an error of Hydra or OmegaConf.
+        schema: The job's dataclass, for the near matches of a mistyped key.
+    """
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, MissingConfigException):
+        return _unknown_option(error)
+    text = "\n".join(str(part) for part in _chain(error))
+    several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text)
+    if several:
+        return f"{several[1]} holds several values: add -m to run one after the other, or quote the value"
+    unknown = re.search(r"(?:Key '([^']*)' (?:is )?not in|Could not override '([^']*)')", text)
+    full_key = re.search(r"full_key: (\S+)", text)
+    if unknown:
+        key = full_key[1] if full_key else (unknown[1] or unknown[2])
+        return f"{key}: there is no such setting or group{_near(key, setting_names(schema))}"
+    user_error = next((part for part in _chain(error) if isinstance(part, UserError)), None)
+    if user_error:
+        return one_line(user_error, schema)
+    reason = str(_chain(error)[-1]).strip().splitlines() or [type(error).__name__]
+    return f"{full_key[1]}: {reason[0]}" if full_key else " ".join(" ".join(reason).split())
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    options = sorted(error.options or [])
+    return f"{group}={option}: there is no such option{_near(option, options)}; {group} can be {', '.join(options)}"
+
+
+def _near(name: str, candidates: list[str]) -> str:
+    leaf = name.rpartition(".")[2]
+    matches = difflib.get_close_matches(name, candidates, cutoff=0.7)
+    matches += [known for known in candidates if difflib.get_close_matches(leaf, [known.rpartition(".")[2]], cutoff=0.75)]
+    unique = list(dict.fromkeys(matches))[:3]
+    return f" (near: {', '.join(unique)})" if unique else ""
+
+
+def setting_names(schema: type, prefix: str = "") -> list[str]:
+    """The dotted names of all settings under a dataclass."""
+    names: list[str] = []
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        names.append(prefix + item.name)
+        kinds = [hints[item.name], *getattr(hints[item.name], "__args__", ())]
+        for kind in kinds:
+            if isinstance(kind, type) and is_dataclass(kind):
+                names += setting_names(kind, f"{prefix}{item.name}.")
+    return names
