@@ -1,0 +1,1 @@
+"""The three jobs: here alone configuration, Lightning and the rooms below meet."""

@@ -20,7 +20,7 @@ import hydra
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import QuotedString, Quote
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -81,13 +81,13 @@ def _start(job: str, config: DictConfig) -> Any:
 def _refuse_additions(config: DictConfig, schema: type, prefix: str = "") -> None:
     """A setting added with ``+`` is read by nobody: refuse it as any other mistyped key."""
     known = {item.name for item in fields(schema)}
-    for key in config:
+    for key in map(str, config):
         name = f"{prefix}{key}"
         if key not in known:
             raise UserError(f"{name}: there is no such setting or group{_near(name, setting_names(schema, prefix))}")
         node = config._get_node(key)
-        kind = node._metadata.object_type if isinstance(node, DictConfig) else None
-        if is_dataclass(kind):
+        kind = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+        if isinstance(node, DictConfig) and isinstance(kind, type) and is_dataclass(kind):
             _refuse_additions(node, kind, f"{name}.")
 
 
@@ -100,7 +100,8 @@ def accept_numbers_as_choices() -> None:
     """Let a group whose options are numbers be chosen by a plain number: ``stage=2``, ``-m stage=1,2``, ``stage: 2``.
 
     Hydra reads such a choice as an integer and refuses it. The two places where it looks at a choice are the overrides
-    (of a single run, of each run of a sweep, of ``compose``) and the defaults lists in YAML; both get the number as text.
+    (of a single run, of each run of a sweep, of ``compose``) and the defaults lists in YAML; both get the number as
+    text.
     """
     if getattr(Overrides.__init__, "numbers_are_choices", False):
         return
@@ -188,7 +189,8 @@ def _unknown_option(error: MissingConfigException) -> str:
 def _near(name: str, candidates: list[str]) -> str:
     leaf = name.rpartition(".")[2]
     matches = difflib.get_close_matches(name, candidates, cutoff=0.7)
-    matches += [known for known in candidates if difflib.get_close_matches(leaf, [known.rpartition(".")[2]], cutoff=0.75)]
+    leaves = difflib.get_close_matches(leaf, {known.rpartition(".")[2] for known in candidates}, cutoff=0.75)
+    matches += [known for known in candidates if known.rpartition(".")[2] in leaves]
     unique = list(dict.fromkeys(matches))[:3]
     return f" (near: {', '.join(unique)})" if unique else ""
 

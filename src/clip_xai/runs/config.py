@@ -20,33 +20,36 @@ class BackboneConfig:
     """Which CLIP looks at the photograph.
 
     Attributes:
-        name: The backbone's name (``tiny``, ``dermlip`` ...).
-        pretrained: ``default`` for the weights that belong to the name, a path to weights, or null for random weights.
+        name: The backbone's name, by which runs are found again.
+        architecture: ``tiny`` or a model name of open_clip.
+        pretrained: ``embedded:tiny``, ``hf-hub:ORGANISATION/MODEL``, a folder in open_clip's format, a file of weights,
+            or null for random weights.
     """
 
     name: str = MISSING
-    pretrained: str | None = "default"
+    architecture: str = MISSING
+    pretrained: str | None = None
 
 
 @dataclass
 class MapperConfig:
-    """How image features become the prefix of the language model.
+    """How image features become the prefix of the language model. What is null keeps the mapper's own default.
 
     Attributes:
         name: ``resampler`` reads patch tokens, ``bottleneck_mlp`` the pooled embedding.
         prefix_length: Number of prefix vectors.
-        hidden: Inner width.
-        depth: Number of layers.
-        heads: Attention heads (the resampler's).
         dropout: Probability of dropping an activation while training.
+        layers: Layers of the resampler.
+        head_width: Width of one attention head of the resampler.
+        hidden: Inner width of the bottleneck.
     """
 
     name: str = MISSING
     prefix_length: int = 12
-    hidden: int = 128
-    depth: int = 2
-    heads: int = 4
     dropout: float = 0.0
+    layers: int | None = None
+    head_width: int | None = None
+    hidden: int | None = None
 
 
 @dataclass
@@ -54,14 +57,14 @@ class LanguageModelConfig:
     """Which GPT-2 writes the caption.
 
     Attributes:
-        name: A name for the run directories and for finding earlier stages.
-        path: A directory with weights and tokenizer, or null for the weights that belong to the name.
-        pretrained: false for random weights.
+        name: ``tiny`` or a published size (``gpt2``, ``gpt2-medium`` ...).
+        pretrained: ``embedded:tiny``, a hub name, a folder in the transformers format, or null for random weights.
+        prompt: Text between the image's prefix and the caption.
     """
 
     name: str = MISSING
-    path: str | None = None
-    pretrained: bool = True
+    pretrained: str | None = None
+    prompt: str = ""
 
 
 @dataclass
@@ -214,16 +217,24 @@ class CallbacksConfig:
 
 @dataclass
 class GenerationConfig:
-    """How captions are written.
+    """How captions are decoded; the settings of :class:`clip_xai.models.captioner.Decoding` and the batch size.
 
     Attributes:
-        max_new_tokens: Longest caption.
-        beams: 1 for greedy decoding.
+        beams: 1 is greedy search.
+        max_new_tokens: Most tokens in a caption.
+        min_new_tokens: Fewest tokens in a caption.
+        length_penalty: Exponent of the length by which a beam's log-probability is divided.
+        no_repeat_ngram_size: No n-gram of this size occurs twice; 0 allows all.
+        repetition_penalty: 1 changes nothing.
         batch_size: Photographs per step.
     """
 
-    max_new_tokens: int = 96
     beams: int = 1
+    max_new_tokens: int = 80
+    min_new_tokens: int = 0
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
     batch_size: int = 64
 
 

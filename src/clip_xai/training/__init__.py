@@ -1,0 +1,1 @@
+"""Training: features, batches, the Lightning module and its callbacks."""

@@ -1,0 +1,58 @@
+"""From the data settings to records: drawn where the embedded default is missing, then built into a manifest."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from clip_xai.data.build import build_manifest
+from clip_xai.data.manifest import load_manifest
+from clip_xai.data.record import Record
+from clip_xai.data.synthetic.dermacap import write_dermacap
+from clip_xai.errors import UserError
+from clip_xai.runs.config import DataConfig
+
+log = logging.getLogger(__name__)
+
+
+def prepare_manifest(data: DataConfig) -> Path:
+    """Return the manifest of a data set, written first where it is missing.
+
+    The embedded default is drawn where ``data.root`` does not hold it yet; both steps return at once when nothing
+    changed.
+
+    Raises:
+        UserError: ``data.root`` does not exist and the data set is not a drawn one.
+    """
+    root = Path(data.root)
+    if data.synthetic is not None:
+        drawn = data.synthetic
+        write_dermacap(root, seed=drawn.seed, scale=drawn.scale, height=drawn.height, width=drawn.width)
+    elif not root.is_dir():
+        raise UserError(f"data.root={root}: there is no such directory; set data.root to the directory of the sources")
+    return build_manifest(root, Path(data.output_dir), seed=data.seed, fractions=data.fractions)
+
+
+def load_records(data: DataConfig, split: str) -> list[Record]:
+    """Return the records of a split, at most ``data.limit`` of them, spread evenly over the manifest.
+
+    Args:
+        data: The data settings.
+        split: ``train``, ``val``, ``test``, or ``all``.
+
+    Raises:
+        UserError: The split holds no record.
+    """
+    records = load_manifest(prepare_manifest(data))
+    chosen = [record for record in records if split == "all" or record.split == split]
+    if not chosen:
+        splits = sorted({record.split for record in records if record.split})
+        raise UserError(f"split={split} holds no photograph; the manifest has {', '.join(splits) or 'none'} and all")
+    return evenly(chosen, data.limit)
+
+
+def evenly(records: list[Record], limit: int | None) -> list[Record]:
+    """Return at most ``limit`` records, at equal steps through the list (so that every source is met)."""
+    if limit is None or limit >= len(records):
+        return records
+    return [records[index * len(records) // limit] for index in range(limit)]
