@@ -1,0 +1,75 @@
+"""Text tokenizers of the towers, with the place of each token in its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import regex
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+from clip_xai.models.tokenizer import CaptionTokenizer
+
+
+class ClipTokenizer:
+    """CLIP's lower-cased byte-pair encoding of 49,408 tokens (open_clip's ``SimpleTokenizer``)."""
+
+    def __init__(self, context_length: int = 77) -> None:
+        self._tokenizer = SimpleTokenizer(context_length=context_length)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return ids ``[T, context]``: start, tokens, end, zeros; longer texts keep their end marker."""
+        return self._tokenizer(list(texts))
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token that fits into the context, markers left out.
+
+        Raises:
+            ValueError: The text holds something that CLIP's cleaning rewrites (an HTML entity, say), so that its
+                tokens have no place in it.
+        """
+        spans: list[tuple[int, int]] = []
+        lowered, cursor = text.lower(), 0
+        for word in regex.findall(self._tokenizer.pat, self._tokenizer.clean_fn(text)):
+            start = lowered.find(word, cursor)
+            if start < 0:
+                raise ValueError(f"cannot place the token {word!r} in {text!r}: write the text in plain characters")
+            cursor = start
+            letters = "".join(self._tokenizer.byte_encoder[byte] for byte in word.encode())
+            read = 0
+            for piece in self._tokenizer.bpe(letters).split(" "):
+                length = len(piece.removesuffix("</w>"))
+                # A token holds bytes; its characters are those whose first byte lies in it.
+                first = len(word.encode()[:read].decode(errors="ignore"))
+                last = len(word.encode()[: read + length].decode(errors="ignore"))
+                spans.append((cursor + first, cursor + last))
+                read += length
+            cursor += len(word)
+        return spans[: self._tokenizer.context_length - 2]
+
+
+class ByteLevelClipTokenizer:
+    """The embedded CLIP's tokenizer: the caption tokenizer's byte-level BPE between start and end markers.
+
+    open_clip pools the text tower at the highest id of each row, so the end marker must be the vocabulary's last id.
+    """
+
+    def __init__(self, tokenizer: CaptionTokenizer, context_length: int) -> None:
+        if tokenizer.eos_id != tokenizer.vocabulary_size - 1:
+            raise ValueError("the end marker must be the last id of the vocabulary")
+        self._tokenizer = tokenizer
+        self.context_length = context_length
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return ids ``[T, context]``: start, tokens, end, zeros; longer texts keep their end marker."""
+        rows = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        for row, text in zip(rows, texts, strict=True):
+            tokens = self._tokenizer.encode(text)[: self.context_length - 2]
+            ids = [self._tokenizer.bos_id, *tokens, self._tokenizer.eos_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token that fits into the context, markers left out."""
+        return self._tokenizer.spans(text)[: self.context_length - 2]

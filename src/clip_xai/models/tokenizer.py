@@ -1,0 +1,89 @@
+"""The language model's tokenizer: byte-level BPE with the place of each token in its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+class CaptionTokenizer:
+    """A byte-level BPE tokenizer as GPT-2 uses it, kept in one ``tokenizer.json``.
+
+    Any text can be encoded, and decoding gives it back exactly. The end marker doubles as the padding id; padding is
+    never supervised, so the two do not mix.
+
+    Example:
+        >>> tokenizer = CaptionTokenizer.train(["a brown lesion", "a red lesion"], vocabulary_size=300)
+        >>> tokenizer.decode(tokenizer.encode("a red lesion"))
+        'a red lesion'
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Wrap a ``tokenizers.Tokenizer`` that has GPT-2's end marker.
+
+        Raises:
+            ValueError: The vocabulary has no ``<|endoftext|>``.
+        """
+        self._tokenizer = tokenizer
+        end = tokenizer.token_to_id(END)
+        if end is None:
+            raise ValueError(f"the tokenizer has no {END} token")
+        start = tokenizer.token_to_id(START)
+        self.eos_id: int = end
+        self.pad_id: int = end
+        # GPT-2's own vocabulary has one marker for both ends.
+        self.bos_id: int = end if start is None else start
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> CaptionTokenizer:
+        """Learn a vocabulary of at most ``vocabulary_size`` tokens; the start and end markers get the last two ids."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size - 2,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            min_frequency=2,
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.add_special_tokens([START, END])
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, directory: Path) -> CaptionTokenizer:
+        """Read ``tokenizer.json`` from a directory."""
+        return cls(Tokenizer.from_file(str(directory / "tokenizer.json")))
+
+    def save(self, directory: Path) -> None:
+        """Write ``tokenizer.json`` into a directory."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._tokenizer.save(str(directory / "tokenizer.json"))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens, markers included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without markers."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, markers left out."""
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span ``(start, end)`` of each token, the space before a word left out."""
+        spans = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return [_without_leading_space(text, start, end) for start, end in spans]
+
+
+def _without_leading_space(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end

@@ -1,0 +1,132 @@
+"""Captioners in and out of a directory: ``model.safetensors``, ``config.json`` and ``tokenizer.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.build import BackboneSource, build_backbone
+from clip_xai.models.captioner import Captioner
+from clip_xai.models.language_model import build_language_model
+from clip_xai.models.mappers import build_mapper
+from clip_xai.models.tokenizer import CaptionTokenizer
+
+
+@dataclass(frozen=True)
+class CaptionerSettings:
+    """All that is needed to build a captioner again, as plain values.
+
+    Attributes:
+        backbone: The tower and the place of its weights.
+        mapper: Name of the mapper.
+        mapper_settings: Its own settings, such as ``prefix_length``.
+        language_model: ``tiny`` or a published size, such as ``gpt2``.
+        language_model_pretrained: Where the language model started from, None for random weights.
+        prompt: Text between the image's prefix and the caption.
+    """
+
+    backbone: BackboneSource
+    mapper: str
+    mapper_settings: dict[str, Any] = field(default_factory=dict)
+    language_model: str = "tiny"
+    language_model_pretrained: str | None = "embedded:tiny"
+    prompt: str = ""
+
+
+def build_captioner(settings: CaptionerSettings) -> Captioner:
+    """Build a captioner at its starting weights."""
+    backbone = build_backbone(**asdict(settings.backbone))
+    language_model, tokenizer = build_language_model(settings.language_model, settings.language_model_pretrained)
+    return _assemble(settings, backbone, language_model, tokenizer)
+
+
+def save_captioner(captioner: Captioner, settings: CaptionerSettings, directory: Path) -> None:
+    """Write a captioner to a directory that :func:`load_captioner` reads.
+
+    The tower's weights are written only where they are random: published and embedded ones are loaded from their own
+    place again and checked by fingerprint.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(trainable_state(captioner, with_backbone=captioner.backbone.source is None), directory / "model.safetensors")
+    captioner.tokenizer.save(directory)
+    config = {
+        "format": 1,
+        "settings": asdict(settings),
+        "language_model_config": captioner.language_model.config.to_diff_dict(),
+        "backbone_fingerprint": captioner.backbone.fingerprint,
+    }
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def trainable_state(captioner: Captioner, with_backbone: bool) -> dict[str, Tensor]:
+    """Return the captioner's weights as contiguous tensors, tied ones once, the tower's on request."""
+    state = {
+        key: value.detach().contiguous()
+        for key, value in captioner.state_dict().items()
+        if with_backbone or not key.startswith("backbone.")
+    }
+    # GPT-2 ties its output layer to the embedding; a safetensors file holds no tensor twice.
+    state.pop("language_model.lm_head.weight", None)
+    return state
+
+
+def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> None:
+    """Load what :func:`trainable_state` gave, every key accounted for.
+
+    Raises:
+        UserError: A key is missing or unknown.
+    """
+    missing, unexpected = captioner.load_state_dict(state, strict=False)
+    expected = {key for key in captioner.state_dict() if not key.startswith("backbone.")}
+    lost = [key for key in missing if key in expected and key != "language_model.lm_head.weight"]
+    if lost or unexpected:
+        raise UserError(f"{origin} does not fit this captioner: missing {lost[:3]}, unexpected {unexpected[:3]}")
+
+
+def load_captioner(directory: Path) -> Captioner:
+    """Load a captioner from a directory, in evaluation mode.
+
+    Raises:
+        UserError: The directory holds no captioner, or the tower at hand is not the one it was trained on.
+    """
+    file = directory / "config.json"
+    if not file.is_file():
+        raise UserError(f"{directory} holds no captioner (no config.json); train one first: python train.py stage=1")
+    config = json.loads(file.read_text())
+    settings = read_settings(config["settings"])
+    state = load_file(directory / "model.safetensors")
+    backbone = build_backbone(**asdict(settings.backbone))
+    language_model = GPT2LMHeadModel(GPT2Config(**config["language_model_config"]))
+    captioner = _assemble(settings, backbone, language_model, CaptionTokenizer.load(directory))
+    load_state(captioner, state, directory / "model.safetensors")
+    if captioner.backbone.fingerprint != config["backbone_fingerprint"]:
+        raise UserError(
+            f"{directory} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} "
+            "holds now; train again or restore the tower's weights"
+        )
+    return captioner.eval()
+
+
+def read_settings(values: dict[str, Any]) -> CaptionerSettings:
+    """Build settings from the plain containers of ``config.json`` or a checkpoint."""
+    return CaptionerSettings(**{**values, "backbone": BackboneSource(**values["backbone"])})
+
+
+def _assemble(
+    settings: CaptionerSettings, backbone: Any, language_model: GPT2LMHeadModel, tokenizer: CaptionTokenizer
+) -> Captioner:
+    mapper = build_mapper(
+        settings.mapper,
+        embed_dim=backbone.embed_dim,
+        width=backbone.width,
+        embedding_dim=language_model.config.n_embd,
+        **settings.mapper_settings,
+    )
+    return Captioner(backbone, mapper, language_model, tokenizer, settings.prompt)

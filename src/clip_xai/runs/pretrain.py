@@ -1,0 +1,250 @@
+"""Makes the embedded default's weights again: ``python -m clip_xai.runs.pretrain`` (about an hour on two cores).
+
+The tokenizer and the language model learn from descriptions of rendered scenes, the CLIP from rendered pictures and
+their captions. No seed of a rendered scene is used that the miniature data set uses, and no mask is ever read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import GPT2LMHeadModel
+
+from clip_xai.data.synthetic.describe import describe, facet_captions, facets
+from clip_xai.data.synthetic.rendered import RenderedScenes
+from clip_xai.data.synthetic.scene import sample_scene
+from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
+from clip_xai.models.backbones.build import tiny_backbone
+from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
+from clip_xai.models.language_model import tiny_config
+from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.progress import track
+from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
+
+# Scenes of the miniature data set are numbered from 0; training and testing here start far above.
+TRAINING_SEEDS, TEST_SEEDS = 10_000_000, 20_000_000
+JUDGED = ("diagnosis", "colour", "position", "size", "border", "shape", "skin tone")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number that the embedded weights depend on."""
+
+    seed: int = 0
+    scenes: int = 24_000
+    test_scenes: int = 1_500
+    vocabulary_size: int = 640
+    image_size: int = 96
+    patch_size: int = 8
+    patch_dropout: float = 0.5
+    width: int = 128
+    layers: int = 4
+    text_layers: int = 2
+    context_length: int = 80
+    batch_size: int = 256
+    whole_captions: int = 64
+    steps: int = 6_000
+    warmup: int = 300
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.1
+    language_steps: int = 1_500
+    language_batch: int = 64
+    language_rate: float = 1.5e-3
+
+
+def clip_config(recipe: Recipe, vocabulary_size: int, dropout: float) -> dict[str, Any]:
+    """Return open_clip's configuration of the embedded CLIP."""
+    return {
+        "embed_dim": 128,
+        "vision_cfg": {
+            "image_size": recipe.image_size,
+            "patch_size": recipe.patch_size,
+            "width": recipe.width,
+            "layers": recipe.layers,
+            "head_width": 32,
+            "patch_dropout": dropout,
+        },
+        "text_cfg": {
+            "context_length": recipe.context_length,
+            "vocab_size": vocabulary_size,
+            "width": 128,
+            "heads": 4,
+            "layers": recipe.text_layers,
+        },
+    }
+
+
+def train_tokenizer(recipe: Recipe) -> CaptionTokenizer:
+    """Learn the byte-level BPE from whole and short captions."""
+    rng = np.random.default_rng(recipe.seed)
+    texts: list[str] = []
+    for index in range(4_000):
+        scene = sample_scene(TRAINING_SEEDS + index)
+        texts += [*describe(scene, 3), *facet_captions(scene, rng).values()]
+    tokenizer = CaptionTokenizer.train(texts, recipe.vocabulary_size)
+    tokenizer.save(TINY_GPT2)
+    return tokenizer
+
+
+def train_language_model(recipe: Recipe, tokenizer: CaptionTokenizer) -> float:
+    """Train the embedded GPT-2 on descriptions alone; return the last loss in nats per token."""
+    torch.manual_seed(recipe.seed)
+    model = GPT2LMHeadModel(tiny_config(tokenizer.vocabulary_size, tokenizer.eos_id)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.language_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.language_rate, recipe.language_steps)
+    rng = np.random.default_rng(recipe.seed + 1)
+    loss = torch.tensor(0.0)
+    for _ in track(range(recipe.language_steps), "Training the language model"):
+        batch = _description_batch(recipe, tokenizer, rng)
+        loss = model(input_ids=batch.clamp(min=0), labels=batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    state = {key: value.half().contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
+    save_file(state, TINY_GPT2 / "model.safetensors")
+    return loss.item()
+
+
+def _description_batch(recipe: Recipe, tokenizer: CaptionTokenizer, rng: np.random.Generator) -> Tensor:
+    seeds = TRAINING_SEEDS + rng.integers(0, recipe.scenes, recipe.language_batch)
+    rows = [[*tokenizer.encode(describe(sample_scene(int(seed)), 3)[rng.integers(3)]), tokenizer.eos_id] for seed in seeds]
+    batch = torch.full((len(rows), max(map(len, rows))), -100)
+    for target, row in zip(batch, rows, strict=True):
+        target[: len(row)] = torch.tensor(row)
+    return batch
+
+
+class ZeroShot(Callback):
+    """Measures and saves the tower now and then, so that a stopped run is not lost."""
+
+    def __init__(self, recipe: Recipe, test: RenderedScenes, every: int) -> None:
+        self.recipe, self.test, self.every, self.started = recipe, test, every, time.time()
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any) -> None:
+        """Print zero-shot accuracies and write the weights every so many steps."""
+        step = trainer.global_step
+        if step % self.every and step != self.recipe.steps:
+            return
+        accuracies = measure(module.backbone, self.test)
+        loss = trainer.callback_metrics.get("train/loss", torch.nan)
+        print(json.dumps({"step": step, "minutes": round((time.time() - self.started) / 60, 1), "loss": round(float(loss), 3)} | accuracies), flush=True)
+        save_backbone(module.backbone, self.recipe, accuracies)
+
+
+@torch.no_grad()
+def measure(backbone: OpenClipBackbone, test: RenderedScenes) -> dict[str, float]:
+    """Return zero-shot accuracy on held-out pictures, for the diagnosis and each attribute.
+
+    A value's classifier is the mean embedding of every short caption that names it, as CLIP's prompt ensembles are.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (backbone.preprocess.mean, backbone.preprocess.std))
+    images = []
+    for start in range(0, len(test.scenes), 250):
+        pixels = (torch.from_numpy(test.pixels[start : start + 250]).float() / 255 - mean) / std
+        images.append(torch.nn.functional.normalize(backbone.encode_image(pixels), dim=-1))
+    embeddings = torch.cat(images)
+    prompts, values = prompts_by_value(test), [facets(scene) for scene in test.scenes]
+    accuracies = {}
+    for kind in JUDGED:
+        names = sorted(prompts[kind])
+        centres = torch.stack([_ensemble(backbone, sorted(prompts[kind][name])) for name in names])
+        chosen = (embeddings @ centres.T).argmax(1).tolist()
+        hits = [names[choice] == value[kind] for choice, value in zip(chosen, values, strict=True)]
+        accuracies[kind] = round(float(np.mean(hits)), 4)
+    backbone.train(was_training)
+    return accuracies
+
+
+def prompts_by_value(test: RenderedScenes) -> dict[str, dict[str, set[str]]]:
+    """Return every short caption that names a value, by kind and value."""
+    rng = np.random.default_rng(0)
+    prompts: dict[str, dict[str, set[str]]] = {kind: {} for kind in JUDGED}
+    for scene in test.scenes:
+        stated, value = facet_captions(scene, rng), facets(scene)
+        for kind in JUDGED:
+            prompts[kind].setdefault(value[kind], set()).add(stated[kind])
+    return prompts
+
+
+def _ensemble(backbone: OpenClipBackbone, texts: list[str]) -> Tensor:
+    embeddings = torch.nn.functional.normalize(backbone.encode_text(texts), dim=-1)
+    return torch.nn.functional.normalize(embeddings.mean(0), dim=-1)
+
+
+def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[str, float]) -> None:
+    """Write the tower in half precision, its configuration, and the recipe with what it measured."""
+    TINY_CLIP.mkdir(parents=True, exist_ok=True)
+    state = {key: value.half().contiguous() for key, value in backbone.model.state_dict().items()}
+    save_file(state, TINY_CLIP / "model.safetensors")
+    vocabulary_size = int(backbone.model.vocab_size)
+    config = {"model_cfg": clip_config(recipe, vocabulary_size, 0.0)}
+    (TINY_CLIP / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    report = {
+        "command": "python -m clip_xai.runs.pretrain",
+        "recipe": asdict(recipe),
+        "zero_shot_accuracy": accuracies,
+        "held_out_scenes": recipe.test_scenes,
+        "trained_on": "rendered pictures and their captions alone; no masks, no labels",
+    }
+    (ASSETS / "recipe.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int) -> None:
+    """Train the embedded CLIP and write it."""
+    seed_everything(recipe.seed, verbose=False)
+    config = clip_config(recipe, tokenizer.vocabulary_size, recipe.patch_dropout)
+    backbone = tiny_backbone(config, tokenizer)
+    seeds = range(TRAINING_SEEDS, TRAINING_SEEDS + recipe.scenes)
+    training = RenderedScenes.render(seeds, recipe.image_size, work / f"train_{recipe.scenes}_{recipe.image_size}.npy", workers)
+    seeds = range(TEST_SEEDS, TEST_SEEDS + recipe.test_scenes)
+    test = RenderedScenes.render(seeds, recipe.image_size, work / f"test_{recipe.test_scenes}_{recipe.image_size}.npy", workers)
+    module = ContrastiveModule(backbone, recipe.learning_rate, recipe.weight_decay, recipe.steps, recipe.warmup)
+    batches = ContrastiveBatches(training, backbone, recipe.batch_size, recipe.whole_captions, recipe.seed)
+    trainer = Trainer(
+        max_steps=recipe.steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        gradient_clip_val=1.0,
+        callbacks=[ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
+        enable_model_summary=False,
+    )
+    trainer.fit(module.train(), DataLoader(batches, batch_size=None))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the tokenizer, the language model and the CLIP, in this order."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="where rendered pictures are kept")
+    parser.add_argument("--parts", nargs="+", default=["tokenizer", "language_model", "clip"])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--every", type=int, default=250, help="measure and save after so many steps")
+    options = parser.parse_args(arguments)
+    # Denormal numbers make tiny models ten times slower on some processors.
+    torch.set_flush_denormal(True)
+    recipe = Recipe()
+    tokenizer = train_tokenizer(recipe) if "tokenizer" in options.parts else CaptionTokenizer.load(TINY_GPT2)
+    if "clip" in options.parts:
+        train_clip(recipe, tokenizer, options.work, options.workers, options.every)
+    if "language_model" in options.parts:
+        print(f"language model: {train_language_model(recipe, tokenizer):.3f} nats per token")
+
+
+if __name__ == "__main__":
+    main()
