@@ -1,0 +1,1 @@
+"""What is behind a score: targets, one shared trace of the tower, explainers and their attributions."""

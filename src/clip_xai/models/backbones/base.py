@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from clip_xai.data.preprocess import Preprocess
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.trace import OpenClipTextTrace, OpenClipVisualTrace, Point
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,30 @@ class Backbone(nn.Module, ABC):
         """Return text embeddings ``[T, D]``, projected and not normalised."""
         device = next(self.parameters()).device
         return self.encode_tokens(self.tokenize(texts).to(device))
+
+    def trace(
+        self, pixels: Tensor, *, reads: str = "pooled", record: Iterable[int] | None = (), watch: Iterable[Point] = ()
+    ) -> OpenClipVisualTrace:
+        """Run the image tower once, opened up for explanation; see ``OpenClipVisualTrace``.
+
+        Args:
+            pixels: ``[B, 3, S, S]``.
+            reads: ``"pooled"`` or ``"patches"``.
+            record: Blocks whose activations are kept, -1 for the last; None keeps all.
+            watch: Points ``(block, "normed" | "context")`` that gradients can be taken at.
+
+        Raises:
+            UserError: This family of towers cannot be traced.
+        """
+        raise UserError(f"the tower of {self.name!r} cannot be traced: choose occlusion, or a backbone with a CLIP ViT")
+
+    def trace_text(self, token_ids: Tensor) -> OpenClipTextTrace:
+        """Run the text tower once on ids ``[T, M]``, differentiable from its token embeddings on.
+
+        Raises:
+            UserError: This family of text towers cannot be traced.
+        """
+        raise UserError(f"the text tower of {self.name!r} cannot be traced: choose a backbone with open_clip's own")
 
     @cached_property
     def fingerprint(self) -> str:

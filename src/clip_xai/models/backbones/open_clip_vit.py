@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import open_clip
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.models.backbones.base import Backbone, Features
+from clip_xai.models.backbones.trace import OpenClipTextTrace, OpenClipVisualTrace, Point
 
 
 class TextTokenizer(Protocol):
@@ -91,3 +92,13 @@ class OpenClipBackbone(Backbone):
     def encode_tokens(self, token_ids: Tensor) -> Tensor:
         """Return text embeddings ``[T, D]``."""
         return self.model.encode_text(token_ids)
+
+    def trace(
+        self, pixels: Tensor, *, reads: str = "pooled", record: Iterable[int] | None = (), watch: Iterable[Point] = ()
+    ) -> OpenClipVisualTrace:
+        """Run the image tower once, opened up for explanation; see the base class."""
+        return OpenClipVisualTrace(self.visual, pixels, reads=reads, record=record, watch=watch)
+
+    def trace_text(self, token_ids: Tensor) -> OpenClipTextTrace:
+        """Run the text tower once, differentiable from its token embeddings on."""
+        return OpenClipTextTrace(self.model, token_ids)

@@ -271,5 +271,6 @@ def _require_supported(visual: VisionTransformer) -> None:
         plain = isinstance(block, ResidualAttentionBlock) and isinstance(attention, nn.MultiheadAttention)
         if not plain or not attention.batch_first or attention.in_proj_weight is None:
             raise UserError(
-                f"blocks of type {type(block).__name__} cannot be traced: choose a CLIP ViT with open_clip's standard blocks"
+                f"blocks of type {type(block).__name__} cannot be traced: "
+                "choose a CLIP ViT with open_clip's standard blocks"
             )
