@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from clip_xai.data.record import Record
+from clip_xai.errors import UserError
 from clip_xai.models.backbones.build import BackboneSource
-from clip_xai.models.captioner import Decoding
-from clip_xai.models.weights import CaptionerSettings
-from clip_xai.runs.config import BackboneConfig, GenerationConfig, LanguageModelConfig, MapperConfig
+from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.weights import CaptionerSettings, build_captioner, load_captioner, load_state, read_settings
+from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.config import (
+    BackboneConfig,
+    DataConfig,
+    GenerationConfig,
+    LanguageModelConfig,
+    MapperConfig,
+    TrainerConfig,
+)
+from clip_xai.training.features import FeatureCache, FeatureTable
+from clip_xai.training.modules import captioner_state, read_checkpoint
 
 
 def captioner_settings(
@@ -26,3 +43,46 @@ def captioner_settings(
 def decoding(generation: GenerationConfig) -> Decoding:
     """The decoding settings, without the batch size."""
     return Decoding(**{key: value for key, value in vars(generation).items() if key != "batch_size"})
+
+
+def device_of(trainer: TrainerConfig) -> torch.device:
+    """The device that work outside Lightning runs on."""
+    wants_gpu = trainer.accelerator in ("auto", "gpu", "cuda")
+    return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
+
+
+def feature_table(
+    captioner: Captioner, records: Sequence[Record], data: DataConfig, trainer: TrainerConfig, reads: str | None = None
+) -> FeatureTable:
+    """Frozen features of records, from the cache where they are there; the tower is left on its device.
+
+    Args:
+        captioner: Its tower gives the features.
+        records: Their photographs.
+        data: Says where the cache is.
+        trainer: Says on which device the tower runs, and how many photographs at a time.
+        reads: ``pooled`` or ``patches``; what the mapper reads if None.
+    """
+    backbone = captioner.backbone.to(device_of(trainer))
+    cache = FeatureCache(Path(data.cache_dir), backbone)
+    return cache.table([record.image for record in records], reads or captioner.reads, trainer.feature_batch_size)
+
+
+def open_captioner(ckpt: str, runs_root: str) -> Captioner:
+    """The captioner that a ``ckpt=`` names, in evaluation mode.
+
+    Args:
+        ckpt: ``latest``, a run directory, the directory of an exported model, or a ``.ckpt`` file.
+        runs_root: Where ``latest`` is looked for.
+
+    Raises:
+        UserError: Nothing usable is there.
+    """
+    if not ckpt.endswith(".ckpt"):
+        return load_captioner(resolve_checkpoint(ckpt, Path(runs_root)))
+    if not Path(ckpt).is_file():
+        raise UserError(f"{ckpt}: there is no such checkpoint")
+    checkpoint = read_checkpoint(ckpt)
+    captioner = build_captioner(read_settings(checkpoint["hyper_parameters"]["settings"]))
+    load_state(captioner, captioner_state(checkpoint), Path(ckpt))
+    return captioner.eval()

@@ -1,0 +1,93 @@
+"""Where a run's numbers and tables go: Weights & Biases, a CSV file, or both."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from clip_xai.runs.config import LoggerConfig
+
+
+@contextmanager
+def open_loggers(
+    config: LoggerConfig, run_dir: Path, job: str, settings: Mapping[str, Any] | None = None
+) -> Iterator[list[Logger]]:
+    """Open the loggers of a run and close them whatever happens, so that each run of a sweep is a run of its own.
+
+    W&B writes into the run directory and is offline unless the environment variable ``WANDB_MODE`` says otherwise; no
+    account is asked for.
+
+    Args:
+        config: Which loggers.
+        run_dir: The run directory.
+        job: ``train``, ``evaluate`` or ``explain``.
+        settings: The run's configuration as plain containers.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    loggers: list[Logger] = []
+    try:
+        if config.wandb:
+            loggers.append(_wandb(config, run_dir, job))
+        if config.csv:
+            loggers.append(CSVLogger(save_dir=run_dir, name="", version="csv"))
+        for logger in loggers:
+            logger.log_hyperparams(dict(settings or {}))
+        yield loggers
+    finally:
+        for logger in loggers:
+            logger.finalize("success")
+        if config.wandb:
+            import wandb
+
+            wandb.finish(quiet=True)
+
+
+def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
+    import wandb
+
+    return WandbLogger(
+        name=run_dir.name,
+        save_dir=run_dir,
+        project=config.project,
+        group=config.group,
+        job_type=job,
+        tags=list(config.tags),
+        mode=os.environ.get("WANDB_MODE", "offline"),
+        settings=wandb.Settings(silent=True),
+    )
+
+
+def log_metrics(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:
+    """Send numbers to all loggers."""
+    for logger in loggers:
+        logger.log_metrics(dict(metrics))
+        logger.save()
+
+
+def log_table(loggers: Sequence[Logger], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Send a table to all loggers: a W&B table, or ``<name>.csv`` beside the CSV logger's numbers.
+
+    Args:
+        loggers: The loggers.
+        name: Name of the table.
+        columns: Names of its columns.
+        rows: Its rows: text and numbers, for W&B also ``wandb.Image`` (left out of the CSV file).
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(name, columns=list(columns), data=[list(row) for row in rows])
+        elif isinstance(logger, CSVLogger):
+            directory = Path(logger.log_dir)
+            directory.mkdir(parents=True, exist_ok=True)
+            with (directory / f"{name.replace('/', '_')}.csv").open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(columns)
+                writer.writerows(
+                    [value if isinstance(value, (str, int, float)) else "" for value in row] for row in rows
+                )

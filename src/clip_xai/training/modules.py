@@ -1,0 +1,166 @@
+"""The LightningModule around the captioner."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from clip_xai.errors import UserError
+from clip_xai.models.captioner import IGNORED, Captioner
+from clip_xai.models.weights import CaptionerSettings, trainable_state
+from clip_xai.training.unfreezing import Unfreezing
+
+PREFIX = "captioner."
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a stage is optimised.
+
+    Attributes:
+        learning_rate: Peak learning rate of AdamW.
+        mapper_factor: The mapper's learning rate is this times ``learning_rate``.
+        weight_decay: Of matrices; never of biases, norms, embeddings and latents.
+        warmup: Share of all steps with a rising learning rate; then a cosine falls to 0.
+        label_smoothing: In the training loss only.
+        seed: Seed of dropout; each epoch starts from seed and epoch.
+    """
+
+    learning_rate: float = 1e-3
+    mapper_factor: float = 1.0
+    weight_decay: float = 0.01
+    warmup: float = 0.06
+    label_smoothing: float = 0.0
+    seed: int = 42
+
+
+class CaptionerModule(LightningModule):
+    """Trains a captioner on features of its frozen tower.
+
+    Checkpoints hold plain containers and tensors. The tower's weights are in them only where they are random; others
+    come from their own place and must have the fingerprint that the checkpoint names.
+    """
+
+    def __init__(
+        self, captioner: Captioner, settings: CaptionerSettings, optimisation: Optimisation, unfreezing: Unfreezing
+    ) -> None:
+        """Wrap a captioner.
+
+        Args:
+            captioner: The captioner.
+            settings: What it was built from; goes into checkpoints.
+            optimisation: How to optimise.
+            unfreezing: The callback that decides what trains; the optimiser is given what it will ever thaw.
+        """
+        super().__init__()
+        self.captioner = captioner
+        self.optimisation = optimisation
+        self.unfreezing = unfreezing
+        self.val_loss = MeanMetric()
+        self.save_hyperparameters({"settings": asdict(settings), "optimisation": asdict(optimisation)})
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch of ``read`` and ``tokens``."""
+        loss = self.captioner.loss(batch["read"], batch["tokens"], self.optimisation.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add a batch to the mean cross-entropy per supervised token, without label smoothing."""
+        tokens = batch["tokens"]
+        self.val_loss.update(self.captioner.loss(batch["read"], tokens), (tokens != IGNORED).sum())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/loss`` (nats per token) and ``val/perplexity``, its exponential."""
+        loss = self.val_loss.compute()
+        self.val_loss.reset()
+        self.log("val/loss", loss, prog_bar=True)
+        self.log("val/perplexity", loss.exp())
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's dropout from seed and epoch alone, so that a resumed run goes on as if never stopped."""
+        lightning.seed_everything(self.optimisation.seed + 1_000_003 * self.current_epoch % 2**31, verbose=False)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over all that will ever train, with warm-up and cosine per step."""
+        epochs = self.trainer.max_epochs or 1
+        parts = self.unfreezing.ever_trained(self.captioner, epochs)
+        optimiser = AdamW(self.parameter_groups(parts), lr=self.optimisation.learning_rate)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warmup = max(1, round(self.optimisation.warmup * total))
+        schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(step, warmup, total))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self, parts: list[nn.Module]) -> list[dict[str, Any]]:
+        """Return the parameters of parts in up to four groups: the mapper's or not, decayed or not."""
+        wanted = {id(parameter) for part in parts for parameter in part.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.captioner.named_parameters():
+            if id(parameter) in wanted:
+                key = name.startswith("mapper."), is_decayed(name, parameter)
+                groups.setdefault(key, []).append(parameter)
+        rate, decay = self.optimisation.learning_rate, self.optimisation.weight_decay
+        return [
+            {
+                "params": parameters,
+                "lr": rate * self.optimisation.mapper_factor if of_mapper else rate,
+                "weight_decay": decay if decayed else 0.0,
+            }
+            for (of_mapper, decayed), parameters in groups.items()
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what has a place of its own."""
+        backbone = self.captioner.backbone
+        state = trainable_state(self.captioner, with_backbone=backbone.source is None)
+        checkpoint["state_dict"] = {PREFIX + key: value for key, value in state.items()}
+        checkpoint["backbone_fingerprint"] = backbone.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fill in what was left out.
+
+        Raises:
+            UserError: The tower at hand is not the one of the checkpoint.
+        """
+        backbone = self.captioner.backbone
+        if backbone.source is not None and checkpoint["backbone_fingerprint"] != backbone.fingerprint:
+            raise UserError(f"the checkpoint was trained on another {backbone.name} tower than the one at hand")
+        state = checkpoint["state_dict"]
+        for key, value in self.state_dict().items():
+            if key.startswith(PREFIX + "backbone."):
+                state.setdefault(key, value)
+        state[PREFIX + "language_model.lm_head.weight"] = state[PREFIX + "language_model.transformer.wte.weight"]
+
+
+def is_decayed(name: str, parameter: Tensor) -> bool:
+    """Tell whether weight decay applies: to matrices that are no table of embeddings or latents."""
+    return parameter.ndim >= 2 and not any(part in name for part in ("wte", "wpe", "latents"))
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Return the factor on the learning rate: up to 1 over ``warmup`` steps, then half a cosine to 0 at ``total``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def captioner_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the captioner's weights in a checkpoint, as ``load_state`` takes them."""
+    return {
+        key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
+    }
+
+
+def read_checkpoint(path: Any) -> dict[str, Any]:
+    """Load a checkpoint's plain containers and tensors onto the CPU; nothing in it can run code."""
+    return torch.load(path, map_location="cpu", weights_only=True)
