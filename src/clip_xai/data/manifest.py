@@ -1,0 +1,130 @@
+"""The manifest: one row for each photograph, in a parquet file that any tool can open."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clip_xai.data.groups import groups_in_two_splits
+from clip_xai.data.record import Record
+from clip_xai.errors import UserError
+
+_ROOT = b"clip_xai.root"
+
+_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("source", pa.string()),
+        ("group", pa.string()),
+        ("split", pa.string()),
+        ("caption", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("diagnosis", pa.string()),
+        ("malignancy", pa.string()),
+        ("mask", pa.string()),
+        ("sha256", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("view", pa.string()),
+        ("official_split", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("keys", pa.list_(pa.string())),
+        ("fields", pa.string()),
+    ]
+)
+
+
+def write_manifest(path: Path, records: list[Record], root: Path) -> None:
+    """Write the manifest. Paths are kept relative to the data root, whose place is noted in the file."""
+    rows = [_row(record, root) for record in records]
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_ROOT: str(root.absolute()).encode()}))
+    pq.write_table(table, path)
+
+
+def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Record]:
+    """Read a manifest.
+
+    Args:
+        path: The parquet file.
+        root: Folder of the photographs, where it has moved since the manifest was written.
+
+    Raises:
+        UserError: The file is missing or no manifest, a path in it leaves the root, or a group stands in two splits.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such manifest; write it with python -m clip_xai.data data.root=DIR data.output_dir=OUT"
+        )
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no readable manifest ({error}); write it again.") from error
+    missing = [name for name in _SCHEMA.names if name not in table.column_names]
+    noted = (table.schema.metadata or {}).get(_ROOT)
+    if missing or noted is None:
+        raise UserError(
+            f"{path}: no manifest of this version ({', '.join(missing) or 'data root'} missing); write it again."
+        )
+    folder = Path(root) if root is not None else Path(noted.decode())
+    records = [_record(row, folder, path) for row in table.to_pylist()]
+    leaks = groups_in_two_splits(records)
+    if leaks:
+        group, splits = next(iter(leaks.items()))
+        raise UserError(
+            f"{path}: {len(leaks)} groups stand in more than one split, for one {group!r} in {' and '.join(splits)}; "
+            "numbers from it would mean nothing. Write the manifest again."
+        )
+    return records
+
+
+def _row(record: Record, root: Path) -> dict[str, object]:
+    return {
+        "image": record.image.relative_to(root).as_posix(),
+        "source": record.source,
+        "group": record.group,
+        "split": record.split,
+        "caption": record.caption,
+        "references": list(record.references),
+        "diagnosis": record.diagnosis,
+        "malignancy": record.malignancy,
+        "mask": record.mask.relative_to(root).as_posix() if record.mask else None,
+        "sha256": record.sha256,
+        "height": record.height,
+        "width": record.width,
+        "view": record.view,
+        "official_split": record.official_split,
+        "duplicate_of": record.duplicate_of,
+        "keys": list(record.keys),
+        "fields": json.dumps(record.fields, ensure_ascii=False, sort_keys=True),
+    }
+
+
+def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
+    values = dict(row)
+    image = path_below(root, str(values.pop("image")), manifest)
+    mask = values.pop("mask")
+    return Record(
+        image=image,
+        name=image.name,
+        mask=path_below(root, str(mask), manifest) if mask else None,
+        references=tuple(values.pop("references")),  # type: ignore[arg-type]
+        keys=tuple(values.pop("keys")),  # type: ignore[arg-type]
+        fields=json.loads(str(values.pop("fields"))),
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def path_below(root: Path, relative: str, named_in: Path) -> Path:
+    """Join a path that was read from a file to the root.
+
+    Raises:
+        UserError: The path is absolute or climbs out of the root.
+    """
+    path = PurePosixPath(relative.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:
+        raise UserError(f"{named_in}: the path {relative!r} leaves the data root; correct it.")
+    return root.joinpath(*path.parts)
