@@ -14,6 +14,8 @@ from omegaconf import MISSING
 
 from clip_xai.errors import UserError
 
+EXPLAINERS = ("gradeclip", "gradcam", "attention_rollout", "occlusion", "token_gradxinput")
+
 
 @dataclass
 class BackboneConfig:
@@ -153,7 +155,7 @@ class DataConfig:
     cache_dir: str = MISSING
     synthetic: SyntheticConfig | None = None
     seed: int = 0
-    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
+    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.75, "val": 0.1, "test": 0.15})
     limit: int | None = None
     max_tokens: int = 96
 
@@ -259,26 +261,53 @@ class TargetConfig:
 
 
 @dataclass
+class LayerConfig:
+    """Settings of an explainer that reads one block.
+
+    Attributes:
+        layer: The block, -1 for the last.
+    """
+
+    layer: int = -1
+
+
+@dataclass
 class OcclusionConfig:
-    """Attributes: window and stride in patches; fill ``mean`` or ``blur``; how many masked images go in one batch."""
+    """Settings of occlusion.
+
+    Attributes:
+        window: Side of the hidden square in patches.
+        stride: Patches from one window to the next.
+        fill: Normalised value that stands in the window; 0 is the mean colour.
+        chunk_size: Masked images per step.
+    """
 
     window: int = 2
     stride: int = 1
-    fill: str = "mean"
-    batch_size: int = 64
+    fill: float = 0.0
+    chunk_size: int = 64
 
 
 @dataclass
 class XaiConfig:
-    """Which explainers, and their settings.
+    """Which explainers, and the settings of each that has some.
 
     Attributes:
         methods: Names of explainers.
+        gradeclip: Settings of Grad-ECLIP.
+        gradcam: Settings of Grad-CAM.
         occlusion: Settings of occlusion.
     """
 
     methods: list[str] = field(default_factory=lambda: ["gradeclip"])
+    gradeclip: LayerConfig = field(default_factory=LayerConfig)
+    gradcam: LayerConfig = field(default_factory=LayerConfig)
     occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.methods) - set(EXPLAINERS))
+        if unknown or not self.methods:
+            raise UserError(f"xai.methods: {', '.join(unknown) or 'nothing'} is not of {', '.join(EXPLAINERS)}")
 
 
 @dataclass

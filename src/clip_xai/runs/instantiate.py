@@ -20,9 +20,12 @@ from clip_xai.runs.config import (
     LanguageModelConfig,
     MapperConfig,
     TrainerConfig,
+    XaiConfig,
 )
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.modules import captioner_state, read_checkpoint
+from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.methods import AttentionRollout, GradCam, GradEclip, Occlusion, TokenGradXInput
 
 
 def captioner_settings(
@@ -86,3 +89,15 @@ def open_captioner(ckpt: str, runs_root: str) -> Captioner:
     captioner = build_captioner(read_settings(checkpoint["hyper_parameters"]["settings"]))
     load_state(captioner, captioner_state(checkpoint), Path(ckpt))
     return captioner.eval()
+
+
+def explainers(xai: XaiConfig) -> list[Explainer]:
+    """The explainers that the settings name, in their order."""
+    known: dict[str, Explainer] = {
+        "gradeclip": GradEclip(**vars(xai.gradeclip)),
+        "gradcam": GradCam(**vars(xai.gradcam)),
+        "attention_rollout": AttentionRollout(),
+        "occlusion": Occlusion(**vars(xai.occlusion)),
+        "token_gradxinput": TokenGradXInput(),
+    }
+    return [known[name] for name in xai.methods]

@@ -45,7 +45,7 @@ def open_loggers(
         if config.wandb:
             import wandb
 
-            wandb.finish(quiet=True)
+            wandb.finish()
 
 
 def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
