@@ -1,0 +1,1 @@
+"""What people look at: cards, pages and tables drawn from finished results."""

@@ -1,0 +1,247 @@
+"""One card a photograph: a PNG to look at, to send and to print."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, line_height, mix
+from clip_xai.report.explained import DISCLAIMER, LOG_PROBABILITY, ExplainedImage, Explanation, number, short_label
+from clip_xai.report.figures import (
+    DIVERGING,
+    colour_bar,
+    draw_outline,
+    fitted,
+    font,
+    lookup_table,
+    mean_colour,
+    overlay,
+    placed,
+    scale_of,
+)
+
+WIDTH = 1240
+MARGIN = 36
+GAP = 18
+PHOTOGRAPH = (560, 460)
+TILES_PER_ROW = 5
+WORDS_PER_CARD = 10
+# Words that carry a sentence and not its content. The page shows them all; a card has room for the others.
+FUNCTION_WORDS = frozenset(
+    (
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "by",
+        "for",
+        "from",
+        "has",
+        "have",
+        "image",
+        "in",
+        "is",
+        "it",
+        "its",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "photo",
+        "photograph",
+        "picture",
+        "showing",
+        "shows",
+        "that",
+        "the",
+        "there",
+        "this",
+        "to",
+        "which",
+        "with",
+    )
+)
+
+
+def draw_card(image: ExplainedImage) -> Image.Image:
+    """Draw the card of one photograph.
+
+    The whole photograph, the generated and reference captions, and for each method one heat map a word or text, each
+    with its own colour bar of raw values. Nothing is cropped; what the model did not see is hatched.
+    """
+    canvas = Canvas(WIDTH)
+    y = _draw_head(canvas, image)
+    chosen = chosen_items(image)
+    for explanation in image.explanations:
+        y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
+        draw = _draw_heat_maps if explanation.kind == "image" else _draw_text_shading
+        y = draw(canvas, y, image, explanation, chosen)
+    y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
+    y = canvas.text(MARGIN, y, DISCLAIMER, WIDTH - 2 * MARGIN, size=14, ink=QUIET)
+    return canvas.finished(y + MARGIN)
+
+
+def write_card(image: ExplainedImage, path: Path) -> Path:
+    """Draw a card and write it as PNG."""
+    draw_card(image).save(path, "PNG", optimize=True)
+    return path
+
+
+def chosen_items(image: ExplainedImage) -> list[int]:
+    """Which items a card has room for: every text, and the content words of a caption in reading order."""
+    wanted = [index for index, item in enumerate(image.items) if item.span is None or _is_content(item.label)]
+    return (wanted or list(range(len(image.items))))[:WORDS_PER_CARD]
+
+
+def _draw_head(canvas: Canvas, image: ExplainedImage) -> int:
+    y = canvas.text(MARGIN, MARGIN, image.name, WIDTH - 2 * MARGIN, size=24, bold=True, lines=2)
+    facts = "   ·   ".join(f"{key}: {value}" for key, value in image.facts.items())
+    y = canvas.text(MARGIN, y + 2, facts, WIDTH - 2 * MARGIN, size=15, ink=QUIET) + GAP
+    photograph = fitted(image.photograph, *PHOTOGRAPH)
+    shown = photograph if image.mask is None else draw_outline(photograph, image.mask)
+    left = canvas.paste(shown, MARGIN, y)
+    legend = "The whole photograph." if image.mask is None else "The whole photograph; white line: lesion mask."
+    left = canvas.text(MARGIN, left + 6, legend, photograph.width, size=14, ink=QUIET)
+    x = MARGIN + photograph.width + 2 * GAP
+    return max(left, _draw_captions(canvas, x, y, WIDTH - MARGIN - x, image))
+
+
+def _draw_captions(canvas: Canvas, x: int, y: int, width: int, image: ExplainedImage) -> int:
+    if image.caption is not None:
+        y = canvas.text(x, y, "Generated caption", width, size=15, bold=True, ink=ACCENT) + 4
+        y = canvas.runs(x, y, _caption_runs(image), width)
+        if _shades_words(image):
+            y = canvas.text(x, y, "Darker words: higher probability, given the photograph and the words before.", width,
+                            size=13, ink=QUIET)  # fmt: skip
+        y += GAP
+    others = [index for index, item in enumerate(image.items) if item.span is None]
+    if others:
+        y = canvas.text(x, y, "Explained as a whole", width, size=15, bold=True, ink=ACCENT) + 4
+        for index in others:
+            y = canvas.text(x, y, short_label(image, index), width, size=16, lines=3)
+            y = canvas.text(x, y, image.items[index].score_text, width, size=14, ink=QUIET) + 6
+        y += GAP - 6
+    if image.references:
+        title = "Reference caption" if len(image.references) == 1 else "Reference captions"
+        y = canvas.text(x, y, title, width, size=15, bold=True, ink=ACCENT) + 4
+        for reference in image.references:
+            y = canvas.text(x, y, reference, width, size=16) + 6
+    if image.measurements:
+        y = canvas.text(x, y + GAP - 6, "Heat against the lesion mask", width, size=15, bold=True, ink=ACCENT) + 4
+        for name, text in image.measurements.items():
+            y = canvas.text(x, y, f"{name}: {text}", width, size=14, ink=QUIET)
+    return y
+
+
+def _shades_words(image: ExplainedImage) -> bool:
+    return any(item.span and item.score_name == LOG_PROBABILITY for item in image.items)
+
+
+def _caption_runs(image: ExplainedImage) -> list[Run]:
+    """The caption in pieces: explained words on a ground that deepens with their probability, the rest plain."""
+    caption, cursor, runs = image.caption or "", 0, []
+    for item in sorted((item for item in image.items if item.span), key=lambda item: item.span or (0, 0)):
+        start, end = item.span or (0, 0)
+        runs.extend(Run(text) for text in caption[cursor:start].split())
+        shade = mix(PAPER, ACCENT, 0.55 * math.exp(min(item.score, 0.0))) if _shades_words(image) else None
+        runs.append(Run(caption[start:end], shade))
+        cursor = max(cursor, end)
+    return runs + [Run(text) for text in caption[cursor:].split()]
+
+
+def _draw_method(canvas: Canvas, y: int, explanation: Explanation, shown: str) -> int:
+    width = WIDTH - 2 * MARGIN
+    y = canvas.text(MARGIN, y, explanation.title, width, size=20, bold=True)
+    y = canvas.text(MARGIN, y, explanation.reading, width, size=14, ink=QUIET)
+    y = canvas.text(MARGIN, y, f"Settings: {explanation.settings_text}", width, size=14, ink=QUIET)
+    for note in (*explanation.all_notes, shown):
+        y = canvas.text(MARGIN, y, note, width, size=14, ink=QUIET if note == shown else ACCENT)
+    return y + 10
+
+
+def _draw_heat_maps(canvas: Canvas, y: int, image: ExplainedImage, explanation: Explanation, chosen: list[int]) -> int:
+    shown = [index for index in chosen if index in explanation.items]
+    if not explanation.text_dependent:
+        shown = [explanation.items[0]]
+    across = (WIDTH - 2 * MARGIN - (TILES_PER_ROW - 1) * GAP) // TILES_PER_ROW
+    picture = fitted(image.photograph, across, round(1.1 * across))
+    y = _draw_method(canvas, y, explanation, _map_key(image, explanation, len(shown), picture))
+    for first in range(0, len(shown), TILES_PER_ROW):
+        bottoms = [
+            _draw_tile(canvas, MARGIN + column * (across + GAP), y, across, picture, image, explanation, index)
+            for column, index in enumerate(shown[first : first + TILES_PER_ROW])
+        ]
+        y = max(bottoms) + GAP
+    return y - GAP
+
+
+def _map_key(image: ExplainedImage, explanation: Explanation, count: int, picture: Image.Image) -> str:
+    """How to read the maps of one method, in sentences."""
+    sentences = ["Each map has its own colour bar, with raw values at its ends."]
+    if explanation.text_dependent and count < len(explanation.items):
+        sentences.append(f"{count} of {len(explanation.items)} are shown; index.html has them all.")
+    if np.isnan(placed(explanation.values[0], image.geometry, picture)).any():
+        sentences.append("Hatched grey: outside of what the model saw.")
+    return " ".join(sentences)
+
+
+def _draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image, image: ExplainedImage,
+               explanation: Explanation, index: int) -> int:  # fmt: skip
+    """One heat map with the word above, its colour bar and score below."""
+    item, values = image.items[index], explanation.values[explanation.items.index(index)]
+    signed = bool((explanation.values < 0).any())
+    scale = scale_of(values, signed)
+    label = short_label(image, index) if explanation.text_dependent else "every word or text"
+    # Two lines at most for a text, so that tiles of one row stay level: a word never needs the second.
+    y = canvas.text(x, y, label, across, size=15, bold=True, lines=1)
+    tile = overlay(picture, placed(values, image.geometry, picture), scale)
+    y = canvas.paste(tile if image.mask is None else draw_outline(tile, image.mask), x, y + 2) + 5
+    y = canvas.paste(colour_bar(scale, picture.width, 10, mean_colour(picture)), x, y) + 3
+    low, high = scale.ends
+    canvas.text(x, y, low, picture.width // 2, size=13, ink=QUIET)
+    right = x + picture.width - math.ceil(font(13).getlength(high))
+    y = canvas.text(right, y, high, picture.width, size=13, ink=QUIET)
+    return canvas.text(x, y, item.score_text, across, size=13, lines=1) if explanation.text_dependent else y
+
+
+def _draw_text_shading(canvas: Canvas, y: int, image: ExplainedImage, explanation: Explanation,
+                       chosen: list[int]) -> int:  # fmt: skip
+    """One line a word: what had been read before it, shaded by how much that raised (green) or lowered it (purple)."""
+    shown = "Each line is about the word in front: green raised it, purple lowered it. Each line has its own scale."
+    y = _draw_method(canvas, y, explanation, shown)
+    indent = 210
+    for index in chosen:
+        if index not in explanation.items:
+            continue
+        row = explanation.items.index(index)
+        values = np.asarray(explanation.values[row], dtype=np.float64)
+        if not np.isfinite(values).any():
+            continue
+        scale = scale_of(values, signed=True)
+        canvas.text(MARGIN, y, short_label(image, index), indent - 10, size=16, bold=True, lines=1)
+        canvas.text(MARGIN, y + line_height(16), f"±{number(scale.high)}", indent - 10, size=13, ink=QUIET)
+        runs = _shaded_runs(explanation.tokens[row], scale.position(values))
+        bottom = canvas.runs(MARGIN + indent, y, runs, WIDTH - 2 * MARGIN - indent, size=16)
+        y = max(bottom, y + line_height(16) + line_height(13)) + 4
+    return y
+
+
+def _shaded_runs(tokens: tuple[str, ...], position: np.ndarray) -> list[Run]:
+    table = lookup_table(DIVERGING)
+    runs = []
+    for token, place in zip(tokens, position, strict=False):
+        if token.strip() and np.isfinite(place):
+            red, green, blue = (int(part) for part in table[round(255 * float(place))])
+            runs.append(Run(token.strip(), (red, green, blue)))
+    return runs
+
+
+def _is_content(label: str) -> bool:
+    word = label.strip(" .,;:!?()'\"").lower()
+    return bool(word) and word not in FUNCTION_WORDS

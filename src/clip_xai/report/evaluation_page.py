@@ -1,0 +1,179 @@
+"""The page of an evaluation: what the captions are worth, beside what they have to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clip_xai.data.images import read_image
+from clip_xai.metrics.results import MODEL, OVERALL, SYSTEMS, EvaluationResult, MetricInfo
+from clip_xai.report.figures import data_uri, fitted
+from clip_xai.report.pages import Table, write_page
+
+PHOTOGRAPH = 380  # longest side in the gallery in pixels
+NOT_STATED = "_not_stated"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One system's value on a measure, ready to be drawn.
+
+    Attributes:
+        label: The system's name.
+        text: ``value [low, high]``.
+        value: Where the value lies on the axis, 0 to 1.
+        low: Where its interval starts, None without one.
+        high: Where its interval ends.
+        judged: Whether this is the model.
+    """
+
+    label: str
+    text: str
+    value: float
+    low: float | None
+    high: float | None
+    judged: bool
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One measure of all systems on one axis."""
+
+    title: str
+    n: int
+    groups: int
+    start: str
+    end: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a caption says on one matter: ``right``, ``wrong`` or ``unsaid``."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One photograph of the gallery with all that is said of it."""
+
+    name: str
+    source: str
+    photograph: str
+    references: tuple[str, ...]
+    caption: str
+    others: tuple[tuple[str, str], ...]
+    chips: tuple[Chip, ...]
+    wrong: bool
+
+
+def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write the page of an evaluation: verdicts, plots and tables with intervals, what was left out, a gallery.
+
+    Args:
+        result: A finished evaluation.
+        examples: For each photograph of the gallery ``image`` (path), ``name``, ``source``, ``references``,
+            ``diagnosis_true``, ``diagnosis_read``, ``captions`` (by system, ``model`` first) and ``scores`` (by
+            measure, None where the row does not count).
+        path: Where to write, usually ``index.html``.
+    """
+    judged = [metric for metric in result.metrics if metric.judged]
+    rows = max((score.n for score in result.scores if score.scope == OVERALL), default=0)
+    return write_page(
+        "evaluation.html.j2",
+        path,
+        title="Evaluation of captions",
+        subtitle=f"{rows} photographs from {len(result.scopes) - 1} sources"
+        if len(result.scopes) != 2
+        else f"{rows} photographs from {result.scopes[1]}",
+        styles=("evaluation.css",),
+        verdicts=result.verdicts,
+        plots=[plot for metric in judged if (plot := _plot(result, metric, OVERALL))],
+        tables=[scope_table(result, scope) for scope in result.scopes],
+        skipped=result.skipped,
+        set_aside=result.set_aside,
+        settings=result.settings,
+        examples=[_example(result, example) for example in examples],
+    )
+
+
+def scope_table(result: EvaluationResult, scope: str) -> Table:
+    """All measures of all systems on the photographs of one source, or of all."""
+    rows = []
+    for metric in result.metrics:
+        score = result.score(metric.key, result.systems[0], scope)
+        if score is not None:
+            cells = [result.cell(metric, system, scope) for system in result.systems]
+            rows.append((metric.label, str(score.n), *cells))
+    head = ("measure", "n", *(SYSTEMS.get(system, system) for system in result.systems))
+    return Table("All sources" if scope == OVERALL else scope, head, tuple(rows), "value [95 % interval]")
+
+
+def _plot(result: EvaluationResult, metric: MetricInfo, scope: str) -> Plot | None:
+    scores = [score for system in result.systems if (score := result.score(metric.key, system, scope))]
+    if not scores:
+        return None
+    start, end = _axis([bound for score in scores for bound in (score.value, score.low, score.high)])
+
+    def place(value: float) -> float | None:
+        return None if math.isnan(value) else (value - start) / (end - start)
+
+    bars = tuple(
+        Bar(
+            SYSTEMS.get(score.system, score.system),
+            result.cell(metric, score.system, scope),
+            place(score.value) or 0.0,
+            place(score.low),
+            place(score.high),
+            score.system == MODEL,
+        )
+        for score in scores
+    )
+    return Plot(metric.label, scores[0].n, scores[0].groups, f"{start:g}", f"{end:g}", bars)
+
+
+def _axis(values: Sequence[float]) -> tuple[float, float]:
+    """An axis that starts at zero and ends at the natural end of the measure's unit where there is one."""
+    known = [value for value in values if not math.isnan(value)]
+    most, least = max(known), min(known)
+    end = 1.0 if most <= 1 else 100.0 if most <= 100 else most
+    return (0.0 if least >= 0 else math.floor(least * 10) / 10), end
+
+
+def _example(result: EvaluationResult, example: Mapping[str, Any]) -> Example:
+    chips = _chips(result, example)
+    captions = example["captions"]
+    photograph = fitted(read_image(example["image"]), PHOTOGRAPH, PHOTOGRAPH)
+    return Example(
+        name=str(example["name"]),
+        source=str(example["source"]),
+        photograph=data_uri(photograph, quality=82),
+        references=tuple(example["references"]),
+        caption=captions[MODEL],
+        others=tuple((SYSTEMS.get(system, system), text) for system, text in captions.items() if system != MODEL),
+        chips=chips,
+        wrong=any(chip.kind != "right" for chip in chips),
+    )
+
+
+def _chips(result: EvaluationResult, example: Mapping[str, Any]) -> tuple[Chip, ...]:
+    """Right, wrong or not said, for the diagnosis and each attribute that the truth tells."""
+    scores = example["scores"]
+    chips = []
+    for metric in result.metrics:
+        value, unsaid = scores.get(metric.key), scores.get(metric.key + NOT_STATED)
+        if value is None or unsaid is None:
+            continue
+        if unsaid:
+            chips.append(Chip(f"{metric.label} not stated", "unsaid"))
+        elif metric.key == "diagnosis" and not value:
+            text = f"{metric.label}: {example['diagnosis_read']}, truly {example['diagnosis_true']}"
+            chips.append(Chip(text, "wrong"))
+        else:
+            chips.append(Chip(metric.label, "right" if value else "wrong"))
+    return tuple(chips)

@@ -1,0 +1,196 @@
+"""What a report shows of one photograph: plain finished results, whichever model and method made them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clip_xai.data.preprocess import Geometry
+
+LOG_PROBABILITY = "log-probability"
+METHOD_TITLES = {
+    "gradeclip": "Grad-ECLIP",
+    "gradcam": "Grad-CAM",
+    "attention_rollout": "Attention rollout",
+    "occlusion": "Occlusion",
+    "token_gradxinput": "Token gradient × input",
+}
+METHOD_READINGS = {
+    "gradeclip": "Last block: the score's gradient at the attention output × values, weighted by query-key similarity.",
+    "gradcam": "Activations weighted by their mean gradient: where features that raise the score are active.",
+    "attention_rollout": "Attention multiplied through all blocks: where the tower gathers from, whatever the word.",
+    "occlusion": "How much the score falls when a patch is covered. Negative: covering it helps.",
+    "token_gradxinput": "Gradient × embedding of what the language model had read when it wrote the word.",
+}
+CLASS_AGNOSTIC_NOTE = (
+    "Class-agnostic: this map does not depend on the word or text. It is the same picture for every one of them."
+)
+POOLED_NOTE = (
+    "This caption model reads one pooled vector per photograph. Its words have no spatial evidence of their own: "
+    "maps of different words differ only in how they weigh that one vector."
+)
+DISCLAIMER = (
+    "Research software, not a medical device. Heat maps show what moved a model's score, not what is diseased; "
+    "nothing here may be used for diagnosis."
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that is explained: a word of the caption, the whole caption, or a text.
+
+    Attributes:
+        label: The word or text.
+        score: Its raw score.
+        score_name: What the score is: ``log-probability``, ``cosine`` ...
+        span: Where it stands in the caption (start, end), or None when it is not a part of it.
+    """
+
+    label: str
+    score: float
+    score_name: str
+    span: tuple[int, int] | None = None
+
+    @property
+    def score_text(self) -> str:
+        """The raw score with its name; beside a log-probability the probability."""
+        if self.score_name == LOG_PROBABILITY:
+            return f"log p {number(self.score)} (p {probability_text(math.exp(self.score))})"
+        return f"{self.score_name} {number(self.score)}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one method says about the items of one photograph.
+
+    Attributes:
+        method: Name of the method, as in ``xai=NAME``.
+        settings: Its settings.
+        values: Raw, signed values: [T, h, w] over the picture, or [T, tokens] over text (NaN: not read for this item).
+        items: Which item of the photograph each of the T rows is about.
+        text_dependent: Whether the values depend on the item at all.
+        tokens: For text: what the columns of each row stand for.
+        notes: Sentences a reader must see beside this explanation.
+    """
+
+    method: str
+    settings: Mapping[str, object]
+    values: NDArray[np.floating]
+    items: tuple[int, ...]
+    text_dependent: bool = True
+    tokens: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.items):
+            raise ValueError(f"{self.method}: {len(self.values)} rows of values for {len(self.items)} items")
+        if self.values.ndim == 2 and len(self.tokens) != len(self.items):
+            raise ValueError(f"{self.method}: tokens for {len(self.tokens)} of {len(self.items)} items")
+
+    def row(self, item: int) -> NDArray[np.floating] | None:
+        """The values of one item, or None where the method says nothing about it."""
+        return self.values[self.items.index(item)] if item in self.items else None
+
+    @property
+    def kind(self) -> str:
+        """``image`` for heat maps, ``text`` for values over tokens."""
+        return "image" if self.values.ndim == 3 else "text"
+
+    @property
+    def title(self) -> str:
+        """The method's name as written in its paper."""
+        return METHOD_TITLES.get(self.method, self.method.replace("_", " "))
+
+    @property
+    def reading(self) -> str:
+        """How to read the map, in one sentence; empty for methods of one's own."""
+        return METHOD_READINGS.get(self.method, "")
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, with the class-agnostic one first where it applies."""
+        return self.notes if self.text_dependent else (CLASS_AGNOSTIC_NOTE, *self.notes)
+
+    @property
+    def settings_text(self) -> str:
+        """The settings on one line."""
+        return ", ".join(f"{key} = {plain(value)}" for key, value in self.settings.items()) or "no settings"
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """One photograph with everything that was found out about it.
+
+    Attributes:
+        name: File name; shown, never trusted.
+        photograph: The whole photograph, upright, RGB.
+        geometry: What part of it the model saw.
+        items: What is explained.
+        explanations: One a method.
+        caption: The generated caption, or None when no captioner took part.
+        references: Captions written by people (or by the source's template).
+        mask: Lesion mask [H, W] of the photograph, or None.
+        facts: Short facts to show and search: source, diagnosis ...
+        measurements: Finished measurements to show, such as localisation: name -> text.
+    """
+
+    name: str
+    photograph: Image.Image
+    geometry: Geometry
+    items: tuple[Item, ...]
+    explanations: tuple[Explanation, ...]
+    caption: str | None = None
+    references: tuple[str, ...] = ()
+    mask: NDArray[np.bool_] | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    measurements: Mapping[str, str] = field(default_factory=dict)
+
+
+def short_label(image: ExplainedImage, index: int) -> str:
+    """What an item is, without repeating a whole caption that stands beside it anyway."""
+    item = image.items[index]
+    if item.score_name == LOG_PROBABILITY:
+        return item.label.strip()
+    if item.label.strip() == (image.caption or "").strip():
+        return f"{item.score_name} with the caption"
+    return f"{item.score_name} with “{item.label.strip()}”"
+
+
+def slug(name: str, limit: int = 80) -> str:
+    """A file name made of safe characters only, so that a hostile name cannot leave its folder.
+
+    >>> slug('../"><script>.png')
+    'script_.png'
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
+    return (safe or "photograph")[:limit]
+
+
+def number(value: float) -> str:
+    """A raw value with three significant digits and a true minus sign.
+
+    >>> number(-0.01234)
+    '−0.0123'
+    """
+    text = "0" if value == 0 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def probability_text(probability: float) -> str:
+    """A probability with two decimals; a small one as such and not as zero."""
+    return f"{probability:.2f}" if probability >= 0.005 else number(probability)
+
+
+def plain(value: object) -> str:
+    """A setting as a person would write it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(plain(entry) for entry in value) + "]"
+    return str(value)

@@ -1,0 +1,164 @@
+"""The page of a run: point at a word and see the heat behind it on the whole photograph."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_xai.report.cards import chosen_items
+from clip_xai.report.explained import ExplainedImage, Explanation, plain, short_label
+from clip_xai.report.figures import (
+    DIVERGING,
+    OPACITY,
+    SEQUENTIAL,
+    STRENGTH_EXPONENT,
+    Scale,
+    data_uri,
+    fitted,
+    lookup_table,
+    mean_colour,
+    outlines,
+    scale_of,
+)
+from clip_xai.report.pages import Table, script_json, write_page
+
+PHOTOGRAPH = 900  # longest side on the page in pixels
+THUMBNAIL = 128
+NOT_READ = -32768  # 16-bit integer that stands for "no value"
+
+
+def write_explanations(
+    images: Sequence[ExplainedImage],
+    path: Path,
+    *,
+    title: str,
+    subtitle: str = "",
+    problems: Sequence[str] = (),
+    table: Table | None = None,
+) -> Path:
+    """Write the page of a run: one file that opens from disk, without network.
+
+    The page holds the raw values and colours them itself, so that a legend, a value under the pointer and a change of
+    scale are always those of the raw map. ``#image=3&word=5&method=gradeclip`` opens it in a given state.
+
+    Args:
+        images: Finished results.
+        path: Where to write, usually ``index.html``.
+        title: Heading.
+        subtitle: One line about the run.
+        problems: One line for each photograph that could not be explained.
+        table: Measurements over the whole run, such as localisation.
+    """
+    return write_page(
+        "explanations.html.j2",
+        path,
+        title=title,
+        subtitle=subtitle,
+        styles=("explanations.css",),
+        script="explanations.js",
+        problems=list(problems),
+        table=table,
+        data=script_json(
+            {
+                "tables": {
+                    "sequential": _base64(lookup_table(SEQUENTIAL)),
+                    "diverging": _base64(lookup_table(DIVERGING)),
+                },
+                "opacity": OPACITY,
+                "exponent": STRENGTH_EXPONENT,
+                "images": [_image(image) for image in images],
+            }
+        ),
+    )
+
+
+def _image(image: ExplainedImage) -> dict[str, object]:
+    box, photograph = image.geometry, fitted(image.photograph, PHOTOGRAPH, PHOTOGRAPH)
+    if max(image.photograph.size) <= PHOTOGRAPH:
+        photograph = image.photograph
+    width, height = image.geometry.width, image.geometry.height
+    return {
+        "name": image.name,
+        "width": width,
+        "height": height,
+        "photo": data_uri(photograph),
+        "thumb": data_uri(fitted(image.photograph, THUMBNAIL, THUMBNAIL), quality=80),
+        "mean": mean_colour(photograph),
+        "box": [box.left / width, box.top / height, box.right / width, box.bottom / height],
+        "outline": None if image.mask is None else _path(image.mask),
+        "caption": image.caption,
+        # Python counts characters, JavaScript 16-bit units: the page slices the list, never the string.
+        "letters": list(image.caption or ""),
+        "references": list(image.references),
+        "facts": dict(image.facts),
+        "measurements": dict(image.measurements),
+        "first": chosen_items(image)[0] if image.items else None,
+        "items": [
+            {
+                "label": item.label,
+                "short": short_label(image, index),
+                "score": item.score,
+                "score_name": item.score_name,
+                "score_text": item.score_text,
+                "span": item.span,
+            }
+            for index, item in enumerate(image.items)
+        ],
+        "explanations": [_explanation(image, explanation) for explanation in image.explanations],
+    }
+
+
+def _explanation(image: ExplainedImage, explanation: Explanation) -> dict[str, object]:
+    values = np.asarray(explanation.values, dtype=np.float64)
+    rows = [row if np.isfinite(row).any() else np.zeros_like(row) for row in values]
+    signed = explanation.kind == "text" or bool((values < 0).any())
+    units = [image.items[item].score_name for item in explanation.items]
+    shared = {
+        unit: _scale(scale_of(np.stack([row for row, other in zip(rows, units, strict=True) if other == unit]), signed))
+        for unit in set(units)
+    }
+    return {
+        "method": explanation.method,
+        "title": explanation.title,
+        "reading": explanation.reading,
+        "kind": explanation.kind,
+        "agnostic": not explanation.text_dependent,
+        "notes": list(explanation.all_notes),
+        "settings": {key: plain(value) for key, value in explanation.settings.items()},
+        "items": list(explanation.items),
+        "grid": list(values.shape[1:]),
+        "tokens": [list(tokens) for tokens in explanation.tokens],
+        "peaks": [_peak(row) for row in values],
+        "data": [_packed(row) for row in values],
+        "own": [_scale(scale_of(row, signed)) for row in rows],
+        "shared": [shared[unit] for unit in units],
+    }
+
+
+def _scale(scale: Scale) -> dict[str, object]:
+    return {"low": scale.low, "high": scale.high, "signed": scale.signed, "ends": scale.ends, "text": scale.text}
+
+
+def _peak(values: NDArray[np.floating]) -> float:
+    """Largest absolute value of a row; 1 for a row of zeros, so that it can be divided by."""
+    finite = np.abs(values[np.isfinite(values)])
+    return float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+
+
+def _packed(values: NDArray[np.floating]) -> str:
+    """A row as base64 of little-endian 16-bit integers in units of its peak / 32767."""
+    steps = np.where(np.isfinite(values), np.round(np.nan_to_num(values) / _peak(values) * 32767), NOT_READ)
+    return _base64(steps.astype("<i2"))
+
+
+def _base64(array: NDArray[np.generic]) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+
+
+def _path(mask: NDArray[np.bool_]) -> str:
+    """The outline of a mask as an SVG path in a unit square."""
+    return "".join("M" + "L".join(f"{x:.4f} {y:.4f}" for x, y in line) + "Z" for line in outlines(mask))

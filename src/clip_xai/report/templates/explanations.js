@@ -1,0 +1,385 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const tables = { false: bytes(data.tables.sequential), true: bytes(data.tables.diverging) };
+  const state = { image: 0, kept: null, shown: null, method: null };
+  const photo = $("photo");
+
+  // ---- text without markup -------------------------------------------------------------------------------------
+  const element = (tag, text, className) => {
+    const node = document.createElement(tag);
+    if (text !== undefined) node.textContent = text;
+    if (className) node.className = className;
+    return node;
+  };
+  const number = (value) => (value === 0 ? "0" : String(Number(value.toPrecision(3)))).replace(/-/g, "−");
+
+  // ---- raw values ----------------------------------------------------------------------------------------------
+  // Each row is stored as 16-bit integers and the size of its largest absolute value; -32768 stands for "not read".
+  const rowValues = (explanation, row) => {
+    explanation.cache ??= [];
+    if (!explanation.cache[row]) {
+      const packed = new Int16Array(bytes(explanation.data[row]).buffer);
+      explanation.cache[row] = Float64Array.from(packed, (v) => (v === -32768 ? NaN : (v / 32767) * explanation.peaks[row]));
+    }
+    return explanation.cache[row];
+  };
+  const image = () => data.images[state.image];
+  const rowOf = (explanation, item) => explanation.items.indexOf(item);
+  const pictures = (entry) => entry.explanations.filter((explanation) => explanation.kind === "image");
+  const current = () => pictures(image()).find((explanation) => explanation.method === state.method);
+  const scaleOf = (explanation, row) => ($("scale").value === "shared" ? explanation.shared : explanation.own)[row];
+
+  // The same bilinear rule as Geometry.place: cell centres inside the box, edge cells extended to the box's edge.
+  const weights = (pixels, start, end, cells) => {
+    const out = [];
+    for (let p = 0; p < pixels; p++) {
+      const at = (p + 0.5) / pixels;
+      const position = Math.min(Math.max(((at - start) / (end - start)) * cells - 0.5, 0), cells - 1);
+      const lower = Math.floor(position);
+      out.push({ inside: at >= start && at <= end, lower, upper: Math.min(lower + 1, cells - 1), share: position - lower });
+    }
+    return out;
+  };
+  const mixed = (values, columns, y, x) => {
+    const at = (r, c) => values[r * columns + c];
+    const top = at(y.lower, x.lower) * (1 - x.share) + at(y.lower, x.upper) * x.share;
+    const bottom = at(y.upper, x.lower) * (1 - x.share) + at(y.upper, x.upper) * x.share;
+    return top * (1 - y.share) + bottom * y.share;
+  };
+  const tint = (value, scale, opacity) => {
+    const flat = !(scale.high > scale.low);
+    const position = flat ? (scale.signed ? 0.5 : 0) : Math.min(Math.max((value - scale.low) / (scale.high - scale.low), 0), 1);
+    const strength = (scale.signed ? Math.abs(2 * position - 1) : position) ** data.exponent;
+    const index = 3 * Math.round(position * 255);
+    const table = tables[scale.signed];
+    return [table[index], table[index + 1], table[index + 2], strength * opacity * 255];
+  };
+
+  // ---- drawing -------------------------------------------------------------------------------------------------
+  const heatPixels = (width, height, entry, explanation, row, opacity) => {
+    const pixels = new ImageData(width, height);
+    const [left, top, right, bottom] = entry.box;
+    const [rows, columns] = explanation.grid;
+    const xs = weights(width, left, right, columns);
+    const ys = weights(height, top, bottom, rows);
+    const values = rowValues(explanation, row);
+    const scale = scaleOf(explanation, row);
+    const period = Math.max(5, Math.round(width / 64));
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const seen = ys[y].inside && xs[x].inside;
+        const stripe = (x + y) % period < Math.max(1, period / 5);
+        const colour = seen ? tint(mixed(values, columns, ys[y], xs[x]), scale, opacity) : stripe ? [225, 225, 225, 215] : [118, 121, 127, 205];
+        pixels.data.set(colour, 4 * (y * width + x));
+      }
+    }
+    return pixels;
+  };
+  const sized = (canvas, width, entry) => {
+    canvas.width = width;
+    canvas.height = Math.max(1, Math.round((width * entry.height) / entry.width));
+    return canvas.getContext("2d");
+  };
+  const drawTile = (canvas, entry, explanation, row) => {
+    const pen = sized(canvas, 200, entry);
+    pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
+    const layer = document.createElement("canvas");
+    layer.width = canvas.width;
+    layer.height = canvas.height;
+    layer.getContext("2d").putImageData(heatPixels(canvas.width, canvas.height, entry, explanation, row, data.opacity), 0, 0);
+    pen.drawImage(layer, 0, 0);
+    if (!$("lesion").checked || !entry.outline) return;
+    const path = new Path2D();
+    path.addPath(new Path2D(entry.outline), new DOMMatrix([canvas.width, 0, 0, canvas.height, 0, 0]));
+    for (const [ink, width] of [["rgb(15 15 20 / .85)", 3.5], ["#fff", 1.5]]) {
+      pen.strokeStyle = ink;
+      pen.lineWidth = width;
+      pen.stroke(path);
+    }
+  };
+  const drawLegend = (entry, scale) => {
+    const canvas = $("bar");
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = `rgb(${entry.mean.join(" ")})`;
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    const opacity = $("opacity").value / 100;
+    for (let x = 0; x < canvas.width; x++) {
+      const [r, g, b, a] = tint(scale.low + ((scale.high - scale.low) * (x + 0.5)) / canvas.width, scale, opacity);
+      pen.fillStyle = `rgb(${r} ${g} ${b} / ${a / 255})`;
+      pen.fillRect(x, 0, 1, canvas.height);
+    }
+    [$("low").textContent, $("high").textContent] = scale.ends;
+    $("scale-text").textContent = scale.text;
+  };
+
+  // ---- one photograph ------------------------------------------------------------------------------------------
+  const label = (entry, item) => entry.items[item].short;
+  const wordButton = (entry, item, text) => {
+    const button = element("button", text, "word");
+    const { score, score_name: name, score_text: title } = entry.items[item];
+    button.type = "button";
+    button.dataset.item = item;
+    button.title = title;
+    if (name === "log-probability" && entry.items[item].span) button.style.setProperty("--sure", (0.06 + 0.3 * Math.exp(Math.min(score, 0))).toFixed(3));
+    button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && show(item));
+    button.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && show(state.kept));
+    button.addEventListener("focus", () => show(item));
+    button.addEventListener("blur", () => show(state.kept));
+    button.addEventListener("click", () => keep(item));
+    return button;
+  };
+  const fillCaption = (entry) => {
+    const words = entry.items.map((item, index) => ({ ...item, index })).filter((item) => item.span).sort((a, b) => a.span[0] - b.span[0]);
+    const parts = [];
+    let cursor = 0;
+    for (const word of words) {
+      parts.push(document.createTextNode(entry.letters.slice(cursor, word.span[0]).join("")), wordButton(entry, word.index, entry.letters.slice(...word.span).join("")));
+      cursor = word.span[1];
+    }
+    parts.push(document.createTextNode(entry.letters.slice(cursor).join("")));
+    $("caption").replaceChildren(...parts);
+    const wholes = entry.items.map((item, index) => ({ item, index })).filter(({ item }) => !item.span);
+    $("wholes").replaceChildren(...wholes.map(({ index }) => wordButton(entry, index, label(entry, index))));
+    $("caption-title").textContent = entry.caption === null ? "Explained texts" : "Generated caption";
+    $("caption").hidden = entry.caption === null;
+  };
+  const fillPairs = (list, pairs) => list.replaceChildren(...Object.entries(pairs).flatMap(([key, value]) => [element("dt", key), element("dd", value)]));
+  const fillMethods = (entry) => {
+    $("methods").replaceChildren(...pictures(entry).map((explanation) => {
+      const button = element("button", explanation.title);
+      button.type = "button";
+      button.setAttribute("role", "radio");
+      button.setAttribute("aria-checked", String(explanation.method === state.method));
+      button.addEventListener("click", () => choose(explanation.method));
+      return button;
+    }));
+  };
+  const fillImage = () => {
+    const entry = image();
+    photo.src = entry.photo;
+    photo.alt = entry.caption ?? entry.name;
+    $("stage").style.maxWidth = `${Math.min(1, entry.width / entry.height) * 100}%`;
+    $("name").textContent = entry.name;
+    $("facts").textContent = Object.entries(entry.facts).map(([key, value]) => `${key}: ${value}`).join("   ·   ");
+    fillCaption(entry);
+    $("references").replaceChildren(...entry.references.map((text) => element("p", text, "reference")));
+    $("reference-sheet").hidden = entry.references.length === 0;
+    fillPairs($("measurements"), entry.measurements);
+    $("measurement-sheet").hidden = Object.keys(entry.measurements).length === 0;
+    $("lesion-control").hidden = $("key-lesion").hidden = !entry.outline;
+    const [left, top, right, bottom] = entry.box;
+    $("key-unseen").hidden = left <= 0.002 && top <= 0.002 && right >= 0.998 && bottom >= 0.998;
+    for (const path of $("outline").children) path.setAttribute("d", entry.outline ?? "");
+    for (const button of $("list").querySelectorAll("button")) button.setAttribute("aria-current", String(Number(button.dataset.image) === state.image));
+  };
+
+  // ---- one word ------------------------------------------------------------------------------------------------
+  const paint = () => {
+    const entry = image();
+    const explanation = current();
+    const row = explanation && state.shown !== null ? rowOf(explanation, state.shown) : -1;
+    const pen = sized($("heat"), Math.min(640, Math.max(320, entry.width)), entry);
+    $("legend").style.visibility = row < 0 ? "hidden" : "visible";
+    if (row >= 0) {
+      pen.putImageData(heatPixels($("heat").width, $("heat").height, entry, explanation, row, $("opacity").value / 100), 0, 0);
+      drawLegend(entry, scaleOf(explanation, row));
+    } else {
+      $("scale-text").textContent = explanation && state.shown !== null ? `${explanation.title} says nothing about this text.` : "";
+    }
+    $("outline").style.display = $("lesion").checked ? "" : "none";
+  };
+  const describe = () => {
+    const entry = image();
+    const explanation = current();
+    const none = state.shown === null;
+    $("shown").textContent = none ? "The photograph alone" : label(entry, state.shown);
+    $("score").textContent = none ? "" : entry.items[state.shown].score_text;
+    $("reading").textContent = explanation ? `${explanation.title}. ${explanation.reading}` : "";
+    $("notes").replaceChildren(...(explanation ? explanation.notes : []).map((text) => element("p", text, "note warning")));
+    fillPairs($("settings"), explanation ? explanation.settings : {});
+  };
+  const shadeText = () => {
+    const explanation = image().explanations.find((candidate) => candidate.kind === "text" && rowOf(candidate, state.shown) >= 0);
+    const row = explanation ? rowOf(explanation, state.shown) : -1;
+    const values = row >= 0 ? rowValues(explanation, row) : [];
+    $("text-sheet").hidden = !values.some((value) => !Number.isNaN(value));
+    if ($("text-sheet").hidden) return;
+    const scale = explanation.own[row];
+    $("text-title").textContent = `The text behind “${label(image(), state.shown)}”: ${explanation.title}`;
+    $("tokens").replaceChildren(...explanation.tokens[row].flatMap((token, index) => {
+      if (Number.isNaN(values[index])) return [];
+      const [r, g, b] = tint(values[index], scale, 1);
+      const node = element("span", token.trim() || "␣");
+      node.style.background = `rgb(${r} ${g} ${b})`;
+      node.style.color = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#16181d" : "#fff";
+      node.title = number(values[index]);
+      return [node, document.createTextNode(" ")];
+    }));
+    $("text-scale").textContent = `Green raised the score, purple lowered it. ${scale.text} ${explanation.notes.join(" ")}`;
+  };
+  const tile = (entry, explanation, row, title, subtitle, pressed, act) => {
+    const button = element("button", undefined, "tile");
+    const canvas = element("canvas");
+    button.type = "button";
+    button.setAttribute("aria-pressed", String(pressed));
+    button.append(canvas, element("b", title), element("span", subtitle, "quiet num"));
+    button.addEventListener("click", act);
+    drawTile(canvas, entry, explanation, row);
+    return button;
+  };
+  const fillCompare = () => {
+    const entry = image();
+    const shown = state.shown === null ? [] : pictures(entry).filter((explanation) => rowOf(explanation, state.shown) >= 0);
+    $("compare-sheet").hidden = shown.length < 2;
+    $("compare").replaceChildren(...(shown.length < 2 ? [] : shown).map((explanation) => {
+      const row = rowOf(explanation, state.shown);
+      const ends = scaleOf(explanation, row).ends.join(" … ");
+      return tile(entry, explanation, row, explanation.title, ends, explanation.method === state.method, () => choose(explanation.method));
+    }));
+  };
+  const fillContact = () => {
+    const entry = image();
+    const explanation = current();
+    $("contact-sheet").hidden = !explanation || explanation.agnostic;
+    if ($("contact-sheet").hidden) return;
+    $("contact-title").textContent = `Every word and text by ${explanation.title}`;
+    $("contact").replaceChildren(...explanation.items.map((item, row) => {
+      const ends = scaleOf(explanation, row).ends.join(" … ");
+      return tile(entry, explanation, row, label(entry, item), ends, item === state.kept, () => { keep(item, true); $("stage").scrollIntoView({ block: "nearest" }); });
+    }));
+  };
+
+  // ---- what the reader does ------------------------------------------------------------------------------------
+  const mark = () => {
+    for (const button of document.querySelectorAll(".word")) {
+      const item = Number(button.dataset.item);
+      button.classList.toggle("shown", item === state.shown);
+      button.classList.toggle("kept", item === state.kept);
+      button.setAttribute("aria-pressed", String(item === state.kept));
+    }
+  };
+  const show = (item) => {
+    if (state.shown === item) return;
+    state.shown = item;
+    mark(); paint(); describe(); shadeText(); fillCompare();
+  };
+  const keep = (item, always) => {
+    state.kept = state.kept === item && !always ? null : item;
+    state.shown = state.kept === null ? item : state.kept;
+    refresh();
+  };
+  const choose = (method) => { state.method = method; refresh(); };
+  const refresh = () => {
+    mark(); fillMethods(image()); paint(); describe(); shadeText(); fillCompare(); fillContact(); writeAddress();
+  };
+  const open = (index, item) => {
+    state.image = index;
+    const entry = image();
+    const methods = pictures(entry).map((explanation) => explanation.method);
+    if (!methods.includes(state.method)) state.method = methods[0] ?? null;
+    state.kept = state.shown = item === undefined ? entry.first : item;
+    fillImage();
+    (photo.decode ? photo.decode().catch(() => undefined) : Promise.resolve()).then(refresh);
+  };
+  const step = (by) => {
+    const seen = [...$("list").querySelectorAll("li:not([hidden]) button")].map((button) => Number(button.dataset.image));
+    const next = seen[seen.indexOf(state.image) + by];
+    if (next !== undefined) { open(next); $("list").children[next].scrollIntoView({ block: "nearest" }); }
+  };
+  const stepWord = (by) => {
+    const order = [...document.querySelectorAll(".word")].map((button) => Number(button.dataset.item));
+    if (order.length) keep(order[(order.indexOf(state.kept) + by + order.length) % order.length], true);
+  };
+
+  // ---- addresses: #image=3&word=5&method=gradeclip (counted from 1) ---------------------------------------------
+  const writeAddress = () => {
+    const word = state.kept === null ? "" : `&word=${state.kept + 1}`;
+    const address = `#image=${state.image + 1}${word}${state.method ? `&method=${encodeURIComponent(state.method)}` : ""}`;
+    if (location.hash !== address) location.replace(address);
+  };
+  const readAddress = () => {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const index = Math.min(Math.max((Number.parseInt(asked.get("image"), 10) || 1) - 1, 0), data.images.length - 1);
+    const item = Number.parseInt(asked.get("word"), 10) - 1;
+    state.method = asked.get("method") ?? state.method;
+    return [index, data.images[index].items[item] ? item : asked.has("image") && !asked.has("word") && asked.has("method") ? null : undefined];
+  };
+
+  // ---- start ---------------------------------------------------------------------------------------------------
+  const fillList = () => {
+    $("list").replaceChildren(...data.images.map((entry, index) => {
+      const row = element("li");
+      const button = element("button");
+      const picture = element("img");
+      const text = element("span");
+      picture.src = entry.thumb;
+      picture.alt = "";
+      text.append(element("b", entry.name), element("span", entry.caption ?? entry.items.map((item) => item.label).join(", ")));
+      button.type = "button";
+      button.dataset.image = index;
+      button.append(picture, text);
+      button.addEventListener("click", () => open(index));
+      row.append(button);
+      return row;
+    }));
+  };
+  const filter = () => {
+    const wanted = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    data.images.forEach((entry, index) => {
+      const text = [entry.name, entry.caption ?? "", ...entry.references, ...Object.values(entry.facts)].join(" ").toLowerCase();
+      const match = wanted.every((word) => text.includes(word));
+      $("list").children[index].hidden = !match;
+      count += match;
+    });
+    $("count").textContent = `${count} of ${data.images.length} photographs`;
+  };
+  $("search").addEventListener("input", filter);
+  $("opacity").addEventListener("input", paint);
+  $("lesion").addEventListener("change", refresh);
+  $("scale").addEventListener("change", refresh);
+  $("stage").addEventListener("pointermove", (event) => {
+    const explanation = current();
+    const row = explanation && state.shown !== null ? rowOf(explanation, state.shown) : -1;
+    if (row < 0) return;
+    const frame = $("stage").getBoundingClientRect();
+    const [left, top, right, bottom] = image().box;
+    const [rows, columns] = explanation.grid;
+    const place = (at, start, end, cells) => {
+      const position = Math.min(Math.max(((at - start) / (end - start)) * cells - 0.5, 0), cells - 1);
+      const lower = Math.floor(position);
+      return { inside: at >= start && at <= end, lower, upper: Math.min(lower + 1, cells - 1), share: position - lower };
+    };
+    const x = place((event.clientX - frame.left) / frame.width, left, right, columns);
+    const y = place((event.clientY - frame.top) / frame.height, top, bottom, rows);
+    $("under-pointer").textContent = x.inside && y.inside ? `here: ${number(mixed(rowValues(explanation, row), columns, y, x))}` : "here: not seen by the model";
+  });
+  $("stage").addEventListener("pointerleave", () => { $("under-pointer").textContent = ""; });
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input, select")) { if (event.key === "Escape") event.target.blur(); return; }
+    const methods = pictures(image()).map((explanation) => explanation.method);
+    const actions = {
+      ArrowRight: () => stepWord(1), ArrowLeft: () => stepWord(-1), ArrowDown: () => step(1), ArrowUp: () => step(-1),
+      m: () => methods.length && choose(methods[(methods.indexOf(state.method) + 1) % methods.length]),
+      Escape: () => { state.kept = state.shown = null; document.activeElement.blur(); state.shown = null; refresh(); },
+      "/": () => $("search").focus(),
+    };
+    if (!actions[event.key]) return;
+    event.preventDefault();
+    actions[event.key]();
+  });
+  addEventListener("hashchange", () => {
+    const [index, item] = readAddress();
+    const asked = new URLSearchParams(location.hash.slice(1)).get("method");
+    if (index !== state.image || (item ?? null) !== state.kept || (asked && asked !== state.method)) open(index, item);
+  });
+  if (data.images.length === 0) { $("count").textContent = "No photographs"; document.querySelector(".columns").hidden = $("contact-sheet").hidden = true; return; }
+  fillList();
+  filter();
+  open(...readAddress());
+  $("list").children[state.image].scrollIntoView({ block: "nearest" });
+})();
