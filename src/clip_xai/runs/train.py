@@ -63,12 +63,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
     set_aside(table, run_dir)
     data = caption_data(captioner, table, splits, config)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        best = fit(captioner, settings, data, config, loggers, resumed)
-        load_state(captioner, captioner_state(read_checkpoint(best)), Path(best))
+        best = best_of(fit(captioner, settings, data, config, loggers, resumed), resumed)
+        load_state(captioner, captioner_state(read_checkpoint(best)), best)
         captioner.cpu().eval()
         save_captioner(captioner, settings, run_dir / EXPORT)
         log_samples(captioner, data, config, loggers)
-    metrics = best_metrics(Path(best)) | {
+    metrics = best_metrics(best) | {
         "train_photographs": len(data.sampler),
         "val_photographs": len(data.val_set),
         "set_aside": len(table.unreadable),
@@ -171,7 +171,7 @@ def fit(
     config: TrainConfig,
     loggers: Sequence[Logger],
     resumed: Path | None,
-) -> str:
+) -> Path:
     """Run the stage's epochs and return the path of the checkpoint with the lowest validation loss."""
     stage = config.stage
     unfreezing = Unfreezing(stage.trains, stage.unfreeze)
@@ -209,7 +209,15 @@ def fit(
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*modules in eval mode.*")
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    return keeper.best_model_path
+    return Path(keeper.best_model_path)
+
+
+def best_of(best: Path, resumed: Path | None) -> Path:
+    """Return the better of this run's best checkpoint and that of the run it resumed."""
+    earlier = None if resumed is None else resumed.with_name(best.name)
+    if earlier is None or not earlier.is_file():
+        return best
+    return min(best, earlier, key=lambda file: best_metrics(file)["val/loss"])
 
 
 def best_metrics(checkpoint: Path) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from clip_xai.data.record import Record
+from clip_xai.models.captioner import Captioner
+from clip_xai.training.data import CaptionData
+from clip_xai.training.features import FeatureCache
+from clip_xai.training.modules import (
+    CaptionerModule,
+    Optimisation,
+    captioner_state,
+    is_decayed,
+    learning_rate_factor,
+    read_checkpoint,
+)
+from clip_xai.training.unfreezing import Unfreezing
+
+from .conftest import SETTINGS, small_captioner
+
+EPOCHS = 4
+
+
+class StopAfter(Callback):
+    """Breaks off as a user or a time limit would: between two epochs."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch >= self.epoch
+
+
+class Steps(Callback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def, override]
+        self.losses.append(outputs["loss"].item())
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def fit(
+    records: list[Record],
+    directory: Path,
+    callbacks: list[Callback],
+    ckpt_path: Path | None = None,
+    label_smoothing: float = 0.1,
+    seed: int = 0,
+    embedded: bool = False,
+) -> tuple[Captioner, Trainer]:
+    captioner = small_captioner(seed=seed)
+    if embedded:
+        captioner.backbone.source = "embedded:small"
+    features = FeatureCache(directory / "cache", captioner.backbone).table([r.image for r in records], "patches")
+    data = CaptionData(
+        captioner, features, records, records[:6], batch_size=4, max_tokens=30, seed=5, sources=["skincap"], replay=0.5
+    )
+    unfreezing = Unfreezing(["mapper", "embeddings"], {1: 1, 3: 2})
+    optimisation = Optimisation(learning_rate=3e-3, label_smoothing=label_smoothing, seed=9)
+    module = CaptionerModule(captioner, SETTINGS, optimisation, unfreezing)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=EPOCHS, default_root_dir=directory, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, gradient_clip_val=1.0, log_every_n_steps=1,
+        callbacks=[unfreezing, *callbacks],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    return captioner, trainer
+
+
+def keeper(directory: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(directory, filename="best", monitor="val/loss", save_last=True, enable_version_counter=False)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(records: list[Record], tmp_path: Path) -> None:
+    whole = Steps()
+    uninterrupted, _ = fit(records, tmp_path, [whole, keeper(tmp_path / "a")])
+    first, second = Steps(), Steps()
+    fit(records, tmp_path, [first, keeper(tmp_path / "b"), StopAfter(1)])
+    torch.rand(7)  # whatever else the process did with the generator
+    resumed, trainer = fit(records, tmp_path, [second, keeper(tmp_path / "c")], tmp_path / "b" / "last.ckpt", seed=0)
+    assert trainer.current_epoch == EPOCHS
+    assert first.losses + second.losses == whole.losses
+    assert first.rates + second.rates == whole.rates
+    wanted = uninterrupted.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in resumed.state_dict().items())
+
+
+def test_checkpoints_are_plain_and_hold_the_tower_only_where_it_is_random(
+    records: list[Record], tmp_path: Path
+) -> None:
+    fit(records, tmp_path, [keeper(tmp_path / "random"), StopAfter(0)])
+    fit(records, tmp_path, [keeper(tmp_path / "embedded"), StopAfter(0)], embedded=True)
+    for name, expected in (("random", True), ("embedded", False)):
+        checkpoint = read_checkpoint(tmp_path / name / "last.ckpt")
+        assert type(checkpoint["hyper_parameters"]["settings"]) is dict
+        assert any(key.startswith("backbone.") for key in captioner_state(checkpoint)) is expected
+        assert checkpoint["backbone_fingerprint"] == small_captioner().backbone.fingerprint
+
+
+def test_a_checkpoint_of_another_tower_is_refused(records: list[Record], tmp_path: Path) -> None:
+    fit(records, tmp_path, [keeper(tmp_path / "a"), StopAfter(0)], embedded=True)
+    with pytest.raises(Exception, match="another tiny tower"):
+        fit(records, tmp_path, [], tmp_path / "a" / "last.ckpt", seed=1, embedded=True)
+
+
+def test_validation_loss_is_per_token_and_never_smoothed(records: list[Record], tmp_path: Path) -> None:
+    captioner, trainer = fit(records, tmp_path, [], label_smoothing=0.5)
+    judged = [record for record in records if record.source == "skincap"][:6]
+    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in judged], "patches")
+    captioner.eval()
+    log_probs, count = 0.0, 0
+    for record in judged:  # one by one: no padding at all
+        tokens = captioner.encode_captions([record.caption])
+        log_probs += captioner.log_prob(table[record.image].unsqueeze(0), tokens).item()
+        count += tokens.numel()
+    assert trainer.callback_metrics["val/loss"].item() == pytest.approx(-log_probs / count, rel=1e-5)
+    assert trainer.callback_metrics["val/perplexity"].item() == pytest.approx(
+        2.718281828 ** (-log_probs / count), rel=1e-4
+    )
+
+
+def test_training_lowers_the_loss(records: list[Record], tmp_path: Path) -> None:
+    steps = Steps()
+    fit(records, tmp_path, [steps], label_smoothing=0.0)
+    assert sum(steps.losses[-3:]) < 0.9 * sum(steps.losses[:3])
+
+
+def test_weight_decay_spares_biases_norms_and_tables() -> None:
+    captioner = small_captioner()
+    module = CaptionerModule(captioner, SETTINGS, Optimisation(weight_decay=0.3, mapper_factor=0.1), Unfreezing())
+    groups = module.parameter_groups([captioner.mapper, captioner.language_model])
+    names = {id(parameter): name for name, parameter in captioner.named_parameters()}
+    decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
+    spared = {names[id(p)] for group in groups if not group["weight_decay"] for p in group["params"]}
+    assert all(name.endswith("weight") for name in decayed) and "mapper.project.weight" in decayed
+    assert {
+        "mapper.latents",
+        "language_model.transformer.wte.weight",
+        "language_model.transformer.ln_f.weight",
+    } < spared
+    assert not decayed & spared
+    assert decayed | spared == {name for name in names.values() if not name.startswith("backbone.")}
+    assert {group["lr"] for group in groups if "mapper" in names[id(group["params"][0])]} == {1e-4}
+    assert not is_decayed("x.bias", torch.zeros(3))
+
+
+def test_learning_rate_rises_then_follows_half_a_cosine() -> None:
+    factors = [learning_rate_factor(step, 4, 20) for step in range(21)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4] == 1.0 and factors[12] == pytest.approx(0.5) and factors[20] == pytest.approx(0.0)
+    assert sorted(factors[4:], reverse=True) == factors[4:]
