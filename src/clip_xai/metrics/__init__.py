@@ -1,0 +1,1 @@
+"""What is counted: captions, their baselines, intervals and the place of heat maps."""

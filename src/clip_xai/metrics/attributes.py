@@ -1,4 +1,4 @@
-"""Whether a caption says what is so: its diagnosis and its attributes (colour, position, size ...), read from its words.
+"""Whether a caption says what is so: its diagnosis and its attributes (colour, position ...), read from its words.
 
 A row counts where the truth is known: where the record has a diagnosis, or a reference states the attribute. A caption
 that says nothing on it is wrong, as it tells the reader nothing; how many captions say anything is counted beside.

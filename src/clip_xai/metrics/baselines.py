@@ -14,6 +14,7 @@ from sacrebleu.metrics import BLEU
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
 from clip_xai.metrics.attributes import true_diagnosis
+from clip_xai.metrics.captions import reference_streams
 
 CANDIDATES = 64
 SAMPLE = 128
@@ -54,9 +55,7 @@ def majority_caption(records: Sequence[Captioned], seed: int = 0) -> str:
     sample = [records[index].references for index in _drawn(generator, len(records), SAMPLE)]
     if len(candidates) == 1:
         return candidates[0]
-    places = max(map(len, sample))
-    streams = [[options[place] if place < len(options) else None for options in sample] for place in range(places)]
-    metric = BLEU(references=streams)  # counts the references once for all candidates
+    metric = BLEU(references=reference_streams(sample))  # counts the references once for all candidates
     scores = [metric.corpus_score([candidate] * len(sample), None).score for candidate in candidates]
     return candidates[int(np.argmax(scores))]
 

@@ -7,7 +7,7 @@ statistics, so that reducing them over processes gives the corpus value and not 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -45,6 +45,13 @@ def require_pairs(captions: Sequence[str], references: Sequence[Sequence[str]]) 
         raise ValueError(f"Caption {bare[0]} needs a list of at least one reference.")
 
 
+def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Turn N lists of references into sacrebleu's streams, one per place, with None where a list is shorter."""
+    places = max(len(options) for options in references)
+    streams = [[options[place] if place < len(options) else None for options in references] for place in range(places)]
+    return cast("list[list[str]]", streams)  # sacrebleu takes None for "no such reference" and does not say so
+
+
 def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU-4 in 0 to 100, computed by sacrebleu (13a tokens, mixed case, exponential smoothing).
 
@@ -56,7 +63,7 @@ def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     100.0
     """
     require_pairs(captions, references)
-    return float(BLEU().corpus_score(list(captions), _streams(references)).score)
+    return float(BLEU().corpus_score(list(captions), reference_streams(references)).score)
 
 
 def bleu_signature(references: Sequence[Sequence[str]]) -> str:
@@ -67,7 +74,7 @@ def bleu_signature(references: Sequence[Sequence[str]]) -> str:
     """
     # sacrebleu knows its signature only after it has counted the references of a corpus.
     metric = BLEU()
-    metric.corpus_score([options[0] for options in references], _streams(references))
+    metric.corpus_score([options[0] for options in references], reference_streams(references))
     return str(metric.get_signature())
 
 
@@ -237,9 +244,3 @@ class BertScore(_MeanOfRows):
     def update(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Add captions and their references."""
         self._add(bert_score(captions, references, self.scorer))
-
-
-def _streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """Turn N lists of references into sacrebleu's streams, one per place, with None where a list is shorter."""
-    places = max(len(options) for options in references)
-    return [[options[place] if place < len(options) else None for options in references] for place in range(places)]

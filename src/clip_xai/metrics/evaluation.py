@@ -97,6 +97,7 @@ def evaluate_captions(
     bert_scorer: CaptionScorer | None = None,
     skipped: Mapping[str, str] | None = None,
     notes: Mapping[str, str] | None = None,
+    set_aside: Mapping[str, str] | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> EvaluationResult:
@@ -108,8 +109,9 @@ def evaluate_captions(
         records: The N records.
         clip: For CLIPScore; None leaves it out.
         bert_scorer: For BERTScore; None leaves it out.
-        skipped: Reasons for what is left out: ``"CLIPScore"``, ``"BERTScore"``.
+        skipped: Reasons for what is left out: ``"CLIPScore"``, ``"BERTScore"``, or a baseline's label.
         notes: Settings to be shown beside those of the measures.
+        set_aside: Files that are not among the records since they cannot be judged, with the reason.
         samples: Resamples behind each interval.
         seed: Seed of the resamples.
 
@@ -144,6 +146,7 @@ def evaluate_captions(
         scopes=tuple(scopes),
         skipped=_left_out(taken[MODEL], clip, bert_scorer, skipped or {}),
         settings=_settings(records, clip, bert_scorer, samples, seed) | dict(notes or {}),
+        set_aside=dict(set_aside or {}),
         rows={measure.info.key: _by_row(measure, len(records)) for measure in taken[MODEL] if len(measure.rows)},
     )
 
@@ -161,7 +164,10 @@ def measures(
     exact = read_diagnoses(captions, truths)
     found = [
         Measure(
-            MetricInfo("bleu", "BLEU", 1), everyone, bleu_statistics(captions, references) * 1.0, bleu_from_statistics
+            MetricInfo("bleu", "BLEU", 1),
+            everyone,
+            bleu_statistics(captions, references).astype(np.float64),
+            bleu_from_statistics,
         ),
         _mean(MetricInfo("rouge_l", "ROUGE-L"), everyone, rouge_l(captions, references)),
     ]
@@ -236,17 +242,16 @@ def _by_row(measure: Measure, count: int) -> list[float | None]:
 def _left_out(
     taken: Sequence[Measure], clip: ClipFeatures | None, bert_scorer: CaptionScorer | None, reasons: Mapping[str, str]
 ) -> dict[str, str]:
-    left_out = {
-        name: reason
-        for name, given, reason in (
-            ("CLIPScore", clip, "no CLIP model was given"),
-            ("BERTScore", bert_scorer, "no scorer was given"),
-        )
-        if given is None
-    }
-    left_out |= {name: reason for name, reason in reasons.items() if name in left_out}
-    silent = {measure.info.label: "no record tells the truth" for measure in taken if not len(measure.rows)}
-    return left_out | {label: reason for label, reason in silent.items() if not label.endswith("not stated")}
+    """Return why each measure or baseline that is not there is not there."""
+    left_out = {}
+    if clip is None:
+        left_out["CLIPScore"] = "no CLIP model was given"
+    if bert_scorer is None:
+        left_out["BERTScore"] = "no scorer was given"
+    for measure in taken:
+        if not len(measure.rows) and measure.info.judged:
+            left_out[measure.info.label] = "no record tells the truth"
+    return left_out | dict(reasons)
 
 
 def _settings(

@@ -123,7 +123,7 @@ def localisation(
         scores = rows[name].numpy()
         counted = np.flatnonzero(~np.isnan(scores))
         if len(counted):
-            intervals[name] = mean_interval(scores[counted], [groups[row] for row in counted], samples, seed)
+            intervals[name] = mean_interval(scores[counted], [groups[int(row)] for row in counted], samples, seed)
     return Localisation(
         intervals=intervals,
         chance=float(rows["chance"].numpy()[lesion].mean()),

@@ -118,6 +118,7 @@ class EvaluationResult:
         scopes: ``overall`` and the sources.
         skipped: Measures that were not taken, with the reason.
         settings: How the measures were set (signatures, scorers, resamples).
+        set_aside: Files that could not be judged, with the reason.
         rows: The model's value of each measure on each row by itself, by measure; None where a row does not count.
     """
 
@@ -129,6 +130,7 @@ class EvaluationResult:
     scopes: tuple[str, ...]
     skipped: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
     rows: dict[str, list[float | None]] = field(default_factory=dict)
 
     def score(self, metric: str, system: str = MODEL, scope: str = OVERALL) -> Score | None:
@@ -150,6 +152,7 @@ class EvaluationResult:
             "summary": self.summary(),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "skipped": dict(self.skipped),
+            "set_aside": dict(self.set_aside),
             "settings": dict(self.settings),
             "scores": [asdict(score) for score in self.scores],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
@@ -168,6 +171,8 @@ class EvaluationResult:
             lines += ["", f"## {scope}", "", *self._table(scope)]
         lines += ["", "## Not measured", ""] if self.skipped else []
         lines += [f"- {name}: {reason}" for name, reason in self.skipped.items()]
+        lines += ["", "## Photographs set aside", ""] if self.set_aside else []
+        lines += [f"- {name}: {reason}" for name, reason in self.set_aside.items()]
         lines += ["", "## Settings", "", *(f"- {name}: `{value}`" for name, value in self.settings.items()), ""]
         return "\n".join(lines)
 

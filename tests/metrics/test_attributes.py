@@ -1,0 +1,120 @@
+"""Diagnoses and attributes are read from words; every expected value here was read by eye."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from clip_xai.data.vocabulary import ATTRIBUTES, DIAGNOSES
+from clip_xai.metrics.attributes import (
+    AttributeAccuracy,
+    DiagnosisAccuracy,
+    balanced_accuracy,
+    balanced_statistics,
+    diagnosis_family,
+    read_attributes,
+    read_diagnoses,
+    true_attribute,
+    true_diagnosis,
+)
+
+CAPTIONS = [
+    "a black lesion, most likely melanoma in situ",
+    "a dark brown mole in the upper left",
+    "a red lesion with scale",
+    "this is psoriasis",
+    "basal cell carcinoma in the centre",
+]
+TRUTHS = ["melanoma", "melanocytic nevus", "psoriasis", "eczema", None]
+
+
+def test_exact_family_and_malignancy() -> None:
+    exact = read_diagnoses(CAPTIONS, TRUTHS)
+    assert exact.rows.tolist() == [0, 1, 2, 3]  # the last record has no diagnosis and does not count
+    assert exact.said == ("melanoma in situ", "melanocytic nevus", None, "psoriasis")
+    assert exact.right.tolist() == [0, 1, 0, 0]
+    assert exact.stated.tolist() == [1, 1, 0, 1]
+    assert read_diagnoses(CAPTIONS, TRUTHS, "family").right.tolist() == [1, 1, 0, 0]
+    assert read_diagnoses(CAPTIONS, TRUTHS, "malignancy").right.tolist() == [1, 1, 0, 1]
+    with pytest.raises(ValueError, match="exact, family, malignancy"):
+        read_diagnoses(CAPTIONS, TRUTHS, "parent")
+
+
+def test_every_family_is_a_root() -> None:
+    assert {DIAGNOSES[diagnosis_family(name)].parent for name in DIAGNOSES} == {""}
+    assert diagnosis_family("irritated seborrheic keratosis") == "benign keratosis"
+
+
+def test_the_record_speaks_before_the_references() -> None:
+    assert true_diagnosis("Melanoma", ("psoriasis",)) == "melanoma"
+    assert true_diagnosis(None, ("a lesion", "psoriasis", "eczema")) == "psoriasis"
+    assert true_diagnosis("unheard of", ("a lesion",)) is None
+
+
+def test_attributes_count_where_a_reference_states_them() -> None:
+    references = [
+        ("a black lesion",),
+        ("a lesion", "a brown lesion that is dark brown"),
+        ("a pink lesion",),
+        ("a mole",),
+        ("x",),
+    ]
+    colours = read_attributes(CAPTIONS, references, "colour")
+    assert colours.rows.tolist() == [0, 1, 2]
+    assert colours.truth == ("black", "dark brown", "pink")
+    assert colours.right.tolist() == [1, 1, 0]
+    assert colours.stated.tolist() == [1, 1, 1]
+    assert true_attribute(("a lesion in the bottom right",), "position") == "lower right"
+    silent = read_attributes(["a lesion"], [("a lesion in the upper left",)], "position")
+    assert (silent.right.tolist(), silent.stated.tolist()) == ([0], [0])
+    with pytest.raises(ValueError, match="colour"):
+        read_attributes(CAPTIONS, references, "smell")
+
+
+@pytest.mark.parametrize("attribute", sorted(ATTRIBUTES))
+def test_every_phrase_of_every_value_is_read_back(attribute: str) -> None:
+    for value, phrases in ATTRIBUTES[attribute].items():
+        captions = [f"the picture, {phrase}, is here" for phrase in phrases]
+        reading = read_attributes(captions, [(captions[0],)] * len(captions), attribute)
+        assert set(reading.truth) == {value}
+        assert reading.right.all()
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    names = ["melanoma", "psoriasis", "eczema"]
+    truths = [names[index] for index in generator.choice(3, size=60, p=[0.8, 0.15, 0.05])]
+    said = [names[index] for index in generator.choice(3, size=60)]
+    reading = read_diagnoses([f"this is {name}" for name in said], truths)
+    sums = balanced_statistics(reading).sum(axis=0)
+    assert float(balanced_accuracy(sums)) == pytest.approx(balanced_accuracy_score(truths, said))
+
+
+def test_a_class_without_rows_takes_no_part() -> None:
+    assert balanced_accuracy(np.array([[3.0, 0.0, 4.0, 0.0], [1.0, 1.0, 1.0, 2.0]])) == pytest.approx([0.75, 0.75])
+
+
+def test_metrics_add_up_over_batches_and_processes() -> None:
+    references = [("a black lesion",), ("a dark brown lesion",), ("a pink lesion",), ("a mole",), ("x",)]
+    diagnosis, colour = DiagnosisAccuracy("family"), AttributeAccuracy("colour")
+    for part in (slice(0, 1), slice(1, 5)):
+        diagnosis.update(CAPTIONS[part], TRUTHS[part])
+        colour.update(CAPTIONS[part], references[part])
+    assert diagnosis.compute().item() == pytest.approx(2 / 4)
+    assert colour.compute().item() == pytest.approx(2 / 3)
+    assert (diagnosis.count.item(), diagnosis.stated.item()) == (4, 3)
+    two = torch.tensor([[1], [2]])
+    assert all(diagnosis._reductions[name](two).item() == 3 for name in ("right", "stated", "count"))
+
+
+def test_nothing_known_is_nan_and_not_zero() -> None:
+    metric = AttributeAccuracy("colour")
+    metric.update(["a red lesion"], [("a lesion",)])
+    assert torch.isnan(metric.compute())
+
+
+def test_counts_must_match() -> None:
+    with pytest.raises(ValueError, match="1 captions stand against 2"):
+        read_diagnoses(["a"], ["melanoma", None])

@@ -1,0 +1,156 @@
+"""A planted captioner of known accuracy, judged beside planted baselines."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clip_xai.metrics.baselines import majority_captions, shuffled_rows
+from clip_xai.metrics.captions import bleu, bleu_signature, rouge_l
+from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
+from clip_xai.metrics.intervals import mean_interval
+from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, Comparison, MetricInfo, verdicts
+from tests.metrics.planted import Planted, planted_records
+
+RECORDS = planted_records(80, seed=1, source="a") + planted_records(40, seed=2, source="b")
+TRAIN = planted_records(60, seed=5, source="a") + planted_records(30, seed=6, source="b")
+PERFECT = [record.caption for record in RECORDS]
+BLIND_CAPTIONS = [majority_captions(RECORDS, TRAIN)[record.source] for record in RECORDS]
+SHUFFLED_CAPTIONS = [PERFECT[row] for row in shuffled_rows([record.group for record in RECORDS])]
+
+
+def test_shuffling_destroys_a_perfect_captioner() -> None:
+    result = evaluate_captions({MODEL: PERFECT, SHUFFLED: SHUFFLED_CAPTIONS}, RECORDS, samples=200)
+    for metric in ("diagnosis", "colour", "position"):
+        perfect, shuffled = result.score(metric), result.score(metric, SHUFFLED)
+        assert perfect is not None and shuffled is not None
+        assert (perfect.value, perfect.low, perfect.high) == (1, 1, 1)
+        assert shuffled.value < 0.55 and shuffled.high < perfect.low
+    assert result.score("bleu").value == pytest.approx(100)
+    assert result.score("bleu", SHUFFLED).value < 80
+
+
+def test_numbers_are_those_of_the_functions_for_every_scope() -> None:
+    predictions = {MODEL: SHUFFLED_CAPTIONS, BLIND: BLIND_CAPTIONS}
+    result = evaluate_captions(predictions, RECORDS, samples=100, seed=3)
+    assert result.scopes == (OVERALL, "a", "b")
+    for scope in result.scopes:
+        rows = [i for i, record in enumerate(RECORDS) if scope in (OVERALL, record.source)]
+        references = [RECORDS[i].references for i in rows]
+        for system, captions in predictions.items():
+            chosen = [captions[i] for i in rows]
+            found = result.score("bleu", system, scope)
+            assert found.n == len(rows)
+            assert found.value == pytest.approx(bleu(chosen, references))
+            expected = mean_interval(rouge_l(chosen, references), [RECORDS[i].group for i in rows], 100, 3)
+            rouge = result.score("rouge_l", system, scope)
+            assert (rouge.value, rouge.low, rouge.high, rouge.groups) == pytest.approx(
+                (expected.value, expected.low, expected.high, expected.groups)
+            )
+    assert result.settings["BLEU"] == bleu_signature([record.references for record in RECORDS])
+
+
+def test_a_model_that_sees_is_said_to_beat_the_blind_caption() -> None:
+    result = evaluate_captions({MODEL: PERFECT, BLIND: BLIND_CAPTIONS}, RECORDS, samples=300)
+    assert [verdict.warning for verdict in result.verdicts] == [False]
+    assert result.verdicts[0].text == (
+        "The model beats a caption that never saw the image on every measure (overall, n = 120)."
+    )
+
+
+def test_a_model_that_is_blind_is_told_so_first() -> None:
+    result = evaluate_captions(
+        {MODEL: BLIND_CAPTIONS, BLIND: BLIND_CAPTIONS, NEAREST: SHUFFLED_CAPTIONS}, RECORDS, samples=200
+    )
+    first = result.verdicts[0]
+    assert first.warning
+    assert first.text == "The model does not beat a caption that never saw the image on any measure (overall, n = 120)."
+    assert [v.warning for v in result.verdicts] == sorted((v.warning for v in result.verdicts), reverse=True)
+    assert result.to_markdown().splitlines()[2] == f"- **{first.text}**"
+
+
+def test_verdicts_name_the_measures_and_the_source() -> None:
+    metrics = [MetricInfo("bleu", "BLEU"), MetricInfo("colour", "colour"), MetricInfo("size", "size", judged=False)]
+    comparisons = [
+        Comparison(BLIND, OVERALL, "bleu", 50, 3.0, 1.0, 5.0),
+        Comparison(BLIND, OVERALL, "colour", 48, 0.1, -0.1, 0.3),
+        Comparison(BLIND, OVERALL, "size", 48, -0.5, -0.6, -0.4),
+        Comparison(BLIND, "ddi", "bleu", 2, 9.0, float("nan"), float("nan")),
+        Comparison(SHUFFLED, OVERALL, "bleu", 50, 3.0, 1.0, 5.0),
+        Comparison(SHUFFLED, "ddi", "bleu", 2, 0.0, 0.0, 0.0),
+    ]
+    assert [verdict.text for verdict in verdicts(comparisons, metrics)] == [
+        "The model does not beat a caption that never saw the image on colour (overall, n = 50); it does on BLEU.",
+        "The model does not beat a caption that never saw the image on any measure (ddi, n = 2).",
+        "The model beats its own captions of shuffled images on every measure (overall, n = 50).",
+    ]
+
+
+def test_what_is_not_measured_is_named_and_never_zero() -> None:
+    result = evaluate_captions(
+        {MODEL: PERFECT}, RECORDS, skipped={"BERTScore": "its model is not on this disk"}, samples=50
+    )
+    assert result.skipped["BERTScore"] == "its model is not on this disk"
+    assert result.skipped["CLIPScore"] == "no CLIP model was given"
+    assert result.skipped["border"] == "no record tells the truth"
+    keys = {metric.key for metric in result.metrics}
+    assert not keys & {"bert_score", "clip_score", "border", "border_not_stated"}
+    assert result.score("border") is None
+    assert "BERTScore: its model is not on this disk" in result.to_markdown()
+
+
+def test_rows_whose_reference_is_silent_do_not_count() -> None:
+    silent = Planted("a", "silent", "a lesion", ("a lesion",), None)
+    result = evaluate_captions({MODEL: [*PERFECT, "a red lesion"]}, [*RECORDS, silent], samples=50)
+    assert result.score("colour").n == 120
+    assert result.score("bleu").n == 121
+    assert result.rows["colour"][-1] is None and result.rows["colour"][0] == 1.0
+    assert result.score("colour_not_stated").value == 0
+    mute = evaluate_captions({MODEL: ["a lesion"] * 120}, RECORDS, samples=50)
+    assert (mute.score("colour").value, mute.score("colour_not_stated").value) == (0, 1)
+
+
+def test_clip_score_follows_the_features() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(120, 16, generator=generator)
+    by_caption: dict[str, torch.Tensor] = {}
+    for caption, image in zip(PERFECT, images, strict=True):
+        by_caption[caption] = by_caption.get(caption, torch.zeros(16)) + 5 * image
+    clip = ClipFeatures("planted", images, lambda texts: torch.stack([by_caption[text] for text in texts]))
+    result = evaluate_captions({MODEL: PERFECT, SHUFFLED: SHUFFLED_CAPTIONS}, RECORDS, clip=clip, samples=100)
+    cosines = [torch.cosine_similarity(image, by_caption[t], dim=0) for t, image in zip(PERFECT, images, strict=True)]
+    expected = np.mean([max(100 * float(cosine), 0) for cosine in cosines])
+    assert result.score("clip_score").value == pytest.approx(expected, abs=1e-3)
+    assert result.score("clip_score", SHUFFLED).high < result.score("clip_score").low
+    assert result.settings["CLIPScore"].startswith("planted|")
+
+
+def test_intervals_are_clustered() -> None:
+    # Half of the groups are wholly right, half wholly wrong: 20 groups of 4 rows are 20 draws, not 80.
+    records = planted_records(80, seed=1, per_group=4)
+    captions = [r.caption if (i // 4) % 2 else "a lesion" for i, r in enumerate(records)]
+    score = evaluate_captions({MODEL: captions}, records, samples=4000).score("diagnosis")
+    assert score.high - score.low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20), rel=0.1)
+
+
+def test_json_and_tables_hold_the_same_numbers() -> None:
+    single = planted_records(2, per_group=2)
+    result = evaluate_captions({MODEL: [r.caption for r in single]}, single, samples=20)
+    read = json.loads(result.to_json())
+    assert read["summary"]["diagnosis"] == 1.0
+    assert read["scores"][0]["low"] is None  # one patient: no interval, and no NaN in JSON
+    frame = result.to_dataframe()
+    assert len(frame) == len(result.scores)
+    assert frame.query("metric == 'diagnosis' and scope == 'overall'").value.item() == 1.0
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="no system 'model'"):
+        evaluate_captions({BLIND: PERFECT}, RECORDS)
+    with pytest.raises(ValueError, match="'nearest' has 1 captions for 120"):
+        evaluate_captions({MODEL: PERFECT, NEAREST: ["a"]}, RECORDS)
+    with pytest.raises(ValueError, match="no records"):
+        evaluate_captions({MODEL: []}, [])

@@ -1,0 +1,103 @@
+"""Intervals against scipy for single rows, against a closed form for clusters, and against a slow bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from clip_xai.metrics.captions import bleu, bleu_from_statistics, bleu_statistics
+from clip_xai.metrics.intervals import bootstrap, interval, mean_interval, paired_interval, resampled_sums
+
+
+def width(found) -> float:
+    return found.high - found.low
+
+
+def test_single_rows_agree_with_scipy() -> None:
+    values = np.random.default_rng(1).gamma(2.0, size=80)
+    names = [f"p{index}" for index in range(80)]
+    ours = mean_interval(values, names, samples=8000, seed=3)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=8000, method="percentile", rng=5).confidence_interval
+    assert ours.value == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.04 * width(ours))
+    assert (ours.n, ours.groups) == (80, 80)
+
+
+def test_planted_clusters_widen_the_interval_as_the_closed_form_says() -> None:
+    # Ten equal rows per group: ten times the rows tell nothing more, and the interval must know it.
+    generator = np.random.default_rng(0)
+    per_group = generator.normal(size=60)
+    values = np.repeat(per_group, 10)
+    groups = np.repeat([f"lesion {index}" for index in range(60)], 10).tolist()
+    clustered = mean_interval(values, groups, samples=6000)
+    naive = mean_interval(values, [str(row) for row in range(600)], samples=6000)
+    closed_form = 2 * 1.96 * per_group.std() / np.sqrt(60)
+    assert width(clustered) == pytest.approx(closed_form, rel=0.06)
+    assert width(clustered) == pytest.approx(np.sqrt(10) * width(naive), rel=0.08)
+
+
+def test_coverage_is_near_the_level_for_clusters_and_far_below_without_them() -> None:
+    generator = np.random.default_rng(7)
+    groups = np.repeat(np.arange(40), 5).astype(str).tolist()
+    rows = [str(row) for row in range(200)]
+    hits = {"clustered": 0, "naive": 0}
+    for trial in range(120):
+        values = np.repeat(generator.normal(size=40), 5) + 0.3 * generator.normal(size=200)
+        for name, members in (("clustered", groups), ("naive", rows)):
+            found = mean_interval(values, members, samples=300, seed=trial)
+            hits[name] += found.low <= 0 <= found.high
+    assert hits["clustered"] >= 0.87 * 120
+    assert hits["naive"] <= 0.75 * 120
+
+
+def test_groups_of_unequal_size_agree_with_the_slow_bootstrap() -> None:
+    generator = np.random.default_rng(2)
+    groups = [f"g{number}" for number in range(12) for _ in range(1 + number % 4)]
+    values = generator.random(len(groups))
+    fast = mean_interval(values, groups, samples=400, seed=11)
+    slow = bootstrap(lambda rows: float(values[rows].mean()), groups, samples=400, seed=11)
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
+
+
+def test_bleu_over_resamples_is_bleu_of_the_resampled_captions() -> None:
+    captions = ["a red round lesion on skin", "a brown lesion on dark skin", "the lesion is small and red", "a mole"]
+    references = [["a red lesion on skin"], ["one brown lesion on dark skin"], ["it is small and red"], ["a red mole"]]
+    groups = ["p1", "p1", "p2", "p3"]
+    fast = interval(bleu_statistics(captions, references), groups, bleu_from_statistics, samples=60, seed=4)
+    slow = bootstrap(lambda rows: bleu([captions[r] for r in rows], [references[r] for r in rows]), groups, 60, seed=4)
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high), abs=1e-9)
+
+
+def test_paired_difference_is_narrow_where_two_systems_err_together() -> None:
+    generator = np.random.default_rng(3)
+    hard = generator.normal(size=100)
+    ones = np.ones(100)
+    first, second = np.stack([hard + 0.1, ones], -1), np.stack([hard, ones], -1)
+    groups = [str(row) for row in range(100)]
+    gap = paired_interval(first, second, groups)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1))
+    alone = interval(first, groups)
+    assert alone.low < interval(second, groups).high  # the two single intervals overlap all the same
+
+
+def test_the_same_seed_gives_the_same_interval_whatever_else_is_drawn() -> None:
+    groups = [str(row) for row in range(30)]
+    values = np.arange(30.0)
+    assert mean_interval(values, groups, seed=5) == mean_interval(values, groups, seed=5)
+    assert mean_interval(values, groups, seed=5) != mean_interval(values, groups, seed=6)
+    one, many = np.ones((30, 2)), np.ones((3, 30, 2))
+    assert resampled_sums(many, groups, 250, 5)[:, 2] == pytest.approx(resampled_sums(one, groups, 250, 5))
+
+
+def test_one_group_has_no_interval() -> None:
+    found = mean_interval([0.0, 1.0], ["p1", "p1"])
+    assert found.value == 0.5
+    assert np.isnan(found.low) and np.isnan(found.high)
+
+
+def test_rows_and_groups_must_match() -> None:
+    with pytest.raises(ValueError, match="3 rows of statistics have 2 groups"):
+        mean_interval([1.0, 2.0, 3.0], ["a", "b"])
+    with pytest.raises(ValueError, match="no rows"):
+        mean_interval([], [])
