@@ -66,7 +66,8 @@ def fit(
     optimisation = Optimisation(learning_rate=3e-3, label_smoothing=label_smoothing, seed=9)
     module = CaptionerModule(captioner, SETTINGS, optimisation, unfreezing)
     trainer = Trainer(
-        accelerator="cpu", max_epochs=EPOCHS, default_root_dir=directory, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", max_epochs=EPOCHS, default_root_dir=directory, logger=False, enable_progress_bar=False,
+        enable_model_summary=False,
         num_sanity_val_steps=0, gradient_clip_val=1.0, log_every_n_steps=1,
         callbacks=[unfreezing, *callbacks],
     )  # fmt: skip

@@ -81,7 +81,7 @@ class StageConfig:
         replay: Share of the other sources' training records mixed in, drawn anew each epoch.
         trains: What trains from the first step: ``mapper``, ``embeddings`` (the language model's token and position
             tables).
-        unfreeze: Epoch -> how many of the language model's last blocks train from then on.
+        unfreeze: How many of the language model's last blocks train in epoch 0, 1 ...; the last entry holds on.
         epochs: Passes over the training records.
         batch_size: Records per step.
         learning_rate: Peak learning rate.
@@ -98,7 +98,7 @@ class StageConfig:
     sources: list[str] | None = None
     replay: float = 0.0
     trains: list[str] = field(default_factory=lambda: ["mapper"])
-    unfreeze: dict[int, int] = field(default_factory=dict)
+    unfreeze: list[int] = field(default_factory=list)
     epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 1e-3

@@ -174,7 +174,7 @@ def fit(
 ) -> Path:
     """Run the stage's epochs and return the path of the checkpoint with the lowest validation loss."""
     stage = config.stage
-    unfreezing = Unfreezing(stage.trains, stage.unfreeze)
+    unfreezing = Unfreezing(stage.trains, dict(enumerate(stage.unfreeze)))
     module = CaptionerModule(captioner, settings, optimisation(stage, config.seed), unfreezing)
     keeper = ModelCheckpoint(
         dirpath=Path(config.run_dir) / "checkpoints",

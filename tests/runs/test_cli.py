@@ -1,0 +1,98 @@
+"""What a user sees who mistypes: one line, no traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from clip_xai.runs import cli
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Type a command; return the exit status and the lines on standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def run(job: str, *arguments: str) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", [f"{job}.py", *arguments])
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as exit_:
+            cli.run_job(job, CONF)
+        return int(exit_.value.code or 0), capsys.readouterr().err.strip().splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["stage.learning_rte=3"], "stage.learning_rte: there is no such setting or group (near: stage.learning_rate"),
+        (["stage.epochs=many"], "stage.epochs: Value 'many' of type 'str' could not be converted to Integer"),
+        (["backbone=tinny"], "backbone=tinny: there is no such option (near: tiny); backbone can be dermlip, tiny"),
+        (["bakbone=tiny"], "bakbone: there is no such setting or group (near: backbone"),
+        (["+stage.mine=3"], "stage.mine: there is no such setting or group"),
+        (["stage=3"], "stage=3: there is no such option; stage can be 1, 2"),
+        (["stage=1,2"], "stage=1,2 holds several values: add -m to run one after the other, or quote the value"),
+        (["data=dermacap"], "data.root has no value: add data.root=... to the command"),
+        (["stage.trains=[mappr]"], "stage.trains: mappr is not one of mapper, embeddings"),
+        (["trainer.limit_val_batches=[1]"], "trainer.limit_val_batches: "),
+        (["data.root=nowhere", "data=dermacap"], "data.root=nowhere: there is no such directory"),
+    ],
+)
+def test_a_mistake_is_one_line(typed, arguments: list[str], line: str) -> None:  # type: ignore[no-untyped-def]
+    status, lines = typed("train", *arguments)
+    assert status == 1
+    assert len(lines) == 1 and lines[0].startswith(line), lines
+
+
+def test_a_sweep_over_several_devices_is_refused(typed) -> None:  # type: ignore[no-untyped-def]
+    status, lines = typed("train", "-m", "seed=1,2", "trainer.devices=2")
+    assert (status, lines) == (1, ["a sweep runs on one device, not on 2: set trainer.devices=1"])
+
+
+def test_mistakes_in_a_sweep_are_one_line_too(typed) -> None:  # type: ignore[no-untyped-def]
+    status, lines = typed("train", "-m", "stage=1,7")
+    assert status == 1 and lines == ["stage=7: there is no such option; stage can be 1, 2"]
+
+
+def test_nothing_to_explain_says_what_to_run_first(typed) -> None:  # type: ignore[no-untyped-def]
+    for job in ("evaluate", "explain"):
+        status, lines = typed(job)
+        assert status == 1 and len(lines) == 1 and "python train.py stage=1" in lines[0]
+
+
+def test_the_whole_traceback_is_there_on_demand(typed, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(Exception, match="no_such_key"):
+        monkeypatch.setattr(sys, "argv", ["train.py", "no_such_key=3"])
+        cli.run_job("train", CONF)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a photo of melanoma", "red, scaly: (upper left) [1] {2}", "it's \\ 'here'", "=", "a, b\\"],
+)
+def test_free_text_needs_no_quotes_of_its_own(text: str) -> None:
+    for key in ("text", "image"):
+        argument = cli.quote_free_text(f"{key}={text}")
+        override = OverridesParser.create().parse_override(argument)
+        assert (override.key_or_group, override.value()) == (key, text)
+
+
+@pytest.mark.parametrize(
+    "argument", ["text=null", "text=", "text='already'", 'text="already, so"', "stage=2", "--help"]
+)
+def test_other_arguments_stay_as_they_are(argument: str) -> None:
+    assert cli.quote_free_text(argument) == argument
+
+
+def test_help_needs_no_torch() -> None:
+    source = Path(cli.__file__).read_text() + Path(cli.__file__).with_name("config.py").read_text()
+    assert "import torch" not in source and "import lightning" not in source

@@ -1,0 +1,140 @@
+"""Every YAML file composes, every option fits its schema, and numbers choose options."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from clip_xai.errors import UserError
+from clip_xai.models.captioner import Decoding
+from clip_xai.models.mappers import MAPPERS, build_mapper
+from clip_xai.runs.cli import accept_numbers_as_choices, setting_names
+from clip_xai.runs.config import EXPLAINERS, SCHEMAS, TrainConfig, XaiConfig, register_schemas
+from clip_xai.runs.instantiate import captioner_settings, decoding, explainers
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+JOBS = {
+    "train": (
+        "backbone", "mapper", "language_model", "stage", "data", "trainer", "logger", "callbacks", "experiment", "debug",
+    ),
+    "evaluate": ("data", "trainer", "logger"),
+    "explain": ("data", "xai", "target", "trainer", "logger"),
+}  # fmt: skip
+CHOICES = [
+    (job, group, option.stem)
+    for job, groups in JOBS.items()
+    for group in groups
+    for option in sorted((CONF / group).glob("*.yaml"))
+]
+
+
+def composed(job: str, *overrides: str, conf: Path = CONF) -> Any:
+    accept_numbers_as_choices()
+    register_schemas()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose(job, [*overrides, "run_dir=x"])
+    return OmegaConf.to_object(config)
+
+
+def test_the_list_of_groups_is_the_list_of_folders() -> None:
+    assert {group for groups in JOBS.values() for group in groups} == {p.name for p in CONF.iterdir() if p.is_dir()}
+
+
+@pytest.mark.parametrize(("job", "group", "option"), CHOICES)
+def test_every_option_of_every_group_fits_its_schema(job: str, group: str, option: str) -> None:
+    config = composed(job, f"{group}={option}", "data.root=somewhere")
+    assert isinstance(config, SCHEMAS[job])
+    for item in fields(config):
+        assert type(getattr(config, item.name)) in kinds(SCHEMAS[job], item.name)
+
+
+def kinds(schema: type, name: str) -> tuple[Any, ...]:
+    kind = get_type_hints(schema)[name]
+    return tuple(getattr(kind, "__args__", (kind,)))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_defaults_alone_are_a_job(job: str) -> None:
+    assert is_dataclass(composed(job))
+
+
+@pytest.mark.parametrize(("choice", "number"), [("stage=1", 1), ("stage=2", 2), ("stage='2'", 2)])
+def test_a_plain_number_chooses_a_stage(choice: str, number: int) -> None:
+    assert composed("train", choice).stage.number == number
+
+
+def test_a_number_chooses_in_any_group_in_overrides_and_in_defaults_lists(tmp_path: Path) -> None:
+    for folder, names in {"fold": ("0", "1", "2.5"), "experiment": ("mine", "nested")}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.yaml").write_text(f"value: chosen {name}\n")
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /fold: 1\n  - override /fold@second: 2.5\n"
+    )
+    (tmp_path / "top.yaml").write_text(
+        "run_dir: null\ndefaults:\n  - _self_\n  - fold: 0\n  - fold@second: 1\n  - experiment: null\n"
+    )
+
+    def values(*overrides: str) -> tuple[str, str]:
+        config = composed("top", *overrides, conf=tmp_path)
+        return config["fold"]["value"], config["second"]["value"]
+
+    assert values() == ("chosen 0", "chosen 1")
+    assert values("fold=1") == ("chosen 1", "chosen 1")
+    assert values("fold=2.5", "fold@second=0") == ("chosen 2.5", "chosen 0")
+    assert values("experiment=mine") == ("chosen 1", "chosen 2.5")
+    assert values("experiment=mine", "fold=0") == ("chosen 0", "chosen 2.5")
+
+
+def test_numbers_that_are_settings_stay_numbers() -> None:
+    config = composed("train", "stage=2", "seed=3", "stage.number=5", "stage.unfreeze=[0,1,3]")
+    assert (config.seed, config.stage.number) == (3, 5)
+    assert config.stage.unfreeze == [0, 1, 3]
+
+
+@pytest.mark.parametrize("mapper", sorted(MAPPERS))
+def test_mapper_settings_are_what_the_mapper_takes(mapper: str) -> None:
+    config = composed("train", f"mapper={mapper}")
+    settings = captioner_settings(config.backbone, config.mapper, config.language_model)
+    build_mapper(settings.mapper, embed_dim=8, width=8, embedding_dim=64, **settings.mapper_settings)
+
+
+def test_explainers_are_built_in_their_order_with_their_settings() -> None:
+    config = composed("explain", "xai=all", "xai.gradcam.layer=-2", "xai.occlusion.window=3")
+    built = explainers(config.xai)
+    assert tuple(explainer.name for explainer in built) == EXPLAINERS
+    assert (built[1].layer, built[3].window) == (-2, 3)  # type: ignore[attr-defined]
+
+
+def test_generation_settings_are_the_decoding_settings() -> None:
+    config = composed("evaluate", "generation.beams=3")
+    assert decoding(config.generation) == Decoding(beams=3)
+    names = {item.name for item in fields(Decoding)} | {"batch_size"}
+    assert {item.name for item in fields(config.generation)} == names
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage.trains=[mappr]", "mappr is not one of"),
+        ("stage.replay=1.5", "not between 0 and 1"),
+    ],
+)
+def test_values_without_meaning_are_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        composed("train", override)
+
+
+def test_an_unknown_explainer_is_refused() -> None:
+    with pytest.raises(UserError, match="smile"):
+        XaiConfig(methods=["smile"])
+
+
+def test_setting_names_reach_into_optional_groups() -> None:
+    names = setting_names(TrainConfig)
+    assert {"stage", "stage.learning_rate", "data.synthetic.scale", "seed"} < set(names)
