@@ -197,10 +197,11 @@ class CaptionTarget(Target):
         self.reads = captioner.reads
         self.text = captioner.tokenizer.decode(token_ids)
         device = next(captioner.parameters()).device
-        self.token_ids = torch.tensor(list(token_ids), device=device)
-        self.membership = torch.zeros(len(parts), len(token_ids), device=device)
-        for row, part in zip(self.membership, parts, strict=True):
-            row[list(part)] = 1.0
+        with torch.inference_mode(False):
+            self.token_ids = torch.tensor(list(token_ids), device=device)
+            self.membership = torch.zeros(len(parts), len(token_ids), device=device)
+            for row, part in zip(self.membership, parts, strict=True):
+                row[list(part)] = 1.0
 
     @classmethod
     def words(cls, captioner: Captioner, token_ids: Sequence[int], whole: bool = False) -> CaptionTarget:
