@@ -20,7 +20,8 @@ from clip_xai.runs.instantiate import captioner_settings, decoding, explainers
 CONF = Path(__file__).resolve().parents[2] / "conf"
 JOBS = {
     "train": (
-        "backbone", "mapper", "language_model", "stage", "data", "trainer", "logger", "callbacks", "experiment", "debug",
+        *("backbone", "mapper", "language_model", "stage", "data"),
+        *("trainer", "logger", "callbacks", "experiment", "debug"),
     ),
     "evaluate": ("data", "trainer", "logger"),
     "explain": ("data", "xai", "target", "trainer", "logger"),

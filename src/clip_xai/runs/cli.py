@@ -52,6 +52,8 @@ def run_job(job: str, conf: Path) -> None:
         if show_all:
             raise
         _exit_with(one_line(error, SCHEMAS[job]))
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = "1" if show_all else "0"
 
 
 def _task(job: str, show_all: bool) -> Callable[[DictConfig], Any]:
