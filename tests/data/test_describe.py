@@ -12,7 +12,9 @@ from clip_xai.data.synthetic.scene import sample_scene
 from clip_xai.data.vocabulary import ATTRIBUTES, read_attribute, read_diagnosis, read_structures
 
 SCENES = [sample_scene(seed) for seed in range(400)]
-UNSEEN = re.compile(r"\b(year|old|man|woman|male|female|patient|back|face|arm|leg|hand|foot|trunk|chest|neck|history)\b", re.I)
+UNSEEN = re.compile(
+    r"\b(years?|old|man|woman|male|female|patient|back|face|arm|leg|hand|foot|trunk|chest|neck|scalp|history)\b", re.I
+)
 
 
 def read_all(text: str) -> dict[str, str | None]:

@@ -92,7 +92,15 @@ def test_publishers_labels(label: str, name: str | None) -> None:
 
 
 def test_frequent_ddi_diseases_are_known() -> None:
-    frequent = ["melanocytic-nevi", "seborrheic-keratosis", "verruca-vulgaris", "basal-cell-carcinoma", "epidermal-cyst", "mycosis-fungoides", "squamous-cell-carcinoma-in-situ", "dermatofibroma", "acrochordon", "squamous-cell-carcinoma", "dysplastic-nevus", "seborrheic-keratosis-irritated", "pyogenic-granuloma", "neurofibroma", "angioma", "eccrine-poroma", "squamous-cell-carcinoma-keratoacanthoma", "melanoma-acral-lentiginous", "melanoma", "melanoma-in-situ", "lipoma", "blue-nevus", "basal-cell-carcinoma-nodular", "nevus-lipomatosus-superficialis", "kaposi-sarcoma", "molluscum-contagiosum", "inverted-follicular-keratosis", "prurigo-nodularis", "metastatic-carcinoma", "eczema-spongiotic-dermatitis"]
+    frequent = [
+        "melanocytic-nevi", "seborrheic-keratosis", "verruca-vulgaris", "basal-cell-carcinoma", "epidermal-cyst",
+        "mycosis-fungoides", "squamous-cell-carcinoma-in-situ", "dermatofibroma", "acrochordon",
+        "squamous-cell-carcinoma", "dysplastic-nevus", "seborrheic-keratosis-irritated", "pyogenic-granuloma",
+        "neurofibroma", "angioma", "eccrine-poroma", "melanoma", "melanoma-in-situ",
+        "squamous-cell-carcinoma-keratoacanthoma", "melanoma-acral-lentiginous", "lipoma", "blue-nevus",
+        "molluscum-contagiosum", "basal-cell-carcinoma-nodular", "nevus-lipomatosus-superficialis", "kaposi-sarcoma",
+        "inverted-follicular-keratosis", "prurigo-nodularis", "metastatic-carcinoma", "eczema-spongiotic-dermatitis",
+    ]  # fmt: skip
     assert [name for name in frequent if canonical_diagnosis(name) is None] == []
 
 

@@ -1,10 +1,10 @@
 """The words of the house: diagnoses, visible attributes, and how they are read back from a text.
 
 Reading rule. A text is lower-cased and hyphens, underscores and slashes become spaces; then all phrases known here
-(diagnoses, attributes and structures together) compete for its words from left to right, the longest phrase winning at
-every word, and words that a phrase has taken are gone. So the "white" of "blue-white veil" or of "central white patch"
-belongs to the structure, "dark skin" to the skin tone, "upper centre" is not "centre", and only what is left over can be
-a colour. The first phrase of the wanted kind is the answer; nothing found is None, never a guess.
+(diagnoses, attributes and structures together) compete for its words from left to right, the longest phrase winning
+at every word, and words that a phrase has taken are gone. So the "white" of "blue-white veil" belongs to the
+structure, "dark skin" is a skin tone, "upper centre" is not "centre", and only what is left over can be a colour. The
+first phrase of the wanted kind is the answer; nothing found is None, never a guess.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _ontology() -> dict[str, Diagnosis]:
 
 DIAGNOSES: dict[str, Diagnosis] = _ontology()
 
-# Label codes of the publishers: whole labels only, never looked for in running text ("df", "mel", "ak" mean other things).
+# Label codes of the publishers: whole labels only, never looked for in running text ("df" or "ak" mean other things).
 LABEL_CODES: dict[str, str] = {
     "nv": "melanocytic nevus", "nev": "melanocytic nevus", "mel": "melanoma", "bkl": "benign keratosis",
     "sek": "seborrheic keratosis", "sk": "seborrheic keratosis", "akiec": "actinic keratosis",
@@ -171,8 +171,8 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
         "large": ("large",),
     },
     "border": {
-        "well-defined": ("well-defined border", "sharp border", "well-defined", "well demarcated", "sharply demarcated"),
-        "ill-defined": ("ill-defined border", "blurred border", "ill-defined", "poorly defined", "indistinct border"),
+        "well-defined": ("well-defined border", "sharp border", "well demarcated", "sharply demarcated"),
+        "ill-defined": ("ill-defined border", "blurred border", "poorly defined", "indistinct border"),
         "irregular": ("irregular border", "notched border", "ragged border", "irregular borders"),
     },
     "shape": {
@@ -241,8 +241,6 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, str]]:
         for value, phrases in values.items():
             for phrase in (value, *phrases) if attribute != "skin tone" else phrases:
                 lexicon.setdefault(_words(phrase), (attribute, value))
-    # The publishers' wording of a diagnosis that would otherwise lose words to a colour or a structure.
-    lexicon.setdefault(("red", "lacunae"), ("structures", "lacunae"))
     return lexicon
 
 

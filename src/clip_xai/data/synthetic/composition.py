@@ -17,6 +17,7 @@ from clip_xai.data.synthetic.profiles import (
     COLOURS,
     FITZPATRICK_WEIGHTS,
     PROFILES,
+    PURPLE_ERYTHEMA,
     SIZE_RADII,
     SKIN_TONES,
     VISIBLE_COLOURS,
@@ -25,8 +26,14 @@ from clip_xai.data.synthetic.profiles import (
 from clip_xai.data.vocabulary import POSITIONS, STRUCTURES
 
 VIEWS = ("clinical", "dermoscopic")
-REACH = 0.575  # No outline goes further from its centre than this, so that a large lesion still fits into a corner cell.
-_MARK_KINDS = ("freckle", "mole", "angioma", "scar", "ink dot", "sticker")
+_MARK_RADII = {
+    "freckle": (0.03, 0.06),
+    "ink dot": (0.045, 0.09),
+    "sticker": (0.09, 0.12),
+    "red patch": (0.11, 0.155),
+}
+REACH = 0.575  # No outline goes further from its centre: so a large lesion still fits into a corner cell.
+_MARK_KINDS = ("freckle", "mole", "angioma", "scar", "ink dot", "sticker", "red patch")
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ def _colour(seed: int, profile: Profile, fixed: str | None, fitzpatrick: int) ->
             raise ValueError(f"a {fixed} lesion does not stand out on skin of Fitzpatrick type {fitzpatrick}")
         return fixed
     weights = {name: weight for name, weight in profile.colours.items() if name in VISIBLE_COLOURS[fitzpatrick]}
+    if profile.inflamed and "purple" in weights:
+        weights["purple"] *= PURPLE_ERYTHEMA[fitzpatrick]
     return str(_choose(weights, stream(seed, "colour")))
 
 
@@ -132,11 +141,11 @@ def _outline(seed: int, shape: str, border: str, radius: float) -> np.ndarray:
     """Distances [128] from the centroid to the border; the enclosed area is pi * radius^2."""
     rng = stream(seed, "outline")
     theta = np.arange(128) * (2 * np.pi / 128)
-    ratio = {"round": rng.uniform(1.0, 1.08), "oval": rng.uniform(1.38, 1.62), "asymmetric": rng.uniform(1.05, 1.3)}[shape]
+    ratio = rng.uniform(*{"round": (1.0, 1.08), "oval": (1.38, 1.62), "asymmetric": (1.05, 1.3)}[shape])
     tilt = rng.uniform(0, np.pi)
     ellipse = 1 / np.sqrt((np.cos(theta - tilt) / np.sqrt(ratio)) ** 2 + (np.sin(theta - tilt) * np.sqrt(ratio)) ** 2)
-    low, high = {"round": (0.012, 0.006), "oval": (0.015, 0.006), "asymmetric": (0.13, 0.03)}[shape]
-    rough = {"well-defined": 0.006, "ill-defined": 0.012, "irregular": 0.035}[border]
+    low, high = {"round": (0.014, 0.006), "oval": (0.016, 0.006), "asymmetric": (0.14, 0.022)}[shape]
+    rough = {"well-defined": 0.005, "ill-defined": 0.012, "irregular": 0.026}[border]
     waves = np.zeros_like(theta)
     for k in range(2, 16):
         size = low / (k - 1) ** 0.5 if k <= 4 else high / (k - 3) ** 0.5 + (rough if 6 <= k <= 13 else 0.0)
@@ -170,16 +179,16 @@ def _coordinate(cell: int, before: float, after: float, rng: np.random.Generator
 
 def _marks(seed: int, centre: tuple[float, float], outline: np.ndarray) -> tuple[Mark, ...]:
     rng = stream(seed, "marks")
-    count = int(_choose({0: 0.1, 1: 0.25, 2: 0.3, 3: 0.2, 4: 0.15}, rng))
+    count = int(_choose({0: 0.06, 1: 0.26, 2: 0.32, 3: 0.22, 4: 0.14}, rng))
     marks: list[Mark] = []
     while len(marks) < count:
-        kind = str(_choose(dict(zip(_MARK_KINDS, (0.26, 0.26, 0.2, 0.1, 0.1, 0.08), strict=True)), rng))
-        low, high = {"freckle": (0.025, 0.055), "ink dot": (0.035, 0.07), "sticker": (0.09, 0.13)}.get(kind, (0.05, 0.115))
+        kind = str(_choose(dict(zip(_MARK_KINDS, (0.10, 0.30, 0.22, 0.10, 0.08, 0.04, 0.16), strict=True)), rng))
+        low, high = _MARK_RADII.get(kind, (0.08, 0.15))
         radius = float(rng.uniform(low, high))
         for _ in range(60):
             x, y = rng.uniform(-0.94, 0.94, 2)
             dx, dy = x - centre[0], y - centre[1]
-            edge = outline[int(round(math.atan2(dy, dx) / (2 * math.pi) * len(outline))) % len(outline)]
+            edge = outline[round(math.atan2(dy, dx) / (2 * math.pi) * len(outline)) % len(outline)]
             free = all(math.hypot(x - mark.x, y - mark.y) > radius + mark.radius + 0.05 for mark in marks)
             if free and math.hypot(dx, dy) > max(edge, 0.8 * float(outline.max())) + radius + 0.07:
                 marks.append(Mark(kind, float(x), float(y), radius))

@@ -25,15 +25,16 @@ _MASS = {"crust", "scale"}
 _DIAGNOSIS_CLAUSES = (
     "The findings suggest {dx}.",
     "This is consistent with {dx}.",
-    "The most likely diagnosis is {dx}.",
-    "The picture is typical of {dx}.",
+    "Most likely diagnosis: {dx}.",
+    "This is typical of {dx}.",
     "This is most likely {dx}.",
 )
 
-# {view} photo or image, {tone} skin, {position}, {size}, {shape}, {colour}, {border} with its article, {with} structures
-# introduced by "with" or "and", {see} a sentence about the structures, {dx} a clause with the diagnosis.
+# {border} comes with its article; {and} is the structures as the end of a phrase, {see} as a sentence; {dx} is the
+# sentence with the diagnosis.
 _TEMPLATES = (
-    "a {view} photo of {tone} skin shows a {size}, {shape}, {colour} lesion in the {position} with {border}{and}. {dx}",
+    "a {view} photo of {tone} skin shows a {size}, {shape}, {colour} lesion in the {position} "
+    "with {border}{and}. {dx}",
     "in the {position} of this {view} image there is a {size} {colour} lesion on {tone} skin. "
     "it is {shape} with {border}{and}. {dx}",
     "{dx} this {view} photo of {tone} skin shows a {size} {colour} lesion in the {position}, {shape} in shape, "
@@ -145,7 +146,11 @@ def facet_captions(scene: Scene, rng: np.random.Generator) -> dict[str, str]:
             "a lesion typical of {diagnosis}",
         ),
         "colour": ("a {colour} lesion", "a photo of a {colour} lesion", "the lesion is {colour}"),
-        "position": ("a lesion in the {position}", "the lesion is in the {position}", "in the {position} there is a lesion"),
+        "position": (
+            "a lesion in the {position}",
+            "the lesion is in the {position}",
+            "in the {position} there is a lesion",
+        ),
         "size": ("a {size} lesion", "a lesion of {size} size", "the lesion is {size}"),
         "border": (f"a lesion with {_with_article(border[0])}", f"the lesion has {_with_article(border[1])}"),
         "shape": ("a lesion, {shape} in shape", "a {shape} lesion", "the lesion is {shape}"),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from clip_xai.data.synthetic.composition import Mark, Scene, stream
-from clip_xai.data.synthetic.fields import Array, Canvas, blend, local_noise, smoothstep, stain, strokes
+from clip_xai.data.synthetic.fields import Array, Canvas, blend, local_noise, smoothstep, spots, stain, strokes
 from clip_xai.data.synthetic.skin import base_tone
 
 _Paint = tuple[float, float, float]
@@ -18,13 +18,16 @@ def _mark_paint(mark: Mark, tone: Array, rng: np.random.Generator) -> tuple[Arra
     if mark.kind == "freckle":
         return tone * np.array([0.66, 0.52, 0.44], np.float32), 0.85, 0.5, 0.0
     if mark.kind == "mole":
-        dark = np.array([[0.30, 0.17, 0.11], [0.12, 0.08, 0.08], [0.50, 0.32, 0.20]][int(rng.integers(3))], np.float32)
-        return dark * min(1.0, 0.4 + float(tone.mean())), 0.96, 0.2, 0.016
+        browns = np.array([[0.30, 0.17, 0.11], [0.17, 0.11, 0.10], [0.50, 0.32, 0.21]], np.float32)
+        dark = browns[int(rng.integers(3))]
+        return dark * min(1.0, 0.4 + float(tone.mean())), 0.93, 0.5, 0.012
     if mark.kind == "angioma":
-        red = np.array([[0.72, 0.09, 0.12], [0.45, 0.08, 0.22]][int(rng.integers(2))], np.float32)
-        return red, 0.93, 0.2, 0.018
+        red = np.array([[0.66, 0.15, 0.16], [0.42, 0.12, 0.22]][int(rng.integers(2))], np.float32)
+        return red * min(1.0, 0.5 + float(tone.mean())), 0.92, 0.35, 0.016
     if mark.kind == "scar":
         return np.minimum(1, tone * np.array([1.12, 1.10, 1.12], np.float32) + 0.12), 0.85, 0.35, -0.006
+    if mark.kind == "red patch":
+        return tone * np.array([0.90, 0.60, 0.60], np.float32), 0.85, 0.6, 0.004
     if mark.kind == "ink dot":
         return np.array([[0.25, 0.15, 0.52], [0.10, 0.14, 0.42]][int(rng.integers(2))], np.float32), 0.85, 0.25, 0.0
     return np.array([[0.90, 0.88, 0.84], [0.30, 0.62, 0.42], [0.25, 0.45, 0.75], [0.9, 0.75, 0.2]], np.float32)[
@@ -41,28 +44,34 @@ def paint_marks(canvas: Canvas, scene: Scene) -> None:
         dx, dy = canvas.x[:, columns] - mark.x, canvas.y[rows] - mark.y
         if not dx.size or not dy.size:
             continue
-        tilt, ratio = rng.uniform(0, math.pi), rng.uniform(1.0, 1.35 if mark.kind != "scar" else 2.2)
+        tilt, ratio = rng.uniform(0, math.pi), rng.uniform(1.0, {"scar": 2.2, "sticker": 1.0}.get(mark.kind, 1.4))
         along = dx * math.cos(tilt) + dy * math.sin(tilt)
         across = (dy * math.cos(tilt) - dx * math.sin(tilt)) * ratio
-        if mark.kind == "sticker":
-            depth = np.maximum(np.abs(along), np.abs(across)) / (0.8 * mark.radius)
-        else:
-            depth = np.hypot(along, across) / (mark.radius * ratio**0.5 * 0.9)
-            depth = depth + 0.08 * local_noise(rng, dx, dy, 0.4 * mark.radius, 2 * mark.radius)
+        depth = np.hypot(along, across) / (mark.radius * ratio**0.5 * 0.9)
+        if mark.kind != "sticker":
+            depth = depth + 0.07 * local_noise(rng, dx, dy, 0.5 * mark.radius, 2 * mark.radius)
         paint, opacity, soft, relief = _mark_paint(mark, tone, rng)
         body = smoothstep(1 + soft / 2, 1 - soft / 2, depth)
-        cloud = 1 + 0.07 * local_noise(rng, dx, dy, 0.3 * mark.radius + 0.01, 2 * mark.radius)
+        cloud = 1 + 0.09 * local_noise(rng, dx, dy, 0.3 * mark.radius, 2 * mark.radius)
+        cloud *= canvas.texture[rows, columns]
         blend(canvas.colour[rows, columns], opacity * body, np.clip(paint * cloud[..., None], 0, 1))
         canvas.height[rows, columns] += relief * smoothstep(1.1, 0.2 if mark.kind != "sticker" else 0.95, depth)
         if mark.kind in ("angioma", "mole"):
-            canvas.gloss[rows, columns] += 0.25 * body
+            canvas.gloss[rows, columns] += 0.15 * body
 
 
 def _freckles(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
-    field = canvas.noise(rng, 0.035) + 0.9 * canvas.noise(rng, 0.4)
-    away = np.hypot(canvas.x - scene.centre_x, canvas.y - scene.centre_y)
-    field *= smoothstep(0.9 * max(scene.outline), 1.4 * max(scene.outline), away)
-    stain(canvas.colour, 0.55 * smoothstep(1.3, 2.4, field), (0.72, 0.56, 0.46))
+    """Many small tan spots in loose clusters, thinning out around the lesion."""
+    hubs = rng.uniform([-1.3, -1.0], [1.3, 1.0], (int(rng.integers(2, 6)), 2))
+    count = int(rng.integers(40, 140))
+    centres = hubs[rng.integers(len(hubs), size=count)] + rng.normal(0, 0.32, (count, 2))
+    radii = rng.uniform(0.010, 0.026, count)
+    away = np.hypot(centres[:, 0] - scene.centre_x, centres[:, 1] - scene.centre_y)
+    inside = (np.abs(centres) < np.array([canvas.half[1], canvas.half[0]])).all(axis=1)
+    keep = (away > 1.15 * max(scene.outline)) & inside
+    bump = spots(canvas.x, canvas.y, centres[keep], 1.3 * radii[keep], canvas.pixel)
+    ragged = np.clip(bump + 0.25 * canvas.noise(rng, 0.025) * (bump > 0), 0, 1)
+    stain(canvas.colour, rng.uniform(0.3, 0.6) * smoothstep(0.0, 0.8, ragged), (0.74, 0.58, 0.48))
 
 
 def _ink(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
@@ -82,21 +91,18 @@ def _ink(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
 
 def _ruler(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """Millimetre ticks along one side; on clinical pictures they are on a paper strip."""
-    side = int(rng.integers(4))
-    at = rng.uniform(0.86, 0.93)
-    vertical = side % 2 == 0
-    sign = 1 if side < 2 else -1
+    vertical = rng.random() < 0.5
+    at = rng.uniform(0.90, 0.95) + (rng.uniform(0, 0.22) if vertical else 0.0)
+    sign = -1 if (scene.centre_x if vertical else scene.centre_y) > 0 else 1  # on the side away from the lesion
     limit = canvas.half[0] if vertical else canvas.half[1]
     ticks = []
     for index, along in enumerate(np.arange(-limit, limit, rng.uniform(0.07, 0.1))):
         length = 0.075 if index % 5 else 0.13
         ends = np.array([[sign * (at + 0.07), along], [sign * (at + 0.07 - length), along]])
-        ticks.append(ends if vertical else ends[:, ::-1])
+        ticks.append(ends if vertical else ends[:, ::-1].copy())
     if scene.view == "clinical":
         distance = sign * (canvas.x if vertical else canvas.y)
         strip = smoothstep(at - 0.085, at - 0.075, distance + 0 * (canvas.x + canvas.y))
-        away = np.hypot(canvas.x - scene.centre_x, canvas.y - scene.centre_y)
-        strip = strip * smoothstep(0.6 * scene.radius, 0.62 * scene.radius, away)
         blend(canvas.colour, 0.95 * strip, (0.90, 0.90, 0.86))
         canvas.height += 0.004 * strip
     line = strokes(canvas.x, canvas.y, ticks, [0.014] * len(ticks), canvas.pixel)

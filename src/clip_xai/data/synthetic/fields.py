@@ -20,7 +20,7 @@ def _spline(count: int, half: float, cell: float, extent: float) -> Array:
 
 
 def _spline_at(coordinates: Array, cell: float, extent: float) -> Array:
-    lattice = int(math.ceil(2 * extent / cell)) + 4
+    lattice = math.ceil(2 * extent / cell) + 4
     at = np.clip((coordinates + extent) / cell, 0, lattice - 4.001)
     first = np.floor(at).astype(int)
     t = at - first
@@ -43,12 +43,14 @@ class Canvas:
         x, y: [1, W] and [H, 1] scene coordinates of the pixel centres.
         pixel: side of a pixel in scene units.
         gloss: how much each pixel shines.
+        texture: factor [H, W] of the skin's own mottling and creases, which also show through a lesion.
     """
 
     shape: tuple[int, int]
     colour: Array = field(init=False)
     height: Array = field(init=False)
     gloss: Array = field(init=False)
+    texture: Array = field(init=False)
 
     def __post_init__(self) -> None:
         rows, columns = self.shape
@@ -59,6 +61,7 @@ class Canvas:
         self.colour = np.zeros((rows, columns, 3), np.float32)
         self.height = np.zeros((rows, columns), np.float32)
         self.gloss = np.zeros((rows, columns), np.float32)
+        self.texture = np.ones((rows, columns), np.float32)
 
     def noise(self, rng: np.random.Generator, cell: float, stretch: float = 1.0) -> Array:
         """Smooth noise [H, W] of unit variance; `cell` is its grain, `stretch` makes it longer along x."""
@@ -71,12 +74,14 @@ class Canvas:
         """Rows and columns of the square of half-side `reach` around a point, cut at the picture's edge."""
         top, left = (y - reach + self.half[0]) / self.pixel, (x - reach + self.half[1]) / self.pixel
         span = 2 * reach / self.pixel
-        rows = slice(max(0, int(top)), max(0, min(self.shape[0], int(math.ceil(top + span)) + 1)))
-        columns = slice(max(0, int(left)), max(0, min(self.shape[1], int(math.ceil(left + span)) + 1)))
+        rows = slice(max(0, int(top)), max(0, min(self.shape[0], math.ceil(top + span) + 1)))
+        columns = slice(max(0, int(left)), max(0, min(self.shape[1], math.ceil(left + span) + 1)))
         return rows, columns
 
 
-def local_noise(rng: np.random.Generator, dx: Array, dy: Array, cell: float, extent: float, stretch: float = 1.0) -> Array:
+def local_noise(
+    rng: np.random.Generator, dx: Array, dy: Array, cell: float, extent: float, stretch: float = 1.0
+) -> Array:
     """Noise as `Canvas.noise`, on a window: dx [1, w] and dy [h, 1] are offsets from the window's anchor."""
     rows, columns = _spline_at(dy.ravel(), cell, extent), _spline_at(dx.ravel(), cell * stretch, extent)
     lattice = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)

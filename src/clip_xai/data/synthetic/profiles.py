@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 COLOURS: dict[str, tuple[float, float, float]] = {
-    "light brown": (0.63, 0.42, 0.26),
-    "dark brown": (0.35, 0.20, 0.13),
-    "black": (0.12, 0.09, 0.09),
-    "blue-grey": (0.38, 0.43, 0.53),
-    "pink": (0.88, 0.50, 0.50),
-    "red": (0.72, 0.19, 0.17),
-    "purple": (0.46, 0.20, 0.40),
+    "light brown": (0.65, 0.43, 0.29),
+    "dark brown": (0.39, 0.22, 0.15),
+    "black": (0.14, 0.10, 0.10),
+    "blue-grey": (0.39, 0.42, 0.50),
+    "pink": (0.87, 0.53, 0.52),
+    "red": (0.70, 0.24, 0.21),
+    "purple": (0.45, 0.22, 0.38),
     "white": (0.95, 0.90, 0.87),
 }  # sRGB
 
@@ -34,6 +34,9 @@ SKIN_TONES: dict[int, tuple[float, float, float]] = {
     6: (0.35, 0.235, 0.18),
 }  # sRGB
 
+# Inflamed skin that is pink or red on light skin looks purple on dark skin; factors on the weight of "purple".
+PURPLE_ERYTHEMA = {1: 0.1, 2: 0.1, 3: 0.4, 4: 1.2, 5: 2.5, 6: 3.0}
+
 SKIN_TONE_NAMES = {1: "light", 2: "light", 3: "medium", 4: "medium", 5: "brown", 6: "dark"}
 FITZPATRICK_WEIGHTS = {1: 0.14, 2: 0.25, 3: 0.23, 4: 0.16, 5: 0.12, 6: 0.10}
 
@@ -52,6 +55,7 @@ class Profile:
         one_of: at least one of these is there.
         sometimes: structure -> probability.
         fitzpatrick: factors on the population's skin types.
+        inflamed: its colour is that of inflamed skin, see `PURPLE_ERYTHEMA`.
     """
 
     colours: dict[str, float]
@@ -62,6 +66,7 @@ class Profile:
     one_of: tuple[str, ...] = ()
     sometimes: tuple[tuple[str, float], ...] = ()
     fitzpatrick: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    inflamed: bool = False
 
 
 PROFILES: dict[str, Profile] = {
@@ -132,6 +137,7 @@ PROFILES: dict[str, Profile] = {
         0.12,
         always=("scale",),
         sometimes=(("dotted vessels", 0.25),),
+        inflamed=True,
     ),
     "eczema": Profile(
         {"pink": 0.4, "red": 0.38, "purple": 0.10, "light brown": 0.12},
@@ -140,6 +146,7 @@ PROFILES: dict[str, Profile] = {
         0.08,
         one_of=("papules", "excoriations", "crust"),
         sometimes=(("papules", 0.3), ("excoriations", 0.2)),
+        inflamed=True,
     ),
     "tinea corporis": Profile(
         {"pink": 0.36, "red": 0.40, "light brown": 0.12, "purple": 0.12},
@@ -148,6 +155,7 @@ PROFILES: dict[str, Profile] = {
         0.08,
         always=("scaly ring",),
         sometimes=(("papules", 0.35),),
+        inflamed=True,
     ),
     "vitiligo": Profile(
         {"white": 0.9, "pink": 0.1},

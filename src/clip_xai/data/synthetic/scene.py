@@ -52,7 +52,7 @@ def render(scene: Scene, height: int = 192, width: int = 256) -> Rendering:
         ValueError: a side is below 64 pixels.
     """
     if min(height, width) < MINIMUM_SIDE:
-        raise ValueError(f"a rendering of {height} x {width} is too small: both sides need at least {MINIMUM_SIDE} pixels")
+        raise ValueError(f"{height} x {width} pixels are too few: both sides need at least {MINIMUM_SIDE}")
     canvas = Canvas((height, width))
     paint_skin(canvas, scene)
     paint_marks(canvas, scene)

@@ -19,6 +19,8 @@ def base_tone(scene: Scene) -> Array:
         rng = stream(scene.seed, "dermoscope")
         cast = np.array([[1.05, 0.93, 0.99], [1.06, 0.90, 0.93], [1.02, 0.97, 0.95]], np.float32)[int(rng.integers(3))]
         tone = tone * cast * 1.03
+        if scene.fitzpatrick <= 4:
+            tone = 0.86 * tone + 0.14 * np.array([0.94, 0.80, 0.80], np.float32)
     return tone
 
 
@@ -48,7 +50,9 @@ def paint_skin(canvas: Canvas, scene: Scene) -> None:
         creases += (0.5 + 0.5 * np.cos(2 * math.pi * phase)) ** 5
     depth = creases * strength
     canvas.height -= (0.0005 if dermoscopic else 0.0011) * depth
-    canvas.colour *= (1 - (0.018 if dermoscopic else 0.03) * depth)[..., None]
+    darker = 1 - (0.022 if dermoscopic else 0.045) * depth + 0.010 * grain + 0.008 * fine
+    canvas.colour *= darker[..., None]
+    canvas.texture[:] = darker * (1 + melanin)
     canvas.gloss[:] = 0.10 if not dermoscopic else 0.02
 
 
@@ -78,7 +82,7 @@ def paint_hair(canvas: Canvas, scene: Scene) -> None:
     for _ in range(count):
         start = rng.uniform([-1.5, -1.1], [1.5, 1.1])
         angle = lean + rng.normal(0, 0.45)
-        length, bend = rng.uniform(0.35, 1.1), rng.normal(0, 0.22)
+        length, bend = rng.uniform(0.5, 1.6), rng.normal(0, 0.25)
         along, side = t * length, bend * length * t * (1 - t) * 2 + rng.normal(0, 0.05) * length * t**2
         paths.append(
             np.stack(
@@ -89,7 +93,7 @@ def paint_hair(canvas: Canvas, scene: Scene) -> None:
                 axis=1,
             )
         )
-        widths.append(float(rng.uniform(0.009, 0.016)))
+        widths.append(float(rng.uniform(0.007, 0.013)))
     opacity = strokes(canvas.x, canvas.y, paths, widths, canvas.pixel)
     if kind == "dark":
         blend(canvas.colour, 0.82 * opacity, tuple(np.array([0.13, 0.09, 0.07]) * rng.uniform(0.8, 1.8)))
@@ -102,7 +106,7 @@ def light_picture(canvas: Canvas, scene: Scene) -> None:
     """Uneven light, flash, white balance, the dermoscope's fall-off, and the camera's noise and softness."""
     rng = stream(scene.seed, "light")
     x, y = canvas.x, canvas.y
-    exposure = rng.uniform(0.94, 1.05)
+    exposure = rng.uniform(0.92, 1.04)
     gain = np.full(canvas.shape, exposure, np.float32)
     direction = rng.uniform(0, 2 * math.pi)
     if scene.lighting == "gradient":
@@ -110,7 +114,7 @@ def light_picture(canvas: Canvas, scene: Scene) -> None:
     if scene.view == "dermoscopic":
         fall = rng.uniform(0.06, 0.14)
         gain *= 1 - fall * ((x / 1.2) ** 2 + y**2)
-    balance = np.array([1 + rng.normal(0, 0.02), 1.0, 1 + rng.normal(0, 0.03)], np.float32)
+    balance = np.array([1 + rng.normal(0, 0.02), 1.0, 1 + rng.normal(0, 0.022)], np.float32)
     canvas.colour *= gain[..., None] * balance
     if scene.lighting == "flash":
         fx, fy, spread = rng.uniform(-0.9, 0.9), rng.uniform(-0.8, 0.8), rng.uniform(0.3, 0.6)
