@@ -111,7 +111,7 @@ def balanced_statistics(reading: Reading) -> NDArray[np.float64]:
     number = [classes[name] for name in reading.truth]
     statistics[np.arange(len(number)), 0, number] = reading.right
     statistics[np.arange(len(number)), 1, number] = 1
-    return statistics.reshape(len(number), -1)
+    return statistics.reshape(len(number), 2 * len(classes))
 
 
 def balanced_accuracy(sums: NDArray) -> NDArray[np.float64]:

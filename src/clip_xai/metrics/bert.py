@@ -52,9 +52,19 @@ class BertScorer:
         self.settings = f"{name}_L{layers}_no-idf_{versions}{rescaled}"
 
     def __call__(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-        """Return F1 [N]."""
-        _, _, f1 = self._scorer.score(list(captions), [list(options) for options in references])
-        return f1.double().numpy()
+        """Return F1 [N]; a caption without a word matches nothing: 0 before the baseline is taken off."""
+        f1 = np.full(len(captions), self._without_a_match())
+        rows = [row for row, caption in enumerate(captions) if caption.strip()]
+        if rows:
+            _, _, scores = self._scorer.score([captions[row] for row in rows], [list(references[row]) for row in rows])
+            f1[rows] = scores.double().numpy()
+        return f1
+
+    def _without_a_match(self) -> float:
+        if not self._scorer.rescale_with_baseline:
+            return 0.0
+        offset = float(self._scorer.baseline_vals[2])
+        return -offset / (1 - offset)
 
 
 def load_bert_scorer(model: str, batch_size: int = 64) -> BertScorer:

@@ -207,6 +207,8 @@ def verdicts(comparisons: Iterable[Comparison], metrics: Sequence[MetricInfo]) -
         if comparison.metric in labels:
             cases.setdefault((comparison.baseline, comparison.scope), []).append(comparison)
     found = []
+    if (BLIND, OVERALL) not in cases:
+        found.append(Verdict(f"The model was not compared with {_OPPONENTS[BLIND]}: no score is proof.", warning=True))
     for (baseline, scope), case in cases.items():
         if scope == OVERALL or baseline == BLIND:
             found += _verdicts_of_case(baseline, scope, case, labels)

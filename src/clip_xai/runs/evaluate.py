@@ -1,0 +1,305 @@
+"""The job ``evaluate``: write captions, judge them beside what they have to beat, and say what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from clip_xai.data.manifest import load_manifest
+from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.errors import UserError
+from clip_xai.metrics.attributes import true_diagnosis
+from clip_xai.metrics.baselines import majority_captions, nearest_training_rows, shuffled_rows
+from clip_xai.metrics.bert import ScorerUnavailable, load_bert_scorer
+from clip_xai.metrics.captions import CaptionScorer
+from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
+from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.weights import load_captioner
+from clip_xai.progress import track
+from clip_xai.report.evaluation_page import write_evaluation_page
+from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.config import EvaluateConfig
+from clip_xai.runs.instantiate import decoding
+from clip_xai.runs.records import evenly, load_records, prepare_manifest
+from clip_xai.training.features import FeatureCache, FeatureTable
+
+EXAMPLES = 24
+_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The captions of every system and what they are worth.
+
+    Attributes:
+        records: The records that were judged; those with an unreadable photograph are not among them.
+        predictions: Captions of each system, row by row as the records.
+        result: Scores, intervals, comparisons and verdicts.
+    """
+
+    records: list[Record]
+    predictions: dict[str, list[str]]
+    result: EvaluationResult
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per photograph: all captions, the diagnosis read and true, and the model's measures."""
+        rows = []
+        for index, record in enumerate(self.records):
+            row: dict[str, Any] = {
+                "image": record.name,
+                "source": record.source,
+                "group": record.group,
+                "references": list(record.references),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
+                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index]),
+            }
+            row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
+            row |= {metric: values[index] for metric, values in self.result.rows.items()}
+            rows.append(row)
+        return pd.DataFrame(rows).rename(columns={f"caption_{MODEL}": "caption"})
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate a trained captioner and write ``captions.parquet``, ``metrics.json``, ``evaluation.md``, ``index.html``.
+
+    Returns:
+        What ``metrics.json`` holds.
+    """
+    export = resolve_checkpoint(config.ckpt, Path(config.runs_root))
+    captioner = load_captioner(export).to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
+    bert_scorer, skipped = choose_bert_scorer(config.bert_score)
+    records, train = load_records(config.data, config.split), training_records(config)
+    cache = FeatureCache(Path(config.data.cache_dir), captioner.backbone)
+    batch_size = config.trainer.feature_batch_size
+    found = evaluate_captioner(
+        captioner,
+        records,
+        train,
+        reads=cache.table([record.image for record in records], captioner.reads, batch_size),
+        pooled=cache.table([record.image for record in records + train], "pooled", batch_size),
+        decoding=decoding(config.generation),
+        batch_size=config.generation.batch_size,
+        clip_score=config.clip_score is not None,
+        bert_scorer=bert_scorer,
+        skipped=skipped,
+        notes={"captioner": str(export), "data": f"{config.data.name}, split {config.split}"},
+        samples=config.bootstrap,
+        seed=config.seed,
+    )
+    run_dir = Path(config.run_dir)
+    metrics = write_evaluation(found, run_dir)
+    show(found.result, run_dir)
+    return metrics
+
+
+def evaluate_captioner(
+    captioner: Captioner,
+    records: Sequence[Record],
+    train_records: Sequence[Record],
+    reads: FeatureTable,
+    pooled: FeatureTable,
+    *,
+    decoding: Decoding | None = None,
+    batch_size: int = 64,
+    clip_score: bool = True,
+    bert_scorer: CaptionScorer | None = None,
+    skipped: dict[str, str] | None = None,
+    notes: dict[str, str] | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Write captions for records and judge them beside the three baselines.
+
+    Args:
+        captioner: The model, on the device it shall run on.
+        records: What is judged.
+        train_records: What the baselines know.
+        reads: What the mapper reads of each record's photograph.
+        pooled: Image embeddings of the records' and the training records' photographs.
+        decoding: How captions are decoded.
+        batch_size: Photographs per decoding step.
+        clip_score: Take CLIPScore by the captioner's own CLIP.
+        bert_scorer: For BERTScore; None leaves it out.
+        skipped: Reasons for what is left out, by name.
+        notes: Settings to be shown in the report.
+        samples: Resamples behind each interval.
+        seed: Seed of the baselines and the resamples.
+
+    Raises:
+        UserError: No photograph can be read.
+    """
+    unreadable = reads.unreadable | pooled.unreadable
+    judged = [record for record in records if record.image not in unreadable]
+    known = [record for record in train_records if record.image not in unreadable]
+    if not judged:
+        raise UserError(f"none of the {len(records)} photographs can be read: {next(iter(unreadable.values()), '')}")
+    decoding = decoding or Decoding()
+    captions = generate_captions(captioner, judged, reads, decoding, batch_size)
+    features = pooled.stack([record.image for record in judged])
+    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed)
+    backbone = captioner.backbone
+    clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
+    left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
+    result = evaluate_captions(
+        {MODEL: captions, **others},
+        judged,
+        clip=clip if clip_score else None,
+        bert_scorer=bert_scorer,
+        skipped=left_out,
+        notes={"decoding": ", ".join(f"{key}={value}" for key, value in asdict(decoding).items()), **(notes or {})},
+        set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
+        samples=samples,
+        seed=seed,
+    )
+    return Evaluation(judged, {MODEL: captions, **others}, result)
+
+
+def generate_captions(
+    captioner: Captioner, records: Sequence[Record], reads: FeatureTable, decoding: Decoding, batch_size: int
+) -> list[str]:
+    """Return one caption per record."""
+    device = next(captioner.parameters()).device
+    captions: list[str] = []
+    for start in track(range(0, len(records), batch_size), "Writing captions"):
+        images = [record.image for record in records[start : start + batch_size]]
+        read = reads.stack(images).to(device, torch.float32)
+        captions += [caption.text for caption in captioner.generate(read, decoding)]
+    return captions
+
+
+def baseline_captions(
+    captions: Sequence[str],
+    records: Sequence[Record],
+    train: Sequence[Record],
+    features: Tensor,
+    pooled: FeatureTable,
+    seed: int,
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
+    found: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    if train:
+        majority = majority_captions(records, train, seed)
+        found[BLIND] = [majority[record.source] for record in records]
+    else:
+        reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
+    try:
+        if train:
+            theirs = pooled.stack([record.image for record in train])
+            found[NEAREST] = [train[row].caption for row in nearest_training_rows(features, theirs, records, train)]
+    except UserError as error:
+        reasons[SYSTEMS[NEAREST]] = str(error)
+    try:
+        rows = shuffled_rows([record.group for record in records], seed)
+        found[SHUFFLED] = [captions[row] for row in rows]
+    except UserError as error:
+        reasons[SYSTEMS[SHUFFLED]] = str(error)
+    return found, reasons
+
+
+def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[str, str]]:
+    """Return the scorer for BERTScore, or None with the reason why it is left out."""
+    if model is None:
+        return None, {
+            "BERTScore": "no scorer was chosen; bert_score=roberta-large takes it from the Hugging Face cache"
+        }
+    try:
+        return load_bert_scorer(model), {}
+    except ScorerUnavailable as error:
+        return None, {"BERTScore": str(error)}
+
+
+def training_records(config: EvaluateConfig) -> list[Record]:
+    """Return what the baselines may know: the training records, none where the manifest has no such split."""
+    manifest = load_manifest(prepare_manifest(config.data))
+    return evenly([record for record in manifest if record.split == "train"], config.data.limit)
+
+
+def write_evaluation(found: Evaluation, run_dir: Path) -> dict[str, Any]:
+    """Write the tables and the page of an evaluation; return what ``metrics.json`` holds."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    found.table().to_parquet(run_dir / "captions.parquet", index=False)
+    metrics = found.result.to_dict()
+    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (run_dir / "evaluation.md").write_text(found.result.to_markdown(), encoding="utf-8")
+    write_evaluation_page(found.result, examples(found), run_dir / "index.html")
+    return metrics
+
+
+def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
+    """Choose photographs for the page at even steps through the sources, with all that is said of them.
+
+    Returns:
+        Dictionaries with ``image`` (path), ``name``, ``source``, ``group``, ``references``, ``diagnosis_true``,
+        ``diagnosis_read``, ``captions`` (by system) and ``scores`` (by measure, None where the row does not count).
+    """
+    order = sorted(range(len(found.records)), key=lambda index: (found.records[index].source, index))
+    steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    chosen = []
+    for row in (order[step] for step in steps):
+        record = found.records[row]
+        captions = {system: texts[row] for system, texts in found.predictions.items()}
+        chosen.append(
+            {
+                "image": record.image,
+                "name": record.name,
+                "source": record.source,
+                "group": record.group,
+                "references": list(record.references),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
+                "diagnosis_read": read_diagnosis(captions[MODEL]),
+                "captions": captions,
+                "scores": {metric: values[row] for metric, values in found.result.rows.items()},
+            }
+        )
+    return chosen
+
+
+def show(result: EvaluationResult, run_dir: Path) -> None:
+    """Print the verdicts, the overall table and where the page is."""
+    console = Console()
+    for verdict in result.verdicts:
+        console.print(verdict.text, style="bold red" if verdict.warning else "bold green", markup=False)
+    table = Table(title="Overall, with 95 % intervals")
+    table.add_column("measure")
+    table.add_column("n", justify="right")
+    for system in result.systems:
+        table.add_column(SYSTEMS.get(system, system), justify="right")
+    for metric in result.metrics:
+        score = result.score(metric.key)
+        if score is not None:
+            cells = [result.cell(metric, system, OVERALL).replace("[", r"\[") for system in result.systems]
+            table.add_row(metric.label, str(score.n), *cells)
+    console.print(table)
+    for name, reason in result.skipped.items():
+        console.print(f"not measured: {name}: {reason}", markup=False, soft_wrap=True)
+    console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)
+
+
+def _text_encoder(captioner: Captioner) -> Any:
+    """Return a function that encodes each different caption once, in batches."""
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> Tensor:
+        different = list(dict.fromkeys(texts))
+        parts = [
+            captioner.backbone.encode_text(different[start : start + _TEXTS]).float().cpu()
+            for start in range(0, len(different), _TEXTS)
+        ]
+        row = {text: index for index, text in enumerate(different)}
+        return torch.cat(parts)[[row[text] for text in texts]]
+
+    return encode

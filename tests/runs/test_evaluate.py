@@ -1,0 +1,141 @@
+"""The core of the job ``evaluate``: a small captioner that has learned to see colours, and one that has not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from clip_xai.data.record import Record
+from clip_xai.errors import UserError
+from clip_xai.metrics.results import BLIND, MODEL, NEAREST, SHUFFLED, SYSTEMS
+from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.runs.evaluate import choose_bert_scorer, evaluate_captioner, show, write_evaluation
+from clip_xai.training.features import FeatureCache, FeatureTable
+from tests.training.conftest import small_captioner
+
+COLOURS = {"red": (200, 30, 30), "black": (5, 5, 5), "white": (250, 250, 250), "pink": (250, 150, 170)}
+SHORT = Decoding(max_new_tokens=24)
+
+
+def photographs(directory: Path, count: int, seed: int) -> list[Record]:
+    """Flat photographs of four colours with noise, two to a group, from two sources."""
+    directory.mkdir()
+    records = []
+    generator = np.random.default_rng(seed)
+    for index in range(count):
+        name = list(COLOURS)[index % 4]
+        pixels = np.array(COLOURS[name]) + generator.integers(-25, 25, (24, 24, 3))
+        image = directory / f"{index}.png"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(image)
+        text = f"a {name} spot on the skin"
+        source = "ham10000" if index < count // 2 else "ddi"
+        records.append(Record(image, source, image.name, f"{seed}-{index // 2}", None, None, text, (text,)))
+    return records
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], list[Record], Path]:
+    root = tmp_path_factory.mktemp("photographs")
+    return photographs(root / "test", 24, seed=1), photographs(root / "train", 32, seed=2), root
+
+
+def tables(captioner: Captioner, data: tuple[list[Record], list[Record], Path]) -> tuple[FeatureTable, FeatureTable]:
+    records, train, root = data
+    cache = FeatureCache(root / "cache", captioner.backbone)
+    images = [record.image for record in records + train]
+    return cache.table(images, captioner.reads), cache.table(images, "pooled")
+
+
+@pytest.fixture(scope="module")
+def seeing(data: tuple[list[Record], list[Record], Path]) -> Captioner:
+    """A captioner trained for a second to name the colour."""
+    captioner = small_captioner()
+    _, train, _ = data
+    read = tables(captioner, data)[0].stack([record.image for record in train])
+    tokens = captioner.encode_captions([record.caption for record in train])
+    learned = [*captioner.mapper.parameters(), *captioner.language_model.parameters()]
+    optimiser = torch.optim.AdamW(learned, lr=4e-3)
+    for _ in range(70):
+        optimiser.zero_grad()
+        captioner.loss(read, tokens).backward()
+        optimiser.step()
+    return captioner.eval()
+
+
+def test_a_captioner_that_sees_beats_all_that_do_not(seeing, data, tmp_path, capsys) -> None:
+    records, train, _ = data
+    # The tower has random weights, so that its CLIPScore is no measure of anything.
+    settings = {"decoding": SHORT, "batch_size": 7, "samples": 200, "clip_score": False}
+    found = evaluate_captioner(seeing, records, train, *tables(seeing, data), **settings)
+    result = found.result
+    assert result.skipped["CLIPScore"] == "clip_score=null"
+    assert result.score("colour").value == 1.0
+    assert result.score("colour", BLIND).value == pytest.approx(0.25, abs=0.01)
+    assert result.score("colour", SHUFFLED).high < 1
+    assert not [verdict for verdict in result.verdicts if verdict.warning and "never saw" in verdict.text]
+    assert result.systems == (MODEL, BLIND, NEAREST, SHUFFLED)
+
+    read = tables(seeing, data)[0].stack([record.image for record in records])
+    assert found.predictions[MODEL] == [caption.text for caption in seeing.generate(read, SHORT)]
+    assert set(found.predictions[NEAREST]) <= {record.caption for record in train}
+    assert sorted(found.predictions[SHUFFLED]) == sorted(found.predictions[MODEL])
+
+    metrics = write_evaluation(found, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
+    table = pd.read_parquet(tmp_path / "run" / "captions.parquet")
+    assert list(table["caption"]) == found.predictions[MODEL]
+    assert list(table["caption_blind"]) == found.predictions[BLIND]
+    assert table["colour"].mean() == result.score("colour").value
+    assert "never saw the image" in (tmp_path / "run" / "evaluation.md").read_text()
+    assert (tmp_path / "run" / "index.html").read_text().lower().startswith("<!doctype html>")
+    show(result, tmp_path / "run")
+    assert "not measured: BERTScore" in capsys.readouterr().out
+
+
+def test_an_untrained_captioner_is_told_that_it_does_not_beat_the_blind_caption(data) -> None:
+    captioner = small_captioner()
+    records, train, _ = data
+    result = evaluate_captioner(captioner, records, train, *tables(captioner, data), decoding=SHORT, samples=50).result
+    assert result.verdicts[0].warning
+    assert result.verdicts[0].text.startswith("The model does not beat a caption that never saw the image on ")
+
+
+def test_an_unreadable_photograph_is_set_aside_by_name(data, tmp_path) -> None:
+    captioner = small_captioner()
+    records, train, root = data
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    spoilt = [*records, replace(records[0], image=broken, name="broken.jpg")]
+    reads, pooled = tables(captioner, (spoilt, train, root))
+    found = evaluate_captioner(captioner, spoilt, train, reads, pooled, decoding=SHORT, samples=20)
+    assert list(found.result.set_aside) == ["ham10000/broken.jpg"]
+    assert found.result.score("bleu").n == len(found.records) == 24
+    assert "broken.jpg" in found.result.to_markdown()
+    with pytest.raises(UserError, match="none of the 1 photographs"):
+        evaluate_captioner(captioner, spoilt[-1:], train, reads, pooled)
+
+
+def test_a_baseline_that_cannot_be_is_named_with_the_reason(data) -> None:
+    captioner = small_captioner()
+    records, _, _ = data
+    found = evaluate_captioner(captioner, records[:2], [], *tables(captioner, data), decoding=SHORT, samples=20)
+    assert found.result.systems == (MODEL,)
+    assert found.result.skipped[SYSTEMS[BLIND]] == "the manifest has no training record"
+    assert "cannot be shuffled" in found.result.skipped[SYSTEMS[SHUFFLED]]
+    assert found.result.verdicts[0].warning
+    assert "was not compared with a caption that never saw the image" in found.result.verdicts[0].text
+
+
+def test_bert_score_without_its_model_is_left_out_with_the_reason(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert choose_bert_scorer(None)[0] is None
+    scorer, reasons = choose_bert_scorer("roberta-large")
+    assert scorer is None
+    assert "not on this disk" in reasons["BERTScore"]
