@@ -28,7 +28,7 @@ MARGIN = 36
 GAP = 18
 PHOTOGRAPH = (560, 460)
 TILES_PER_ROW = 5
-WORDS_PER_CARD = 10
+ITEMS_PER_CARD = 10
 # Words that carry a sentence and not its content. The page shows them all; a card has room for the others.
 FUNCTION_WORDS = frozenset(
     (
@@ -89,14 +89,15 @@ def draw_card(image: ExplainedImage) -> Image.Image:
 
 def write_card(image: ExplainedImage, path: Path) -> Path:
     """Draw a card and write it as PNG."""
-    draw_card(image).save(path, "PNG", optimize=True)
+    draw_card(image).save(path, "PNG", compress_level=4)
     return path
 
 
 def chosen_items(image: ExplainedImage) -> list[int]:
-    """Which items a card has room for: every text, and the content words of a caption in reading order."""
-    wanted = [index for index, item in enumerate(image.items) if item.span is None or _is_content(item.label)]
-    return (wanted or list(range(len(image.items))))[:WORDS_PER_CARD]
+    """Which items a card has room for: content words of a caption in reading order, then whatever is no single word."""
+    wholes = [index for index, item in enumerate(image.items) if item.span is None]
+    words = [index for index, item in enumerate(image.items) if item.span and _is_content(item.label)]
+    return [*words[: max(0, ITEMS_PER_CARD - len(wholes))], *wholes] or list(range(len(image.items)))[:ITEMS_PER_CARD]
 
 
 def _draw_head(canvas: Canvas, image: ExplainedImage) -> int:
@@ -145,7 +146,8 @@ def _shades_words(image: ExplainedImage) -> bool:
 
 def _caption_runs(image: ExplainedImage) -> list[Run]:
     """The caption in pieces: explained words on a ground that deepens with their probability, the rest plain."""
-    caption, cursor, runs = image.caption or "", 0, []
+    caption, cursor = image.caption or "", 0
+    runs: list[Run] = []
     for item in sorted((item for item in image.items if item.span), key=lambda item: item.span or (0, 0)):
         start, end = item.span or (0, 0)
         runs.extend(Run(text) for text in caption[cursor:start].split())

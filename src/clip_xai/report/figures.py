@@ -67,6 +67,8 @@ class Scale:
     @property
     def ends(self) -> tuple[str, str]:
         """What stands at the ends of the bar; a sign tells where values beyond the end share its colour."""
+        if self.flat:
+            return f"{number(self.low)} everywhere", ""
         return ("≤ " if self.least < self.low else "") + number(self.low), (
             "≥ " if self.most > self.high else ""
         ) + number(self.high)
@@ -75,7 +77,8 @@ class Scale:
     def text(self) -> str:
         """How values became colours, in words."""
         if self.flat:
-            return f"Constant map: {number(self.low)} everywhere."
+            empty = " The method found no positive evidence." if self.low == 0 else ""
+            return f"Constant map: {number(self.low)} everywhere.{empty}"
         span = f"Raw values {number(self.least)} to {number(self.most)}; colours span {number(self.low)} to "
         rule = f"±{PERCENTILE:g}th percentile of |value|" if self.signed else _PERCENTILES
         return f"{span}{number(self.high)} ({rule})."
@@ -137,7 +140,7 @@ def hatch(photograph: Image.Image, unseen: NDArray[np.bool_]) -> Image.Image:
     picture = np.asarray(photograph.convert("RGB"), dtype=np.float64)
     grey = picture.mean(axis=2, keepdims=True) * 0.45 + 70.0
     rows, columns = np.indices(unseen.shape)
-    stripe = ((rows + columns) % HATCH_PERIOD < 2)[..., None]
+    stripe = np.less((rows + columns) % HATCH_PERIOD, 2)[..., None]
     dimmed = np.where(stripe, 0.55 * grey + 0.45 * 235.0, grey)
     return Image.fromarray(np.where(unseen[..., None], dimmed, picture).astype(np.uint8))
 

@@ -1,0 +1,141 @@
+"""From attributions to what a report shows of one photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clip_xai.data.preprocess import Geometry
+from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, Item
+from clip_xai.report.figures import fitted, resized_geometry
+from clip_xai.xai.attribution import Attribution
+
+LONGEST_SIDE = 1200  # no report shows more pixels, and a run over camera files must fit into memory
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What several methods say about one target on one photograph.
+
+    Attributes:
+        score_name: What the target's scores are: ``log-probability``, ``cosine`` ...
+        spans: Where each of the T scores stands in the caption, None for what is no single word of it.
+        attributions: One a method, of one photograph (B = 1).
+        settings: The methods' own settings, in the same order.
+        notes: Sentences that a reader must see beside every one of them.
+    """
+
+    score_name: str
+    spans: Sequence[tuple[int, int] | None]
+    attributions: Sequence[Attribution]
+    settings: Sequence[Mapping[str, object]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The T scores with their labels."""
+        first = self.attributions[0]
+        scores = first.scores[0].tolist()
+        labelled = zip(first.labels, scores, self.spans, strict=True)
+        return tuple(Item(label, float(score), self.score_name, span) for label, score, span in labelled)
+
+
+def assemble(
+    photograph: Image.Image,
+    geometry: Geometry,
+    answers: Sequence[Answer],
+    *,
+    name: str,
+    caption: str | None = None,
+    references: Sequence[str] = (),
+    mask: NDArray[np.bool_] | None = None,
+    facts: Mapping[str, str] | None = None,
+    measurements: Mapping[str, str] | None = None,
+) -> ExplainedImage:
+    """Put together what is shown of one photograph; the items of several targets follow one another.
+
+    Photographs of more than ``LONGEST_SIDE`` pixels are shown smaller, with everything registered to them.
+
+    Args:
+        photograph: The whole photograph.
+        geometry: What the model saw of it.
+        answers: One a target.
+        name: File name.
+        caption: Generated caption.
+        references: Captions written by others.
+        mask: Lesion mask of the photograph's size.
+        facts: Short facts to show and search.
+        measurements: Finished measurements to show.
+    """
+    shown = photograph if max(photograph.size) <= LONGEST_SIDE else fitted(photograph, LONGEST_SIDE, LONGEST_SIDE)
+    if mask is not None and shown is not photograph:
+        mask = np.asarray(Image.fromarray(mask).resize(shown.size, Image.Resampling.NEAREST))
+    return ExplainedImage(
+        name=name,
+        photograph=shown,
+        geometry=resized_geometry(geometry, shown.width, shown.height),
+        items=tuple(item for answer in answers for item in answer.items),
+        explanations=_explanations(answers),
+        caption=caption,
+        references=tuple(references),
+        mask=mask,
+        facts=dict(facts or {}),
+        measurements=dict(measurements or {}),
+    )
+
+
+def _explanations(answers: Sequence[Answer]) -> tuple[Explanation, ...]:
+    """One explanation a method, its rows running over the items of all answers."""
+    found: dict[str, Explanation] = {}
+    offset = 0
+    for answer in answers:
+        for attribution, settings in zip(answer.attributions, answer.settings, strict=True):
+            new = _explanation(attribution, settings, offset, answer)
+            known = found.get(new.method)
+            found[new.method] = new if known is None else _joined(known, new)
+        offset += len(answer.items)
+    return tuple(found.values())
+
+
+def _explanation(attribution: Attribution, settings: Mapping[str, object], offset: int, answer: Answer) -> Explanation:
+    values = attribution.values[0].double().cpu().numpy()
+    tokens: tuple[tuple[str, ...], ...] = ()
+    if attribution.tokens is not None:
+        tokens = tuple(tuple(names) for names in attribution.tokens)
+        if answer.score_name == LOG_PROBABILITY:
+            values, tokens = _read_before(values, tokens, answer.spans)
+    items = tuple(range(offset, offset + len(attribution.labels)))
+    return Explanation(attribution.method, settings, values, items, attribution.text_dependent, tokens, answer.notes)
+
+
+def _read_before(
+    values: NDArray[np.floating], tokens: tuple[tuple[str, ...], ...], spans: Sequence[tuple[int, int] | None]
+) -> tuple[NDArray[np.floating], tuple[tuple[str, ...], ...]]:
+    """Blank, for each word of a caption, itself and what comes after: the language model had not read it yet."""
+    words = sum(span is not None for span in spans)
+    before = len(tokens[0]) - words  # the columns of the photograph and of the prompt
+    values = values.copy()
+    for row, span in enumerate(spans):
+        if span is not None:
+            values[row, before + row :] = np.nan
+    return values, tuple(tuple(f"[{name}]" for name in row[:before]) + row[before:] for row in tokens)
+
+
+def _joined(first: Explanation, second: Explanation) -> Explanation:
+    """The rows of one method about two targets."""
+    values = [first.values, second.values]
+    if first.kind == "text":
+        width = max(part.shape[1] for part in values)
+        values = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in values]
+    notes = tuple(dict.fromkeys((*first.notes, *second.notes)))
+    return replace(
+        first,
+        values=np.concatenate(values),
+        items=first.items + second.items,
+        tokens=first.tokens + second.tokens,
+        notes=notes,
+    )

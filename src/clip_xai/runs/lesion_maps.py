@@ -1,0 +1,144 @@
+"""Heat maps of a run beside the lesion masks: collected photograph by photograph, measured at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from clip_xai.data.preprocess import Geometry
+from clip_xai.metrics.localisation import (
+    MEASURES,
+    centre_maps,
+    colour_contrast_maps,
+    localisation,
+    localisation_rows,
+    random_maps,
+)
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.report.assemble import Answer
+from clip_xai.report.explained import LOG_PROBABILITY, METHOD_TITLES
+from clip_xai.report.pages import Table
+
+CONTROLS = {
+    "control: random": "Control: random map",
+    "control: centre": "Control: centre of the picture",
+    "control: colour contrast": "Control: colour contrast",
+}
+TITLES = {"pointing": "pointing game", "auprc": "AUPRC", "energy": "energy inside"}
+
+
+@dataclass
+class LesionMaps:
+    """Maps and masks in the order they came.
+
+    Attributes:
+        maps: Grids ``[h, w]`` by method and by what was explained.
+        masks: For each of them the lesion in the model's pixels, bool ``[S, S]``.
+        groups: For each of them the photograph's group.
+    """
+
+    maps: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
+    masks: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
+    groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    photographs: int = 0
+
+    def add(
+        self, backbone: Backbone, picture: Image.Image, geometry: Geometry, mask: NDArray[np.bool_],
+        answers: Sequence[Answer], group: str,
+    ) -> dict[str, str]:  # fmt: skip
+        """Take one photograph; return its own measurements, by method, as text."""
+        size = backbone.preprocess.image_size
+        lesion = geometry.locate(torch.from_numpy(mask), size) >= 0.5
+        square = torch.from_numpy(np.array(backbone.preprocess.square(picture))).permute(2, 0, 1)[None] / 255
+        seen: dict[tuple[str, str], Tensor] = {
+            ("control: random", "any"): random_maps(1, backbone.grid, self.photographs)[0],
+            ("control: centre", "any"): centre_maps(1, backbone.grid)[0],
+            ("control: colour contrast", "any"): colour_contrast_maps(square, backbone.grid)[0],
+        }
+        shown = {"Lesion's share of what the model saw": f"{float(lesion.float().mean()):.2f}"}
+        for answer in answers:
+            for attribution in answer.attributions:
+                if attribution.kind != "image":
+                    continue
+                for row, what in _measured(answer):
+                    what = what if attribution.text_dependent else "any"
+                    seen[attribution.method, what] = attribution.values[0, row].cpu()
+                    title = METHOD_TITLES.get(attribution.method, attribution.method)
+                    key = f"{title}, {what}" if what != "any" else title
+                    shown[key] = _text(localisation_rows(attribution.values[:, row].cpu(), lesion[None]))
+        for pair, values in seen.items():
+            self.maps.setdefault(pair, []).append(values)
+            self.masks.setdefault(pair, []).append(lesion)
+            self.groups.setdefault(pair, []).append(group)
+        self.photographs += 1
+        return shown
+
+    def measure(self, seed: int = 0) -> list[dict[str, Any]]:
+        """Localisation of every method and control over all photographs with a visible lesion, with intervals."""
+        measured = []
+        for (method, what), maps in self.maps.items():
+            masks = torch.stack(self.masks[method, what])
+            if not masks.any():
+                continue
+            found = localisation(torch.stack(maps), masks, self.groups[method, what], seed=seed)
+            row: dict[str, Any] = {"method": method, "what": what, "chance": found.chance}
+            row |= {name: _finite(asdict(interval)) for name, interval in found.intervals.items()}
+            measured.append(row | {"empty_masks": found.empty_masks, "undefined_energy": found.undefined_energy})
+        return sorted(measured, key=lambda row: row["method"].startswith("control"))
+
+    def table(self, measured: Sequence[dict[str, Any]]) -> Table | None:
+        """The measurements for a reader; None where no photograph had a mask."""
+        if not measured:
+            return None
+        rows = []
+        for row in measured:
+            title = CONTROLS.get(row["method"]) or METHOD_TITLES.get(row["method"], row["method"])
+            cells = [_cell(row[name]) if name in row else "–" for name in MEASURES]
+            count = max(row[name]["n"] for name in MEASURES if name in row)
+            rows.append((title, row["what"], str(count), *cells, f"{row['chance']:.3f}"))
+        head = ("method", "explained", "n", *(TITLES[name] for name in MEASURES), "lesion's share")
+        note = (
+            "Value [95 % interval over patients or lesions], measured on the square that the model saw. Pointing game: "
+            "the hottest pixel lies on the lesion. AUPRC: how well heat ranks lesion above skin (chance: the "
+            "lesion's share). Energy: share of the positive heat that lies on the lesion."
+        )
+        return Table("Does the heat lie on the lesion?", head, tuple(rows), note)
+
+
+def _measured(answer: Answer) -> list[tuple[int, str]]:
+    """Which rows of an answer are held against the lesion: the stated diagnosis, the whole caption, the similarity."""
+    rows = []
+    for row, item in enumerate(answer.items):
+        if item.score_name != LOG_PROBABILITY:
+            rows.append((row, "similarity"))
+        elif item.span is None:
+            rows.append((row, "diagnosis" if item.label.startswith("diagnosis: ") else item.label))
+    return rows
+
+
+def _text(rows: dict[str, Tensor]) -> str:
+    values = {name: float(rows[name][0]) for name in (*MEASURES, "chance")}
+    if np.isnan(values["pointing"]):
+        return "the model saw nothing of the lesion"
+    hit = "hit" if values["pointing"] >= 1 else "miss" if values["pointing"] <= 0 else f"{values['pointing']:.2f}"
+    energy = "undefined (no positive heat)" if np.isnan(values["energy"]) else f"{values['energy']:.2f}"
+    return f"pointing {hit}, AUPRC {values['auprc']:.2f}, energy {energy}"
+
+
+def _cell(interval: dict[str, Any]) -> str:
+    if interval["low"] is None:
+        return f"{interval['value']:.3f}"
+    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in values.items()
+    }

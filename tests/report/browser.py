@@ -1,0 +1,22 @@
+"""A real browser for pages that act, where one is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+def run_browser(address: str, profile: Path, *arguments: str) -> str:
+    """Open a page without network and return what the browser prints."""
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--hide-scrollbars", "--virtual-time-budget=3000",
+        f"--user-data-dir={profile}", "--window-size=1400,1200", *arguments, address,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

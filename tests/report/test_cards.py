@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from clip_xai.report.canvas import Canvas, Run, ellipsis, wrap
+from clip_xai.report.cards import MARGIN, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
+from clip_xai.report.explained import short_label, slug
+from clip_xai.report.figures import fitted, font
+from tests.report.planted import HOSTILE, explained
+
+
+def test_the_photograph_stands_on_the_card_whole():
+    image = explained(width=640, height=240)
+    image = replace(image, mask=None)
+    # A frame of one colour round the photograph: it survives only if nothing is cropped.
+    framed = Image.new("RGB", (640, 240), (0, 0, 255))
+    framed.paste(image.photograph.crop((20, 20, 620, 220)), (20, 20))
+    image = replace(image, photograph=framed)
+    shown = fitted(framed, *PHOTOGRAPH)
+    card = np.asarray(draw_card(image)).astype(int)
+    expected = np.asarray(shown).astype(int)
+    left = card[:, MARGIN : MARGIN + shown.width]
+    tops = [y for y in range(200) if (left[y : y + shown.height] == expected).all()]
+    assert len(tops) == 1
+    blue = np.abs(expected - [0, 0, 255]).sum(axis=2) < 60
+    assert all(edge.mean() > 0.95 for edge in (blue[1], blue[-2], blue[:, 1], blue[:, -2]))
+
+
+def test_every_card_is_as_wide_and_as_long_as_its_content(tmp_path):
+    path = write_card(explained(HOSTILE), tmp_path / "card.png")
+    with Image.open(path) as card:
+        assert card.width == WIDTH and card.height > 1500
+        assert not card.info.get("exif")
+        pixels = np.asarray(card.convert("RGB"))
+    assert (pixels[:, : MARGIN // 2] == 255).all() and (pixels[:, -MARGIN // 2 :] == 255).all()
+    assert (pixels[-MARGIN // 2 :] == 255).all()
+
+
+def test_a_card_has_the_content_words_and_everything_that_is_no_single_word(planted):
+    labels = [short_label(planted, index) for index in chosen_items(planted)]
+    assert "melanoma" in labels and "with" not in labels and "." not in labels
+    assert labels[-2:] == ["whole caption", "cosine with “a photo of melanoma”"]
+
+
+def test_long_words_and_long_captions_do_not_run_off_the_card():
+    image = explained()
+    image = replace(image, references=("x" * 400 + " and " + "word " * 200,))
+    pixels = np.asarray(draw_card(image))
+    assert (pixels[:, -MARGIN // 2 :] == 255).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=120), st.integers(40, 300))
+def test_wrapped_lines_fit_and_lose_no_letter(text, width):
+    lines = wrap(text, width, 16)
+    assert all(font(16).getlength(line) <= width or len(line) == 1 for line in lines)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+
+
+def test_an_ellipsis_marks_what_was_cut():
+    assert ellipsis("short", 400, 16) == "short"
+    cut = ellipsis("a very long label that has no room", 90, 16)
+    assert cut.endswith("…") and font(16).getlength(cut) <= 90
+
+
+def test_pieces_on_grounds_never_overlap():
+    canvas = Canvas(300)
+    end = canvas.runs(10, 10, [Run(f"word{index}", (200, 230, 230)) for index in range(30)], 280, size=16)
+    pixels = np.asarray(canvas.finished(end))
+    # Along every line of text, ground is broken by paper between words.
+    row = (pixels[20] == [200, 230, 230]).all(axis=1)
+    assert np.flatnonzero(np.diff(row.astype(int)) == 1).size + row[0] >= 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_no_file_name_can_leave_its_folder(name):
+    safe = slug(name)
+    assert safe and "/" not in safe and "\\" not in safe and not safe.startswith(".") and len(safe) <= 80

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from clip_xai.metrics.results import Comparison, EvaluationResult, MetricInfo, Score, verdicts
+from clip_xai.report.demo_page import Link, read_curves, write_index
+from clip_xai.report.evaluation_page import write_evaluation_page
+from clip_xai.report.pages import Table, script_json
+from tests.report.planted import HOSTILE, photograph
+
+METRICS = (
+    MetricInfo("bleu", "BLEU", 1),
+    MetricInfo("diagnosis", "diagnosis"),
+    MetricInfo("diagnosis_not_stated", "diagnosis not stated", judged=False),
+)
+VALUES = {
+    "model": (78.0, 0.85, 0.02),
+    "blind": (40.0, 0.3, 0.0),
+    "nearest": (60.0, 0.5, 0.0),
+    "shuffled": (39.0, 0.2, 0.0),
+}
+
+
+@pytest.fixture()
+def result() -> EvaluationResult:
+    scores, comparisons = [], []
+    for scope in ("overall", "ham10000", HOSTILE):
+        for system, values in VALUES.items():
+            for metric, value in zip(METRICS, values, strict=True):
+                nan = scope == HOSTILE
+                low, high = (float("nan"), float("nan")) if nan else (value * 0.9, value * 1.1)
+                scores.append(Score(system, scope, metric.key, 90, 60, value, low, high))
+                if system != "model":
+                    gap = VALUES["model"][METRICS.index(metric)] - value
+                    comparisons.append(Comparison(system, scope, metric.key, 90, gap, gap - 0.1, gap + 0.1))
+    return EvaluationResult(
+        verdicts=verdicts(comparisons, METRICS),
+        scores=tuple(scores),
+        comparisons=tuple(comparisons),
+        metrics=METRICS,
+        systems=tuple(VALUES),
+        scopes=("overall", "ham10000", HOSTILE),
+        skipped={"BERTScore": "no scorer was chosen"},
+        settings={"BLEU": "nrefs:3|case:mixed"},
+        set_aside={HOSTILE: "truncated"},
+    )
+
+
+@pytest.fixture()
+def examples(tmp_path):
+    photograph().save(tmp_path / "photo.jpg")
+    common = {"image": tmp_path / "photo.jpg", "source": "ham10000", "references": ["A melanoma.", "Melanoma."]}
+    captions = {"model": HOSTILE, "blind": "A nevus."}
+    return [
+        {**common, "name": HOSTILE, "captions": captions, "diagnosis_true": "melanoma", "diagnosis_read": "nevus",
+         "scores": {"bleu": 10.0, "diagnosis": 0.0, "diagnosis_not_stated": 0.0}},
+        {**common, "name": "b.jpg", "captions": captions, "diagnosis_true": "melanoma", "diagnosis_read": "melanoma",
+         "scores": {"bleu": 90.0, "diagnosis": 1.0, "diagnosis_not_stated": 0.0}},
+        {**common, "name": "c.jpg", "captions": captions, "diagnosis_true": "melanoma", "diagnosis_read": None,
+         "scores": {"bleu": 9.0, "diagnosis": 0.0, "diagnosis_not_stated": 1.0}},
+    ]  # fmt: skip
+
+
+def test_the_verdict_stands_on_top_and_every_number_below(tmp_path, result, examples):
+    text = write_evaluation_page(result, examples, tmp_path / "index.html").read_text()
+    assert text.index("beats a caption that never saw the image") < text.index("<h2>")
+    for cell in ("78.0 [70.2, 85.8]", "0.850 [0.765, 0.935]", "0.200 [0.180, 0.220]"):
+        assert cell in text
+    for words in ("no scorer was chosen", "nrefs:3|case:mixed", "truncated", "not a medical device"):
+        assert words in text
+
+
+def test_bars_are_as_long_as_their_values(tmp_path, result, examples):
+    text = write_evaluation_page(result, examples, tmp_path / "index.html").read_text()
+    widths = [float(width) for width in re.findall(r'class="fill"[^>]*width="([\d.]+)"', text)]
+    assert widths == [780.0, 400.0, 600.0, 390.0, 850.0, 300.0, 500.0, 200.0]
+
+
+def test_chips_say_right_wrong_and_unsaid(tmp_path, result, examples):
+    text = write_evaluation_page(result, examples, tmp_path / "index.html").read_text()
+    assert "✗ diagnosis: nevus, truly melanoma" in text
+    assert "✓ diagnosis<" in text and "– diagnosis not stated<" in text
+    assert text.count('<article class="all-right"') == 1
+
+
+def test_pages_escape_everything(tmp_path, result, examples):
+    text = write_evaluation_page(result, examples, tmp_path / "index.html").read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_the_front_page_links_relatively_and_draws_the_curves(tmp_path):
+    target = tmp_path / "explain me" / "index.html"
+    target.parent.mkdir()
+    target.write_text("x")
+    csv = tmp_path / "metrics.csv"
+    csv.write_text("epoch,step,train/loss,val/loss\n0,10,2.0,\n0,20,,1.5\n1,30,1.0,\n1,40,,0.5\n")
+    curves = read_curves(csv, "Stage 1")
+    (curve,) = curves
+    assert [line.name for line in curve.lines] == ["train/loss", "val/loss"]
+    assert curve.path(curve.lines[0]) == "0.0,0.0 666.7,200.0"
+    assert curve.path(curve.lines[1]) == "333.3,100.0 1000.0,300.0"
+    table = Table("Localisation", ("method", "AUPRC"), (("Grad-ECLIP", "0.61"),))
+    page = tmp_path / "index.html"
+    write_index(page, [Link("Explanations", HOSTILE, target)], tables=[table], curves=curves)
+    text = page.read_text()
+    assert 'href="explain%20me/index.html"' in text and "<script" not in text
+    assert "0.61" in text and "Stage 1: loss" in text
+
+
+def test_the_front_page_refuses_a_dead_link(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        write_index(tmp_path / "index.html", [Link("Nothing", "", tmp_path / "gone.html")])
+
+
+def test_json_cannot_close_its_script_element():
+    assert str(script_json({"a": "</script><!--&"})) == r'{"a":"\u003c/script\u003e\u003c!--\u0026"}'

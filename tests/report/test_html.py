@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_xai.report.explained import ExplainedImage
+from clip_xai.report.html import write_explanations
+from tests.report.browser import needs_browser, run_browser
+from tests.report.planted import CAPTION, HOSTILE, explained
+
+
+class Page(HTMLParser):
+    """The elements and the texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.data = ""
+        self.inside: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = dict(attrs).get("id")
+
+    def handle_data(self, data):
+        if self.inside == "data":
+            self.data += data
+
+
+def write(tmp_path, *images: ExplainedImage, **settings):
+    path = write_explanations(list(images), tmp_path / "index.html", title="Explanations", **settings)
+    return path, path.read_text(encoding="utf-8")
+
+
+def test_the_page_has_everything_inside_itself(tmp_path, planted):
+    _, text = write(tmp_path, planted)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    assert not re.search(r"(https?:)?//[a-z0-9]+\.[a-z]", text.replace("http://www.w3.org/2000/svg", ""))
+    for tag, attributes in Page(text).tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        for name in ("src", "href", "srcset", "data"):
+            assert name not in attributes, f"{tag} loads {attributes}"
+    (policy,) = [a["content"] or "" for tag, a in Page(text).tags if a.get("http-equiv")]
+    assert policy.startswith("default-src 'none'; img-src data:;") and "script-src 'sha256-" in policy
+
+
+def test_hostile_names_and_texts_are_data_only(tmp_path):
+    image = explained(HOSTILE)
+    image = replace(image, references=("</script><img src=x onerror=alert(1)>", "<!-- {{ 7 * 7 }}"))
+    image = replace(image, facts={"<b>": "</style><script>alert(2)</script>"})
+    _, text = write(tmp_path, image, subtitle=HOSTILE, problems=[HOSTILE])
+    page = Page(text)
+    assert sum(tag == "script" for tag, _ in page.tags) == 2
+    assert not any(tag in ("img",) and attributes.get("src") for tag, attributes in page.tags)
+    data = json.loads(page.data)
+    assert data["images"][0]["name"] == HOSTILE
+    assert data["images"][0]["references"][0].startswith("</script>")
+    assert "<script>alert" not in text and "49" not in data["images"][0]["references"][1]
+
+
+def test_the_page_carries_the_raw_values(tmp_path, planted):
+    _, text = write(tmp_path, planted)
+    (image,) = json.loads(Page(text).data)["images"]
+    for explanation, stored in zip(planted.explanations, image["explanations"], strict=True):
+        for row, (packed, peak) in enumerate(zip(stored["data"], stored["peaks"], strict=True)):
+            steps = np.frombuffer(base64.b64decode(packed), "<i2").astype(float)
+            values = np.where(steps == -32768, np.nan, steps / 32767 * peak)
+            expected = explanation.values[row].ravel()
+            assert np.allclose(values, expected, atol=peak / 32767, equal_nan=True)
+    assert image["box"] == [0.125, 0.0, 0.875, 1.0]
+    assert "".join(image["letters"]) == CAPTION
+    for item in image["items"]:
+        if item["span"]:
+            assert CAPTION[slice(*item["span"])] == item["label"]
+
+
+def test_what_is_class_agnostic_and_what_is_no_device_is_said(tmp_path, planted):
+    _, text = write(tmp_path, planted)
+    assert "not a medical device" in text
+    (image,) = json.loads(Page(text).data)["images"]
+    rollout = next(part for part in image["explanations"] if part["method"] == "attention_rollout")
+    assert rollout["agnostic"] and "does not depend on the word" in rollout["notes"][0]
+
+
+def test_letters_beyond_the_basic_plane_keep_their_place(tmp_path):
+    image = explained()
+    image = replace(image, caption="𝒜 " + CAPTION[2:])
+    _, text = write(tmp_path, image)
+    assert json.loads(Page(text).data)["images"][0]["letters"][:2] == ["𝒜", " "]
+
+
+@needs_browser
+@pytest.mark.parametrize(("word", "method"), [(3, "gradeclip"), (12, "occlusion")])
+def test_a_deep_link_opens_a_word_and_a_method(tmp_path, word, method):
+    path, _ = write(tmp_path, explained(HOSTILE), explained("second.jpg", 150, 300))
+    dom = run_browser(f"{path.as_uri()}#image=2&word={word}&method={method}", tmp_path / "profile", "--dump-dom")
+    label = explained().items[word - 1].label
+    assert re.search(rf'class="word shown kept"[^>]*>{re.escape(label)}<', dom)
+    title = {"gradeclip": "Grad-ECLIP", "occlusion": "Occlusion"}[method]
+    assert re.search(rf'aria-checked="true"[^>]*>{title}<', dom)
+    assert re.search(r'<h2 id="name">second.jpg<', dom)
+    assert "<script>alert(1)" not in dom
+
+
+def first_run(marks):
+    """Start and end of the first stretch of marks."""
+    start = int(np.argmax(marks))
+    return start, start + int(np.argmin(marks[start:]))
+
+
+@needs_browser
+def test_the_browser_draws_the_heat_where_python_places_it(tmp_path):
+    """The page colours the raw values itself; its picture must be that of the cards."""
+    image = explained(width=400, height=300)
+    image = replace(image, photograph=Image.new("RGB", (400, 300), (214, 168, 142)))
+    image = replace(image, mask=None)
+    path, _ = write(tmp_path, image)
+    shot = tmp_path / "shot.png"
+    run_browser(f"{path.as_uri()}#image=1&word=9&method=gradeclip", tmp_path / "profile", f"--screenshot={shot}")
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    skin = np.abs(pixels - [214, 168, 142]).sum(axis=2) < 12
+    # The photograph is the one large area of skin; its seen square lies between the hatched margins.
+    top, bottom = first_run(skin[:, :1000].sum(axis=1) > 250)
+    left, right = first_run(skin[top:bottom].sum(axis=0) > 250)
+    assert abs((right - left) - (bottom - top)) < 0.05 * (bottom - top), "the model saw a square"
+    yellow = (np.abs(pixels - [240, 220, 60]).sum(axis=2) < 90)[top:bottom, left:right]
+    y, x = (axis.mean() / yellow.shape[0] for axis in np.nonzero(yellow))
+    cell = int(image.explanations[0].values[8].argmax())
+    assert abs(x - (cell % 8 + 0.5) / 8) < 0.04 and abs(y - (cell // 8 + 0.5) / 8) < 0.04
