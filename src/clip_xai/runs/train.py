@@ -6,7 +6,8 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -188,28 +189,39 @@ def fit(
         callbacks.append(RichProgressBar())
     if config.callbacks.patience is not None:
         callbacks.append(EarlyStopping("val/loss", patience=config.callbacks.patience))
-    trainer = Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,  # type: ignore[arg-type]
-        max_epochs=stage.epochs,
-        gradient_clip_val=stage.gradient_clip,
-        limit_train_batches=config.trainer.limit_train_batches,
-        limit_val_batches=config.trainer.limit_val_batches,
-        log_every_n_steps=config.trainer.log_every_n_steps,
-        num_sanity_val_steps=0,
-        enable_progress_bar=config.callbacks.progress_bar,
-        enable_model_summary=False,
-        logger=list(loggers),
-        callbacks=callbacks,
-    )
-    with warnings.catch_warnings():
-        # Features come from memory: worker processes would only cost.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*modules in eval mode.*")
+    with quiet_lightning():
+        trainer = Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=config.trainer.precision,  # type: ignore[arg-type]
+            max_epochs=stage.epochs,
+            gradient_clip_val=stage.gradient_clip,
+            limit_train_batches=config.trainer.limit_train_batches,
+            limit_val_batches=config.trainer.limit_val_batches,
+            log_every_n_steps=config.trainer.log_every_n_steps,
+            num_sanity_val_steps=0,
+            enable_progress_bar=config.callbacks.progress_bar,
+            enable_model_summary=False,
+            logger=list(loggers),
+            callbacks=callbacks,
+        )
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     return Path(keeper.best_model_path)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's hints from the terminal; its errors and its other warnings stay."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Features come from memory (workers would only cost), frozen parts stand in evaluation mode on purpose.
+        for hint in ("does not have many workers", "in eval mode", "is not empty", "LeafSpec", "dirpath has changed"):
+            warnings.filterwarnings("ignore", message=f".*{hint}.*")
+        warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+        yield
+    logger.setLevel(level)
 
 
 def best_of(best: Path, resumed: Path | None) -> Path:

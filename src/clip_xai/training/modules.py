@@ -92,8 +92,7 @@ class CaptionerModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over all that will ever train, with warm-up and cosine per step."""
-        epochs = self.trainer.max_epochs or 1
-        parts = self.unfreezing.ever_trained(self.captioner, epochs)
+        parts = self.unfreezing.ever_trained(self.captioner)
         optimiser = AdamW(self.parameter_groups(parts), lr=self.optimisation.learning_rate)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = max(1, round(self.optimisation.warmup * total))

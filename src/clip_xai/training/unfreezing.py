@@ -53,7 +53,10 @@ class Unfreezing(Callback):
         reached = [start for start in self.schedule if start <= epoch]
         return self.schedule[max(reached)] if reached else 0
 
-    def ever_trained(self, captioner: Captioner, epochs: int) -> list[nn.Module]:
-        """Return the parts that train in any of the epochs, once each: what the optimiser must know of."""
-        parts = {id(part): part for epoch in range(epochs) for part in self.trained(captioner, epoch)}
+    def ever_trained(self, captioner: Captioner) -> list[nn.Module]:
+        """Return the parts that train in any epoch of the plan, once each: what the optimiser must know of.
+
+        It does not depend on how many epochs a run has, so that a resumed run may have more than the first.
+        """
+        parts = {id(part): part for epoch in (0, *self.schedule) for part in self.trained(captioner, epoch)}
         return list(parts.values())
