@@ -1,0 +1,44 @@
+# make demo: the whole main job on the embedded default; prints where index.html is.
+# make test: the tests. Both set up .venv first and are quick when nothing changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test test-all lint data tiny setup clean
+
+demo: $(READY)
+	$(BIN)/python -m clip_xai.runs.demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The miniature data set and its manifest.
+data: $(READY)
+	$(BIN)/python -m clip_xai.runs.records
+
+# The embedded weights, made again from nothing (about an hour on two cores).
+tiny: $(READY)
+	$(BIN)/python -m clip_xai.runs.pretrain
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("clip-xai needs Python 3.10 or newer, $(PYTHON) is %s; try make PYTHON=python3.12" % sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	rm -f $(VENV)/.ready-*
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo runs
