@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTo
 
 from clip_xai.metrics.bert import ScorerUnavailable, cached_model, known_name, load_bert_scorer
 
-WORDS = "a red brown lesion in the centre upper left is psoriasis melanoma".split()
+WORDS = ["a", "red", "brown", "lesion", "in", "the", "centre", "upper", "left", "is", "psoriasis", "melanoma"]
 CAPTIONS = ["a red lesion in the centre", "melanoma"]
 REFERENCES = [["a brown lesion in the upper left", "the red lesion is psoriasis"], ["a brown melanoma"]]
 

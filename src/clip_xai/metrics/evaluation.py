@@ -41,6 +41,9 @@ from clip_xai.metrics.results import (
     verdicts,
 )
 
+# A source photographs in one way: who knows the source knows the view, and no model can beat that by looking.
+HABITS = ("view",)
+
 
 class Judged(Protocol):
     """What is needed of a record to judge its caption."""
@@ -190,7 +193,8 @@ def measures(
         reading = read_diagnoses(captions, truths, level)
         found.append(_mean(MetricInfo(f"diagnosis_{level}", label), reading.rows, reading.right))
     for attribute in ATTRIBUTES:
-        found += _accuracy(attribute, read_attributes(captions, references, attribute))
+        judged = attribute not in HABITS
+        found += _accuracy(attribute, read_attributes(captions, references, attribute), judged)
     return found
 
 
@@ -199,11 +203,11 @@ def _mean(info: MetricInfo, rows: NDArray[np.int64], values: ArrayLike) -> Measu
     return Measure(info, rows, np.stack([array, np.ones_like(array)], axis=-1), mean_of_sums)
 
 
-def _accuracy(name: str, reading: Reading) -> list[Measure]:
+def _accuracy(name: str, reading: Reading, judged: bool = True) -> list[Measure]:
     """Return how often the caption is right and how often it says nothing on the matter."""
     key = name.replace(" ", "_")
     return [
-        _mean(MetricInfo(key, name), reading.rows, reading.right),
+        _mean(MetricInfo(key, name, judged=judged), reading.rows, reading.right),
         _mean(MetricInfo(f"{key}_not_stated", f"{name} not stated", judged=False), reading.rows, 1 - reading.stated),
     ]
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -30,9 +31,11 @@ from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.weights import load_captioner
 from clip_xai.progress import track
 from clip_xai.report.evaluation_page import write_evaluation_page
+from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.config import EvaluateConfig
 from clip_xai.runs.instantiate import decoding
+from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records, prepare_manifest
 from clip_xai.training.features import FeatureCache, FeatureTable
 
@@ -101,6 +104,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     )
     run_dir = Path(config.run_dir)
     metrics = write_evaluation(found, run_dir)
+    with open_loggers(config.logger, run_dir, "evaluate", asdict(config)) as loggers:
+        log_metrics(loggers, {f"{config.split}/{key}": value for key, value in found.result.summary().items()})
+        log_table(loggers, "captions", CAPTION_COLUMNS, caption_rows(examples(found)))
     show(found.result, run_dir)
     return metrics
 
@@ -269,23 +275,30 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
 
 
 def show(result: EvaluationResult, run_dir: Path) -> None:
-    """Print the verdicts, the overall table and where the page is."""
+    """Print the verdicts, the overall values of what is judged, and where the rest is.
+
+    The model alone is printed with its intervals: a terminal of 80 columns holds no more, `evaluation.md` has all.
+    """
     console = Console()
     for verdict in result.verdicts:
         console.print(verdict.text, style="bold red" if verdict.warning else "bold green", markup=False)
-    table = Table(title="Overall, with 95 % intervals")
-    table.add_column("measure")
-    table.add_column("n", justify="right")
+    table = Table(title="Overall, the model with 95 % intervals")
+    table.add_column("measure", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
     for system in result.systems:
-        table.add_column(SYSTEMS.get(system, system), justify="right")
+        table.add_column(system, justify="right", no_wrap=True)
     for metric in result.metrics:
         score = result.score(metric.key)
-        if score is not None:
-            cells = [result.cell(metric, system, OVERALL).replace("[", r"\[") for system in result.systems]
+        if score is not None and metric.judged:
+            cells = [escape(result.cell(metric, MODEL, OVERALL))]
+            others = [result.score(metric.key, system) for system in result.systems[1:]]
+            cells += ["–" if other is None else f"{other.value:.{metric.digits}f}" for other in others]
             table.add_row(metric.label, str(score.n), *cells)
     console.print(table)
     for name, reason in result.skipped.items():
         console.print(f"not measured: {name}: {reason}", markup=False, soft_wrap=True)
+    for name, reason in result.set_aside.items():
+        console.print(f"set aside: {name}: {reason}", markup=False, soft_wrap=True)
     console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)
 
 
