@@ -1,0 +1,1 @@
+"""Tensors: backbones, mappers, language models and the captioner; weights in and out."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_GPT2
+from clip_xai.models.hub import hub_folder
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 EMBEDDED = "embedded:tiny"
@@ -91,24 +91,14 @@ def _random(name: str) -> tuple[GPT2LMHeadModel, CaptionTokenizer]:
 
 
 def _pretrained(source: str) -> tuple[GPT2LMHeadModel, CaptionTokenizer]:
-    try:
-        model = GPT2LMHeadModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
-        tokenizer = CaptionTokenizer(_tokenizer_file(source))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the language model {source!r} cannot be loaded ({str(error).splitlines()[0][:120]}); put a folder with "
-            "config.json, model.safetensors and tokenizer.json on this machine and set "
-            "language_model.pretrained=FOLDER, or run on random weights with language_model.pretrained=null"
-        ) from error
-    return model.eval(), tokenizer
-
-
-def _tokenizer_file(source: str) -> Tokenizer:
-    if Path(source).is_dir():
-        file = Path(source) / "tokenizer.json"
-        if not file.is_file():
-            raise OSError(f"{file} is missing")
-        return Tokenizer.from_file(str(file))
-    from huggingface_hub import hf_hub_download
-
-    return Tokenizer.from_file(hf_hub_download(source, "tokenizer.json"))
+    advice = (
+        "put config.json, model.safetensors and tokenizer.json into a folder and set language_model.pretrained=FOLDER, "
+        "or run on random weights with language_model.pretrained=null"
+    )
+    files = ("config.json", "model.safetensors", "tokenizer.json")
+    folder = Path(source) if Path(source).is_dir() else hub_folder(source, "config.json", files, advice)
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise UserError(f"the language model {source} lacks {', '.join(missing)}; {advice}")
+    model = GPT2LMHeadModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+    return model.eval(), CaptionTokenizer.load(folder)

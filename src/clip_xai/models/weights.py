@@ -54,7 +54,8 @@ def save_captioner(captioner: Captioner, settings: CaptionerSettings, directory:
     place again and checked by fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(trainable_state(captioner, with_backbone=captioner.backbone.source is None), directory / "model.safetensors")
+    state = trainable_state(captioner, with_backbone=captioner.backbone.source is None)
+    save_file(state, directory / "model.safetensors")
     captioner.tokenizer.save(directory)
     config = {
         "format": 1,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import numpy as np
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from safetensors.torch import save_file
+from open_clip.pos_embed import get_2d_sincos_pos_embed
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import GPT2LMHeadModel
@@ -39,11 +39,36 @@ JUDGED = ("diagnosis", "colour", "position", "size", "border", "shape", "skin to
 
 
 @dataclass(frozen=True)
+class Phase:
+    """One stretch of the CLIP's training.
+
+    Attributes:
+        steps: Optimiser steps.
+        schedule: Steps over which the cosine falls to 0; a phase may stop before.
+        warmup: Steps of linear warm-up.
+        learning_rate: Highest rate.
+        whole_pictures: Last steps, in which no patch is dropped, as for every later user (FLIP, arXiv 2212.00794).
+        paraphrases: Weight of the contrast among short captions, in which wordings of one fact attract each other.
+            Without it the captions of all positions fell into one point, from which neither tower found out.
+        position_gain: Before the phase, 2-D sine-cosine embeddings times this gain are added to the learned position
+            embeddings; open_clip's initial ones are faint beside the patches.
+    """
+
+    steps: int
+    schedule: int
+    warmup: int
+    learning_rate: float
+    whole_pictures: int = 0
+    paraphrases: float = 0.0
+    position_gain: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Every number that the embedded weights depend on."""
 
     seed: int = 0
-    scenes: int = 24_000
+    scenes: int = 16_000
     test_scenes: int = 1_500
     vocabulary_size: int = 640
     image_size: int = 96
@@ -52,12 +77,14 @@ class Recipe:
     width: int = 128
     layers: int = 4
     text_layers: int = 2
-    context_length: int = 80
+    context_length: int = 64
     batch_size: int = 256
     whole_captions: int = 64
-    steps: int = 6_000
-    warmup: int = 300
-    learning_rate: float = 1.5e-3
+    phases: tuple[Phase, ...] = (
+        Phase(steps=1_400, schedule=3_000, warmup=150, learning_rate=1.5e-3),
+        Phase(steps=200, schedule=1_000, warmup=50, learning_rate=1.2e-3, position_gain=0.5),
+        Phase(steps=800, schedule=800, warmup=40, learning_rate=1.2e-3, paraphrases=1.0, whole_pictures=80),
+    )
     weight_decay: float = 0.1
     language_steps: int = 1_500
     language_batch: int = 64
@@ -121,7 +148,8 @@ def train_language_model(recipe: Recipe, tokenizer: CaptionTokenizer) -> float:
 
 def _description_batch(recipe: Recipe, tokenizer: CaptionTokenizer, rng: np.random.Generator) -> Tensor:
     seeds = TRAINING_SEEDS + rng.integers(0, recipe.scenes, recipe.language_batch)
-    rows = [[*tokenizer.encode(describe(sample_scene(int(seed)), 3)[rng.integers(3)]), tokenizer.eos_id] for seed in seeds]
+    texts = [describe(sample_scene(int(seed)), 3)[rng.integers(3)] for seed in seeds]
+    rows = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
     batch = torch.full((len(rows), max(map(len, rows))), -100)
     for target, row in zip(batch, rows, strict=True):
         target[: len(row)] = torch.tensor(row)
@@ -131,17 +159,19 @@ def _description_batch(recipe: Recipe, tokenizer: CaptionTokenizer, rng: np.rand
 class ZeroShot(Callback):
     """Measures and saves the tower now and then, so that a stopped run is not lost."""
 
-    def __init__(self, recipe: Recipe, test: RenderedScenes, every: int) -> None:
-        self.recipe, self.test, self.every, self.started = recipe, test, every, time.time()
+    def __init__(self, recipe: Recipe, phase: Phase, test: RenderedScenes, every: int) -> None:
+        self.recipe, self.phase, self.test, self.every = recipe, phase, test, every
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any) -> None:
         """Print zero-shot accuracies and write the weights every so many steps."""
         step = trainer.global_step
-        if step % self.every and step != self.recipe.steps:
+        if step == self.phase.steps - self.phase.whole_pictures:
+            module.backbone.visual.patch_dropout = torch.nn.Identity()
+        if step % self.every and step != self.phase.steps:
             return
         accuracies = measure(module.backbone, self.test)
-        loss = trainer.callback_metrics.get("train/loss", torch.nan)
-        print(json.dumps({"step": step, "minutes": round((time.time() - self.started) / 60, 1), "loss": round(float(loss), 3)} | accuracies), flush=True)
+        loss = round(float(trainer.callback_metrics["train/loss"]), 3)
+        print(json.dumps({"step": step, "loss": loss} | accuracies), flush=True)
         save_backbone(module.backbone, self.recipe, accuracies)
 
 
@@ -205,34 +235,59 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
     (ASSETS / "recipe.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int) -> None:
-    """Train the embedded CLIP and write it."""
+def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int, first: int) -> None:
+    """Train the embedded CLIP phase by phase and write it; ``first`` > 0 goes on from the written weights."""
     seed_everything(recipe.seed, verbose=False)
-    config = clip_config(recipe, tokenizer.vocabulary_size, recipe.patch_dropout)
-    backbone = tiny_backbone(config, tokenizer)
-    seeds = range(TRAINING_SEEDS, TRAINING_SEEDS + recipe.scenes)
-    training = RenderedScenes.render(seeds, recipe.image_size, work / f"train_{recipe.scenes}_{recipe.image_size}.npy", workers)
-    seeds = range(TEST_SEEDS, TEST_SEEDS + recipe.test_scenes)
-    test = RenderedScenes.render(seeds, recipe.image_size, work / f"test_{recipe.test_scenes}_{recipe.image_size}.npy", workers)
-    module = ContrastiveModule(backbone, recipe.learning_rate, recipe.weight_decay, recipe.steps, recipe.warmup)
-    batches = ContrastiveBatches(training, backbone, recipe.batch_size, recipe.whole_captions, recipe.seed)
-    trainer = Trainer(
-        max_steps=recipe.steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        gradient_clip_val=1.0,
-        callbacks=[ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
-        enable_model_summary=False,
+    training, test = (
+        RenderedScenes.render(
+            range(seed, seed + count), recipe.image_size, work / f"{name}_{count}_{recipe.image_size}.npy", workers
+        )
+        for name, seed, count in (
+            ("train", TRAINING_SEEDS, recipe.scenes),
+            ("test", TEST_SEEDS, recipe.test_scenes),
+        )
     )
-    trainer.fit(module.train(), DataLoader(batches, batch_size=None))
+    backbone = tiny_backbone(clip_config(recipe, tokenizer.vocabulary_size, recipe.patch_dropout), tokenizer)
+    if first:
+        weights = load_file(TINY_CLIP / "model.safetensors")
+        backbone.model.load_state_dict({key: value.float() for key, value in weights.items()})
+    for index, phase in enumerate(recipe.phases[first:], start=first):
+        strengthen_positions(backbone, phase.position_gain)
+        module = ContrastiveModule(
+            backbone,
+            learning_rate=phase.learning_rate,
+            weight_decay=recipe.weight_decay,
+            steps=phase.schedule,
+            warmup=phase.warmup,
+            paraphrases=phase.paraphrases,
+        )
+        seed = recipe.seed + index
+        batches = ContrastiveBatches(training, backbone, recipe.batch_size, recipe.whole_captions, seed)
+        trainer = Trainer(
+            max_steps=phase.steps,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            gradient_clip_val=1.0,
+            callbacks=[ZeroShot(recipe, phase, test, every), TQDMProgressBar(refresh_rate=20)],
+            enable_model_summary=False,
+        )
+        trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))
+
+
+@torch.no_grad()
+def strengthen_positions(backbone: OpenClipBackbone, gain: float) -> None:
+    """Add ``gain`` times 2-D sine-cosine position embeddings to the learned ones."""
+    fixed = get_2d_sincos_pos_embed(backbone.width, backbone.grid[0], cls_token=True)
+    backbone.visual.positional_embedding += gain * torch.from_numpy(fixed).float()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the tokenizer, the language model and the CLIP, in this order."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="where rendered pictures are kept")
     parser.add_argument("--parts", nargs="+", default=["tokenizer", "language_model", "clip"])
+    parser.add_argument("--first-phase", type=int, default=0, help="go on from the written weights with this phase")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--every", type=int, default=250, help="measure and save after so many steps")
     options = parser.parse_args(arguments)
@@ -241,7 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe()
     tokenizer = train_tokenizer(recipe) if "tokenizer" in options.parts else CaptionTokenizer.load(TINY_GPT2)
     if "clip" in options.parts:
-        train_clip(recipe, tokenizer, options.work, options.workers, options.every)
+        train_clip(recipe, tokenizer, options.work, options.workers, options.every, options.first_phase)
     if "language_model" in options.parts:
         print(f"language model: {train_language_model(recipe, tokenizer):.3f} nats per token")
 

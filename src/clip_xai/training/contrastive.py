@@ -40,6 +40,24 @@ def multi_positive_loss(similarities: Tensor, positives: Tensor) -> Tensor:
     return (losses[0] + losses[1]) / 2
 
 
+def paraphrase_loss(similarities: Tensor, same: Tensor) -> Tensor:
+    """Return the contrastive loss among texts: wordings of one fact attract, other facts of the kind repel.
+
+    Args:
+        similarities: Scaled cosines of texts of one kind ``[T, T]``.
+        same: Which texts state the same fact, bool ``[T, T]``.
+
+    Returns:
+        The mean over texts with a paraphrase of the mean ``-log softmax`` over its paraphrases, itself left out;
+        0 where no text has one.
+    """
+    itself = torch.eye(len(same), dtype=torch.bool)
+    weights = (same & ~itself).float()
+    log_probabilities = similarities.masked_fill(itself, float("-inf")).log_softmax(1).masked_fill(itself, 0.0)
+    counts = weights.sum(1)
+    return -((log_probabilities * weights).sum(1) / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
+
+
 class ContrastiveModule(LightningModule):
     """CLIP's training: images against whole captions, and against short captions that name one or two facts.
 
@@ -49,7 +67,14 @@ class ContrastiveModule(LightningModule):
     """
 
     def __init__(
-        self, backbone: OpenClipBackbone, learning_rate: float, weight_decay: float, steps: int, warmup: int
+        self,
+        backbone: OpenClipBackbone,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        steps: int,
+        warmup: int,
+        paraphrases: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -57,6 +82,7 @@ class ContrastiveModule(LightningModule):
         self.weight_decay = weight_decay
         self.steps = steps
         self.warmup = warmup
+        self.paraphrases = paraphrases
 
     def training_step(self, batch: tuple[Tensor, CaptionBatch], batch_index: int) -> Tensor:
         """Return the loss of a batch of pixels ``[B, 3, S, S]`` and its captions."""
@@ -66,15 +92,26 @@ class ContrastiveModule(LightningModule):
         whole = scale * images[captions.whole_rows] @ self._encode(captions.whole).T
         loss = multi_positive_loss(whole, torch.eye(len(whole), dtype=torch.bool))
         short_texts = [text for facet in captions.short.values() for text in facet.texts]
-        short = scale * images @ self._encode(short_texts).T
+        texts = self._encode(short_texts)
+        short = scale * images @ texts.T
         parts, start = [], 0
         for facet in captions.short.values():
-            columns = short[:, start : start + len(facet.texts)]
-            parts.append(multi_positive_loss(columns, torch.from_numpy(facet.positives)))
-            start += len(facet.texts)
+            columns = slice(start, start + len(facet.texts))
+            part = multi_positive_loss(short[:, columns], torch.from_numpy(facet.positives))
+            if self.paraphrases:
+                among = scale * texts[columns] @ texts[columns].T
+                part = part + self.paraphrases * paraphrase_loss(among, torch.from_numpy(facet.same))
+            parts.append(part)
+            start = columns.stop
         loss = loss + torch.stack(parts).mean()
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(pixels))
         return loss
+
+    def transfer_batch_to_device(
+        self, batch: tuple[Tensor, CaptionBatch], device: torch.device, dataloader_idx: int
+    ) -> tuple[Tensor, CaptionBatch]:
+        """Move the pixels alone: captions are texts."""
+        return batch[0].to(device), batch[1]
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Keep the temperature within CLIP's bound."""

@@ -1,0 +1,1 @@
+"""The renderer of skin lesions, and the writers of the six publishers' layouts."""

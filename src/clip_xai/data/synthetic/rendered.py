@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,17 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class FacetBatch:
-    """Short captions of one kind, and which of them is true of which image: bool ``[B, T]``."""
+    """Short captions of one kind.
+
+    Attributes:
+        texts: T distinct captions.
+        positives: Which of them is true of which image, bool ``[B, T]``.
+        same: Which of them state the same fact, bool ``[T, T]``.
+    """
 
     texts: list[str]
     positives: np.ndarray
+    same: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ class RenderedScenes:
                 return cls(scenes, pixels)
         pixels = np.empty((len(seeds), 3, image_size, image_size), dtype=np.uint8)
         chunks = [list(seeds[start : start + CHUNK]) for start in range(0, len(seeds), CHUNK)]
-        with ProcessPoolExecutor(workers) as pool:
+        # Fresh processes: forked ones inherit the locks of torch's and the tokenizer's threads and may hang on them.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             done = pool.map(_render_chunk, chunks, [image_size] * len(chunks))
             for index, chunk in enumerate(track(done, "Rendering", total=len(chunks))):
                 pixels[index * CHUNK : index * CHUNK + len(chunk)] = chunk
@@ -102,8 +111,10 @@ def short_captions(scenes: Sequence[Scene], rng: np.random.Generator) -> dict[st
         keys = [tuple(value[part] for part in kind.split("+")) for value in values]
         meaning = {caption[kind]: key for caption, key in zip(stated, keys, strict=True)}
         texts = sorted(meaning)
-        positives = np.array([[meaning[text] == key for text in texts] for key in keys])
-        batches[kind] = FacetBatch(texts, positives)
+        facts = {key: index for index, key in enumerate(sorted(set(keys)))}
+        of_image = np.array([facts[key] for key in keys])
+        of_text = np.array([facts[meaning[text]] for text in texts])
+        batches[kind] = FacetBatch(texts, positives=of_image[:, None] == of_text, same=of_text[:, None] == of_text)
     return batches
 
 
@@ -113,6 +124,7 @@ def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
     return np.ascontiguousarray(picture[:, :, ::-1] if turn >= 4 else picture)
 
 
+@cache
 def turned_position(position: str, turn: int) -> str:
     """Return where a position's cell of the 3 x 3 grid goes under :func:`turned`."""
     grid = np.array([[cell_name(row, column) for column in range(3)] for row in range(3)])
@@ -127,7 +139,6 @@ def cell_name(row: int, column: int) -> str:
 
 
 def _render_chunk(seeds: list[int], image_size: int) -> np.ndarray:
-    os.environ["OMP_NUM_THREADS"] = "1"
     preprocess = Preprocess(image_size=image_size)
     squares = [preprocess.square(Image.fromarray(render(sample_scene(seed)).image)) for seed in seeds]
     return np.stack([np.asarray(square).transpose(2, 0, 1) for square in squares])

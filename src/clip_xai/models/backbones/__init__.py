@@ -1,0 +1,1 @@
+"""CLIP dual encoders behind one contract."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import open_clip
 import torch
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import load_file
 
@@ -18,6 +17,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.text_tokenizers import ByteLevelClipTokenizer, ClipTokenizer
+from clip_xai.models.hub import hub_folder
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 EMBEDDED = "embedded:tiny"
@@ -111,7 +111,7 @@ def _open_clip(name: str, architecture: str, pretrained: str | None) -> OpenClip
         model = _create(architecture, name)
         open_clip.load_checkpoint(model, pretrained, weights_only=True)
     else:
-        raise _missing(name, pretrained, "there is no such file or folder")
+        raise UserError(f"backbone {name}: there is no file or folder {pretrained}; {_ADVICE}")
     settings = open_clip.get_model_preprocess_cfg(model)
     preprocess = Preprocess(
         image_size=int(model.visual.image_size[0]),
@@ -130,18 +130,15 @@ def _create(architecture: str, name: str) -> open_clip.CLIP:
 
 
 def _from_hub(name: str, pretrained: str) -> open_clip.CLIP:
-    try:
-        return open_clip.create_model(pretrained)
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError, RuntimeError) as error:
-        raise _missing(name, pretrained, str(error).splitlines()[0][:100]) from error
+    patterns = ("open_clip_config.json", "open_clip*.safetensors", "open_clip*.bin", "*token*", "vocab*")
+    folder = hub_folder(pretrained.removeprefix("hf-hub:"), "open_clip_config.json", patterns, _ADVICE)
+    return open_clip.create_model(f"local-dir:{folder}")
 
 
-def _missing(name: str, pretrained: str, reason: str) -> UserError:
-    return UserError(
-        f"backbone {name}: the weights {pretrained} are missing ({reason}); download them once with network, or put "
-        "open_clip_config.json and open_clip_model.safetensors into a folder and set backbone.pretrained=FOLDER, or "
-        "run on random weights with backbone.pretrained=null"
-    )
+_ADVICE = (
+    "download them once with network, or put open_clip_config.json and open_clip_model.safetensors into a folder and "
+    "set backbone.pretrained=FOLDER, or run on random weights with backbone.pretrained=null"
+)
 
 
 def _load_strictly(backbone: OpenClipBackbone, weights: dict[str, torch.Tensor], file: Path) -> None:

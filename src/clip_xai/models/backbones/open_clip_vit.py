@@ -53,7 +53,7 @@ class OpenClipBackbone(Backbone):
             raise TypeError(f"expected open_clip's VisionTransformer, got {type(model.visual).__name__}")
         size = model.visual.image_size
         if tuple(size) != (preprocess.image_size, preprocess.image_size):
-            raise ValueError(f"the tower takes {tuple(size)} pixels but the preprocessing gives {preprocess.image_size}")
+            raise ValueError(f"the tower takes {tuple(size)} pixels, the preprocessing gives {preprocess.image_size}")
         self.model = model
         self.tokenizer = tokenizer
         self.preprocess = preprocess
