@@ -11,7 +11,8 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -29,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clip_xai.errors import UserError
 from clip_xai.runs.config import SCHEMAS, register_schemas
 
+CONF = Path(__file__).resolve().parents[3] / "conf"
 FREE_TEXT = ("text", "image")
 
 
@@ -54,6 +56,38 @@ def run_job(job: str, conf: Path) -> None:
         _exit_with(one_line(error, SCHEMAS[job]))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = "1" if show_all else "0"
+
+
+def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
+    """Compose the settings of a job without starting it; for programs that run several.
+
+    Args:
+        job: ``train``, ``evaluate`` or ``explain``.
+        overrides: As typed on the command line.
+        run_dir: The run directory, unless an override names another.
+
+    Returns:
+        The job's dataclass, such as :class:`clip_xai.runs.config.TrainConfig`.
+    """
+    accept_numbers_as_choices()
+    register_schemas()
+    if not (CONF / f"{job}.yaml").is_file():
+        raise UserError(f"{CONF} is missing: run this from a checkout of the repository, installed with make setup")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(job, [f"run_dir={run_dir}", *(quote_free_text(override) for override in overrides)])
+    _refuse_additions(config, SCHEMAS[job])
+    return OmegaConf.to_object(config)
+
+
+@contextmanager
+def report_errors(job: str) -> Iterator[None]:
+    """Print what the user can mend as one line and exit with status 1."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, UserError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        _exit_with(one_line(error, SCHEMAS[job]))
 
 
 def _task(job: str, show_all: bool) -> Callable[[DictConfig], Any]:

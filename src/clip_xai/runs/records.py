@@ -1,8 +1,11 @@
-"""From the data settings to records: drawn where the embedded default is missing, then built into a manifest."""
+"""From the data settings to records: drawn where the embedded default is missing, then built into a manifest.
+
+``python -m clip_xai.runs.records [data=...]`` does no more than that and prints where the manifest is.
+"""
 
 from __future__ import annotations
 
-import logging
+import sys
 from pathlib import Path
 
 from clip_xai.data.build import build_manifest
@@ -10,9 +13,8 @@ from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.synthetic.dermacap import write_dermacap
 from clip_xai.errors import UserError
+from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import DataConfig
-
-log = logging.getLogger(__name__)
 
 
 def prepare_manifest(data: DataConfig) -> Path:
@@ -56,3 +58,13 @@ def evenly(records: list[Record], limit: int | None) -> list[Record]:
     if limit is None or limit >= len(records):
         return records
     return [records[index * len(records) // limit] for index in range(limit)]
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare the data set that the settings of ``train`` name."""
+    with report_errors("train"):
+        print(prepare_manifest(compose_job("train", arguments, Path("runs")).data))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

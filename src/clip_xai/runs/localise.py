@@ -1,0 +1,147 @@
+"""Do heat maps lie on the lesion? ``python -m clip_xai.runs.localise [ckpt=latest] [samples=200] [xai=all]``.
+
+Every explainer over many photographs with lesion masks, beside controls that look at no model (random, centre, colour
+contrast) and the same explainers on the same tower at random weights. Takes the settings of ``explain``; writes
+``localisation.json`` and ``localisation.md`` into the run directory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_xai.data.images import read_image, read_mask
+from clip_xai.data.record import Record
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.build import build_backbone
+from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.weights import read_settings
+from clip_xai.progress import track
+from clip_xai.report.assemble import Answer
+from clip_xai.report.explained import LOG_PROBABILITY
+from clip_xai.report.pages import Table
+from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.cli import compose_job, report_errors
+from clip_xai.runs.config import ExplainConfig
+from clip_xai.runs.explain import WHOLE_CAPTION, diagnosis_words
+from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
+from clip_xai.runs.lesion_maps import LesionMaps
+from clip_xai.runs.records import evenly, load_records
+from clip_xai.xai.explainer import Explainer, explain_together
+from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
+
+RANDOM_WEIGHTS = " (random weights)"
+
+
+def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
+    """Measure localisation over ``config.samples`` photographs that have a lesion mask and a known diagnosis.
+
+    Returns:
+        One row for each method and target, and the table for a reader.
+
+    Raises:
+        UserError: There is no such photograph.
+    """
+    records = [record for record in load_records(config.data, config.split) if record.mask and record.diagnosis]
+    if not records:
+        raise UserError(
+            f"split={config.split}: no photograph has a lesion mask and a diagnosis; localisation needs both"
+        )
+    chosen = evenly(records, config.samples)
+    captioner = open_captioner(config.ckpt, config.runs_root).to(device_of(config.trainer))
+    methods = [method for method in explainers(config.xai) if method.modality == "image"]
+    trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation))
+    torch.manual_seed(config.seed)
+    random = measure(random_twin(config).to(device_of(config.trainer)), None, chosen, methods)
+    rows = trained.measure(config.seed)
+    controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
+    rows += [row | {"method": row["method"] + RANDOM_WEIGHTS} for row in controls]
+    table = trained.table(rows)
+    assert table is not None
+    return rows, table
+
+
+def measure(
+    backbone: Backbone,
+    captioner: Captioner | None,
+    records: Sequence[Record],
+    methods: Sequence[Explainer],
+    how: Decoding | None = None,
+) -> LesionMaps:
+    """Explain the true diagnosis by similarity and, with a captioner, the generated diagnosis and caption."""
+    maps = LesionMaps()
+    for record in track(records, "Heat maps beside lesions" if captioner else "The same at random weights"):
+        assert record.mask is not None
+        picture = read_image(record.image)
+        pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
+        targets: list[tuple[str, Target]] = [
+            ("cosine", SimilarityTarget.from_texts(backbone, [f"a photo of {record.diagnosis}"]))
+        ]
+        if captioner is not None:
+            targets += [(LOG_PROBABILITY, target) for target in spoken(captioner, pixels, how)]
+        answers = [
+            Answer(
+                name,
+                [None] * len(target.labels),
+                explain_together(methods, backbone, pixels, target),
+                [method.settings for method in methods],
+            )
+            for name, target in targets
+        ]
+        geometry = backbone.preprocess.geometry(picture.width, picture.height)
+        maps.add(backbone, picture, geometry, read_mask(record.mask), answers, record.group)
+    return maps
+
+
+def spoken(captioner: Captioner, pixels: torch.Tensor, how: Decoding | None) -> list[Target]:
+    """Return the target of a generated caption: the diagnosis it states, if any, and the whole; nothing if empty."""
+    with torch.no_grad():
+        caption = captioner.generate(captioner.read(pixels), how)[0]
+    if not caption.text.strip():
+        return []
+    words = CaptionTarget.words(captioner, caption.token_ids).caption_words()
+    stated = diagnosis_words(captioner.tokenizer.decode(caption.token_ids), words)
+    parts, labels = [tuple(range(len(caption.token_ids)))], [WHOLE_CAPTION]
+    if stated:
+        parts.append(tuple(token for word in stated for token in word.tokens))
+        labels.append("diagnosis: stated")
+    return [CaptionTarget(captioner, caption.token_ids, parts, labels)]
+
+
+def random_twin(config: ExplainConfig) -> Backbone:
+    """Return a tower of the same architecture at random weights."""
+    export = resolve_checkpoint(config.ckpt, Path(config.runs_root))
+    source = read_settings(json.loads((export / "config.json").read_text())["settings"]).backbone
+    return build_backbone(source.name, source.architecture, None)
+
+
+def markdown(table: Table) -> str:
+    """Return a table in Markdown."""
+    lines = [" | ".join(table.head), " | ".join("---" for _ in table.head), *(" | ".join(row) for row in table.rows)]
+    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{table.note}\n"
+
+
+def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) -> None:
+    """Write what was measured for programs and for readers."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "localisation.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (run_dir / "localisation.md").write_text(markdown(table))
+
+
+def main(arguments: list[str]) -> None:
+    """Measure with the settings of ``explain`` and print the table."""
+    with report_errors("explain"):
+        config = compose_job("explain", ["xai=all", "samples=200", *arguments], Path("runs/localisation"))
+        rows, table = localise(config)
+        write_localisation(rows, table, Path(config.run_dir))
+        print(markdown(table))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,129 @@
+"""The commands of the README, typed as a user types them, each a process of its own, on a small data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = "synthetic:\n  seed: 0\n  scale: 0.02\n  height: 96\n  width: 128\n"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout's entry points and settings, with a smaller embedded default."""
+    home = tmp_path_factory.mktemp("home")
+    for job in ("train", "evaluate", "explain"):
+        shutil.copy(ROOT / f"{job}.py", home)
+    shutil.copytree(ROOT / "conf", home / "conf")
+    mini = home / "conf" / "data" / "dermacap_mini.yaml"
+    text = mini.read_text()
+    mini.write_text(text[: text.index("synthetic:")] + SMALL)
+    Image.linear_gradient("L").convert("RGB").resize((200, 150)).save(home / "photo.jpg")
+    return home
+
+
+def typed(home: Path, command: str) -> subprocess.CompletedProcess[str]:
+    program, *arguments = shlex.split(command)
+    assert program == "python"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA"))}
+    environment |= {
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",  # a machine with network would download the weights that are to be missing
+        "HF_HOME": str(home / "hub"),
+    }
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=home, env=environment, capture_output=True, text=True, timeout=580
+    )
+
+
+def works(home: Path, command: str) -> subprocess.CompletedProcess[str]:
+    done = typed(home, command)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def newest(home: Path, job: str, count: int = 1) -> list[Path]:
+    runs = [path for path in (home / "runs" / job).iterdir() if path.is_dir()]
+    return sorted(runs, key=lambda path: path.stat().st_mtime)[-count:]
+
+
+def test_missing_weights_are_one_line_that_says_what_to_do(home: Path) -> None:
+    done = typed(home, "python train.py backbone=dermlip stage=2")
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) == 1, done.stderr
+    for part in ("DermLIP_ViT-B-16", "folder", "backbone.pretrained=FOLDER", "backbone.pretrained=null"):
+        assert part in lines[0]
+
+
+def test_stage_2_without_stage_1_names_the_command_to_run_first(home: Path) -> None:
+    done = typed(home, "python train.py backbone=dermlip stage=2 backbone.pretrained=null")
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) == 1, done.stderr
+    assert "python train.py backbone=dermlip mapper=resampler language_model=tiny stage=1" in lines[0]
+
+
+def test_a_sweep_over_towers_and_stages_runs_stage_1_first(home: Path) -> None:
+    """The full-size tower at random weights; the sweep as typed needs weights that tests must not download."""
+    works(home, "python train.py -m backbone=tiny,dermlip stage=1,2 debug=fast backbone.pretrained=null")
+    runs = sorted(
+        (home / "runs" / "train").glob("*/run.json"), key=lambda file: json.loads(file.read_text())["started"]
+    )
+    cards = [json.loads(file.read_text()) for file in runs]
+    order = [(card["backbone"], card["stage"]) for card in cards]
+    assert order == [("tiny", 1), ("tiny", 2), ("dermlip", 1), ("dermlip", 2)]
+    for file in runs:
+        run_dir = file.parent
+        assert {"checkpoints", "export", ".hydra", "metrics.json", "set_aside.json", "wandb"} <= set(
+            os.listdir(run_dir)
+        )
+        assert set(os.listdir(run_dir / "export")) == {"model.safetensors", "config.json", "tokenizer.json"}
+        assert len(list((run_dir / "wandb").glob("offline-run-*"))) == 1  # each run of a sweep is closed by itself
+        assert (run_dir / ".hydra" / "config.yaml").read_text()
+
+
+def test_training_evaluating_and_explaining_as_typed(home: Path) -> None:
+    works(home, "python train.py debug=fast logger=both")
+    [run_dir] = newest(home, "train")
+    assert (run_dir / "csv" / "sample_captions.csv").is_file() and (run_dir / "wandb").is_dir()
+
+    works(home, "python evaluate.py ckpt=latest")
+    [evaluated] = newest(home, "evaluate")
+    assert (evaluated / "index.html").is_file() and (evaluated / "captions.parquet").is_file()
+
+    works(home, "python explain.py xai=gradeclip")
+    [explained] = newest(home, "explain")
+    assert (explained / "index.html").is_file() and len(list((explained / "cards").glob("*.png"))) == 16
+
+    works(home, "python explain.py -m xai=gradeclip,gradcam")
+    names = [path.name.rsplit("_", 1)[1] for path in newest(home, "explain", 2)]
+    assert names == ["gradeclip", "gradcam"]
+
+    works(home, 'python explain.py xai=gradeclip image=photo.jpg text="a photo of melanoma"')
+    [explained] = newest(home, "explain")
+    page = (explained / "index.html").read_text()
+    assert "a photo of melanoma" in page and "photo.jpg" in page
+
+
+def test_a_run_resumes_from_the_last_checkpoint(home: Path) -> None:
+    works(home, "python train.py debug=fast logger=csv")
+    works(home, "python train.py debug=fast logger=csv ckpt_path=last stage.epochs=2")
+    [resumed] = newest(home, "train")
+    rows = (resumed / "csv" / "metrics.csv").read_text().splitlines()
+    epochs = {row.split(",")[rows[0].split(",").index("epoch")] for row in rows[1:]}
+    assert epochs == {"1"}
+
+
+def test_help_lists_the_groups_at_once(home: Path) -> None:
+    done = works(home, "python train.py --help")
+    for group in ("backbone: dermlip, tiny", "stage: 1, 2", "mapper: bottleneck_mlp, resampler"):
+        assert group in done.stdout
