@@ -1,7 +1,7 @@
 """Makes the embedded default's weights again: ``python -m clip_xai.runs.pretrain`` (about an hour on two cores).
 
 The tokenizer and the language model learn from descriptions of rendered scenes, the CLIP from rendered pictures and
-their captions. No seed of a rendered scene is used that the miniature data set uses, and no mask is ever read.
+their captions; ``--parts measure`` prints what the shipped weights reach. No seed of a rendered scene is used that the miniature data set uses, and no mask is ever read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.rendered import RenderedScenes
 from clip_xai.data.synthetic.scene import sample_scene
 from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
-from clip_xai.models.backbones.build import tiny_backbone
+from clip_xai.models.backbones.build import EMBEDDED, build_backbone, tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.language_model import tiny_config
 from clip_xai.models.tokenizer import CaptionTokenizer
@@ -35,6 +35,7 @@ from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
 
 # Scenes of the miniature data set are numbered from 0; training and testing here start far above.
 TRAINING_SEEDS, TEST_SEEDS = 10_000_000, 20_000_000
+PARTS = ("tokenizer", "language_model", "clip", "measure")
 JUDGED = ("diagnosis", "colour", "position", "size", "border", "shape", "skin tone")
 
 
@@ -47,6 +48,8 @@ class Phase:
         schedule: Steps over which the cosine falls to 0; a phase may stop before.
         warmup: Steps of linear warm-up.
         learning_rate: Highest rate.
+        batch_size: Pictures a step.
+        position_weight: Weight of the short captions that say where, against 1 for all others.
         whole_pictures: Last steps, in which no patch is dropped, as for every later user (FLIP, arXiv 2212.00794).
         paraphrases: Weight of the contrast among short captions, in which wordings of one fact attract each other.
             Without it the captions of all positions fell into one point, from which neither tower found out.
@@ -58,8 +61,10 @@ class Phase:
     schedule: int
     warmup: int
     learning_rate: float
+    batch_size: int = 256
     whole_pictures: int = 0
     paraphrases: float = 0.0
+    position_weight: float = 1.0
     position_gain: float = 0.0
 
 
@@ -78,12 +83,21 @@ class Recipe:
     layers: int = 4
     text_layers: int = 2
     context_length: int = 64
-    batch_size: int = 256
     whole_captions: int = 64
     phases: tuple[Phase, ...] = (
         Phase(steps=1_400, schedule=3_000, warmup=150, learning_rate=1.5e-3),
         Phase(steps=200, schedule=1_000, warmup=50, learning_rate=1.2e-3, position_gain=0.5),
-        Phase(steps=800, schedule=800, warmup=40, learning_rate=1.2e-3, paraphrases=1.0, whole_pictures=80),
+        Phase(steps=400, schedule=800, warmup=40, learning_rate=1.2e-3, paraphrases=1.0),
+        Phase(
+            steps=900,
+            schedule=900,
+            warmup=40,
+            learning_rate=1.2e-3,
+            batch_size=128,
+            paraphrases=1.0,
+            position_weight=3.0,
+            whole_pictures=90,
+        ),
     )
     weight_decay: float = 0.1
     language_steps: int = 1_500
@@ -238,15 +252,7 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
 def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int, first: int) -> None:
     """Train the embedded CLIP phase by phase and write it; ``first`` > 0 goes on from the written weights."""
     seed_everything(recipe.seed, verbose=False)
-    training, test = (
-        RenderedScenes.render(
-            range(seed, seed + count), recipe.image_size, work / f"{name}_{count}_{recipe.image_size}.npy", workers
-        )
-        for name, seed, count in (
-            ("train", TRAINING_SEEDS, recipe.scenes),
-            ("test", TEST_SEEDS, recipe.test_scenes),
-        )
-    )
+    training, test = rendered("train", recipe, work, workers), held_out(recipe, work, workers)
     backbone = tiny_backbone(clip_config(recipe, tokenizer.vocabulary_size, recipe.patch_dropout), tokenizer)
     if first:
         weights = load_file(TINY_CLIP / "model.safetensors")
@@ -260,9 +266,10 @@ def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers:
             steps=phase.schedule,
             warmup=phase.warmup,
             paraphrases=phase.paraphrases,
+            position_weight=phase.position_weight,
         )
         seed = recipe.seed + index
-        batches = ContrastiveBatches(training, backbone, recipe.batch_size, recipe.whole_captions, seed)
+        batches = ContrastiveBatches(training, backbone, phase.batch_size, recipe.whole_captions, seed)
         trainer = Trainer(
             max_steps=phase.steps,
             accelerator="cpu",
@@ -273,6 +280,18 @@ def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers:
             enable_model_summary=False,
         )
         trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))
+
+
+def held_out(recipe: Recipe, work: Path, workers: int) -> RenderedScenes:
+    """Return the pictures that every measurement is made on."""
+    return rendered("test", recipe, work, workers)
+
+
+def rendered(name: str, recipe: Recipe, work: Path, workers: int) -> RenderedScenes:
+    """Render the ``train`` or ``test`` pictures, or read them where an earlier run left them."""
+    first, count = (TRAINING_SEEDS, recipe.scenes) if name == "train" else (TEST_SEEDS, recipe.test_scenes)
+    cache = work / f"{name}_{count}_{recipe.image_size}.npy"
+    return RenderedScenes.render(range(first, first + count), recipe.image_size, cache, workers)
 
 
 @torch.no_grad()
@@ -286,7 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Make the tokenizer, the language model and the CLIP, in this order."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="where rendered pictures are kept")
-    parser.add_argument("--parts", nargs="+", default=["tokenizer", "language_model", "clip"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:3])
     parser.add_argument("--first-phase", type=int, default=0, help="go on from the written weights with this phase")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--every", type=int, default=250, help="measure and save after so many steps")
@@ -297,6 +316,9 @@ def main(arguments: list[str] | None = None) -> None:
     tokenizer = train_tokenizer(recipe) if "tokenizer" in options.parts else CaptionTokenizer.load(TINY_GPT2)
     if "clip" in options.parts:
         train_clip(recipe, tokenizer, options.work, options.workers, options.every, options.first_phase)
+    if "measure" in options.parts:
+        backbone = build_backbone("tiny", "tiny", EMBEDDED)
+        print(json.dumps(measure(backbone, held_out(recipe, options.work, options.workers))))
     if "language_model" in options.parts:
         print(f"language model: {train_language_model(recipe, tokenizer):.3f} nats per token")
 

@@ -75,6 +75,7 @@ class ContrastiveModule(LightningModule):
         steps: int,
         warmup: int,
         paraphrases: float = 0.0,
+        position_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -83,6 +84,7 @@ class ContrastiveModule(LightningModule):
         self.steps = steps
         self.warmup = warmup
         self.paraphrases = paraphrases
+        self.position_weight = position_weight
 
     def training_step(self, batch: tuple[Tensor, CaptionBatch], batch_index: int) -> Tensor:
         """Return the loss of a batch of pixels ``[B, 3, S, S]`` and its captions."""
@@ -95,13 +97,13 @@ class ContrastiveModule(LightningModule):
         texts = self._encode(short_texts)
         short = scale * images @ texts.T
         parts, start = [], 0
-        for facet in captions.short.values():
+        for kind, facet in captions.short.items():
             columns = slice(start, start + len(facet.texts))
             part = multi_positive_loss(short[:, columns], torch.from_numpy(facet.positives))
             if self.paraphrases:
                 among = scale * texts[columns] @ texts[columns].T
                 part = part + self.paraphrases * paraphrase_loss(among, torch.from_numpy(facet.same))
-            parts.append(part)
+            parts.append(part * self.position_weight if "position" in kind else part)
             start = columns.stop
         loss = loss + torch.stack(parts).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(pixels))
