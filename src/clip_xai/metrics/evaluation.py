@@ -183,7 +183,7 @@ def measures(
     found += _accuracy("diagnosis", exact)
     found.append(
         Measure(
-            MetricInfo("diagnosis_balanced", "diagnosis (mean over diagnoses)"),
+            MetricInfo("diagnosis_balanced", "diagnosis, balanced"),
             exact.rows,
             balanced_statistics(exact),
             balanced_accuracy,
