@@ -283,7 +283,7 @@ def show(result: EvaluationResult, run_dir: Path) -> None:
     console = Console()
     for verdict in result.verdicts:
         console.print(verdict.text, style="bold red" if verdict.warning else "bold green", markup=False)
-    table = Table(title="Overall, the model with 95 % intervals", box=box.SIMPLE)
+    table = Table(title="Overall, the model with 95 % intervals", box=box.SIMPLE, pad_edge=False)
     table.add_column("measure", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     for system in result.systems:
