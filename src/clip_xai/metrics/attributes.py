@@ -45,13 +45,31 @@ class Reading:
 
 
 def true_diagnosis(diagnosis: str | None, references: Sequence[str]) -> str | None:
-    """Return the canonical diagnosis of a record: its own, or else the first that a reference states.
+    """Return the canonical diagnosis of a record: its own, unless a reference states one below it in the ontology.
+
+    Publishers' classes can be umbrellas (HAM10000's ``bkl`` holds seborrheic keratosis and others), so that a
+    description may know better. A record without a diagnosis has the first that a reference states.
 
     >>> true_diagnosis("Melanoma", ["a photo of psoriasis"])
     'melanoma'
+    >>> true_diagnosis("benign keratosis", ["typical of seborrheic keratosis"])
+    'seborrheic keratosis'
     """
-    stated = (read_diagnosis(text) for text in ((diagnosis,) if diagnosis else ()) + tuple(references))
-    return next((name for name in stated if name is not None), None)
+    own = read_diagnosis(diagnosis) if diagnosis else None
+    stated = [name for name in map(read_diagnosis, references) if name is not None]
+    if own is None:
+        return stated[0] if stated else None
+    return next((name for name in stated if own in diagnosis_line(name)), own)
+
+
+def diagnosis_line(name: str) -> tuple[str, ...]:
+    """Return a canonical diagnosis and everything above it in the ontology.
+
+    >>> diagnosis_line("seborrheic keratosis")
+    ('seborrheic keratosis', 'benign keratosis')
+    """
+    parent = DIAGNOSES[name].parent
+    return (name, *diagnosis_line(parent)) if parent else (name,)
 
 
 def diagnosis_family(name: str) -> str:
@@ -60,9 +78,7 @@ def diagnosis_family(name: str) -> str:
     >>> diagnosis_family("melanoma in situ")
     'melanoma'
     """
-    while DIAGNOSES[name].parent:
-        name = DIAGNOSES[name].parent
-    return name
+    return diagnosis_line(name)[-1]
 
 
 def true_attribute(references: Sequence[str], attribute: str) -> str | None:

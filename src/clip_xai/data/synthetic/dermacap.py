@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from clip_xai.data import descriptions
 from clip_xai.data.synthetic.describe import describe
 from clip_xai.data.synthetic.layouts import LAYOUTS
 from clip_xai.data.synthetic.layouts.common import PlannedPhotograph
+from clip_xai.data.synthetic.pool import rendering_pool
 from clip_xai.data.synthetic.scene import render
 from clip_xai.errors import UserError
 from clip_xai.progress import track
@@ -118,8 +117,7 @@ def _written(root: Path, drawn: list[PlannedPhotograph], height: int, width: int
     if workers <= 1:
         yield from map(write, drawn)
         return
-    # Not forked: the caller may hold threads of torch, which do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with rendering_pool(workers) as pool:
         yield from pool.map(write, drawn, chunksize=16)
 
 

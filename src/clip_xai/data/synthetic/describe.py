@@ -23,9 +23,7 @@ _SINGULAR = {"pigment network", "blue-white veil", "ulcer", "central white patch
 _MASS = {"crust", "scale"}
 
 _DIAGNOSIS_CLAUSES = (
-    "The findings suggest {dx}.",
     "This is consistent with {dx}.",
-    "Most likely diagnosis: {dx}.",
     "This is typical of {dx}.",
     "This is most likely {dx}.",
 )
@@ -33,25 +31,13 @@ _DIAGNOSIS_CLAUSES = (
 # {border} comes with its article; {and} is the structures as the end of a phrase, {see} as a sentence; {dx} is the
 # sentence with the diagnosis.
 _TEMPLATES = (
-    "a {view} photo of {tone} skin shows a {size}, {shape}, {colour} lesion in the {position} "
-    "with {border}{and}. {dx}",
-    "in the {position} of this {view} image there is a {size} {colour} lesion on {tone} skin. "
-    "it is {shape} with {border}{and}. {dx}",
-    "{dx} this {view} photo of {tone} skin shows a {size} {colour} lesion in the {position}, {shape} in shape, "
-    "with {border}{and}.",
+    "a {view} photo of {tone} skin shows a {size}, {shape}, {colour} lesion in the {position} with {border}{and}. {dx}",
     "{view} image of {tone} skin: a {shape} {colour} lesion of {size} size lies in the {position}. "
     "it has {border}{and}. {dx}",
     "a {size} lesion in the {position} of the {view} photo is {colour} and {shape}, with {border}, "
     "on {tone} skin. {see}{dx}",
-    "on {tone} skin, this {view} image shows a {colour}, {shape} lesion with {border} in the {position}; "
-    "it is {size}. {see}{dx}",
     "this {view} photo of {tone} skin shows a {shape} lesion with {border}{and}. "
     "it is {size}, {colour} and in the {position}. {dx}",
-    "{tone} skin with a {colour} lesion in the {position}, seen in a {view} image. it is {size} and {shape}, "
-    "with {border}{and}. {dx}",
-    "in this {view} photo, the {size} lesion in the {position} has {border} and is {shape} and {colour}, "
-    "on {tone} skin. {see}{dx}",
-    "a {view} image: {shape}, {colour} lesion, {size}, in the {position} on {tone} skin, with {border}{and}. {dx}",
 )
 
 

@@ -30,9 +30,14 @@ def _mark_paint(mark: Mark, tone: Array, rng: np.random.Generator) -> tuple[Arra
         return tone * np.array([0.90, 0.60, 0.60], np.float32), 0.85, 0.6, 0.004
     if mark.kind == "ink dot":
         return np.array([[0.25, 0.15, 0.52], [0.10, 0.14, 0.42]][int(rng.integers(2))], np.float32), 0.85, 0.25, 0.0
-    return np.array([[0.90, 0.88, 0.84], [0.30, 0.62, 0.42], [0.25, 0.45, 0.75], [0.9, 0.75, 0.2]], np.float32)[
-        int(rng.integers(4))
-    ], 0.97, 0.06, 0.01
+    return (
+        np.array([[0.90, 0.88, 0.84], [0.30, 0.62, 0.42], [0.25, 0.45, 0.75], [0.9, 0.75, 0.2]], np.float32)[
+            int(rng.integers(4))
+        ],
+        0.97,
+        0.06,
+        0.01,
+    )
 
 
 def paint_marks(canvas: Canvas, scene: Scene) -> None:

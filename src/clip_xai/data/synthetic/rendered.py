@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.data.synthetic.describe import describe, facet_captions, facets
+from clip_xai.data.synthetic.pool import rendering_pool
 from clip_xai.data.synthetic.scene import Scene, render, sample_scene
 from clip_xai.progress import track
 
@@ -69,8 +68,7 @@ class RenderedScenes:
                 return cls(scenes, pixels)
         pixels = np.empty((len(seeds), 3, image_size, image_size), dtype=np.uint8)
         chunks = [list(seeds[start : start + CHUNK]) for start in range(0, len(seeds), CHUNK)]
-        # Fresh processes: forked ones inherit the locks of torch's and the tokenizer's threads and may hang on them.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with rendering_pool(workers) as pool:
             done = pool.map(_render_chunk, chunks, [image_size] * len(chunks))
             for index, chunk in enumerate(track(done, "Rendering", total=len(chunks))):
                 pixels[index * CHUNK : index * CHUNK + len(chunk)] = chunk
