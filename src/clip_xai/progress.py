@@ -27,8 +27,9 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
     console = Console(stderr=True)
     if not sys.stderr.isatty():
         done = 0
-        for done, item in enumerate(items, start=1):
+        for item in items:
             yield item
+            done += 1
         console.print(f"{description}: {done} done", highlight=False)
         return
     columns = (
