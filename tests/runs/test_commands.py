@@ -15,6 +15,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "synthetic:\n  seed: 0\n  scale: 0.02\n  height: 96\n  width: 128\n"
+SMALL_OVERRIDES = "data.synthetic.scale=0.02 data.synthetic.height=96 data.synthetic.width=128"
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,12 @@ def test_training_evaluating_and_explaining_as_typed(home: Path) -> None:
     page = (explained / "index.html").read_text()
     assert "a photo of melanoma" in page and "photo.jpg" in page
 
+    done = works(home, f"python -m clip_xai.runs.localise samples=3 xai.methods=[gradeclip] {SMALL_OVERRIDES}")
+    table = (home / "runs" / "localisation" / "localisation.md").read_text()
+    assert table.strip() in done.stdout
+    for row in ("Grad-ECLIP", "random weights", "Control: random map", "Control: colour contrast"):
+        assert row in table
+
 
 def test_a_run_resumes_from_the_last_checkpoint(home: Path) -> None:
     works(home, "python train.py debug=fast logger=csv")
@@ -127,3 +134,13 @@ def test_help_lists_the_groups_at_once(home: Path) -> None:
     done = works(home, "python train.py --help")
     for group in ("backbone: dermlip, tiny", "stage: 1, 2", "mapper: bottleneck_mlp, resampler"):
         assert group in done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_front_page(home: Path) -> None:
+    done = works(home, f"python -m clip_xai.runs.demo {SMALL_OVERRIDES}")
+    index = Path(done.stdout.strip().splitlines()[-1].rpartition("Open ")[2])
+    assert index.is_file() and index.name == "index.html"
+    for part in ("explain/index.html", "evaluate/index.html", "localisation/localisation.md"):
+        assert (index.parent / part).is_file()
+    assert json.loads((index.parent / "times.json").read_text()).keys() >= {"Data", "Stage 1", "Stage 2"}

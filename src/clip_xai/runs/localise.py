@@ -24,7 +24,7 @@ from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.weights import read_settings
 from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY
+from clip_xai.report.explained import LOG_PROBABILITY, METHOD_TITLES
 from clip_xai.report.pages import Table
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.cli import compose_job, report_errors
@@ -61,7 +61,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     random = measure(random_twin(config).to(device_of(config.trainer)), None, chosen, methods)
     rows = trained.measure(config.seed)
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
-    rows += [row | {"method": row["method"] + RANDOM_WEIGHTS} for row in controls]
+    rows += [row | {"method": METHOD_TITLES.get(row["method"], row["method"]) + RANDOM_WEIGHTS} for row in controls]
     table = trained.table(rows)
     assert table is not None
     return rows, table
