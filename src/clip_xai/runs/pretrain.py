@@ -18,7 +18,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from open_clip.pos_embed import get_2d_sincos_pos_embed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import GPT2LMHeadModel
@@ -36,42 +36,31 @@ from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
 
 # Scenes of the miniature data set are numbered from 0; training and testing here start far above.
 TRAINING_SEEDS, TEST_SEEDS = 10_000_000, 20_000_000
+LONGEST_PREFIX = 32
 PARTS = ("tokenizer", "language_model", "clip", "measure")
 JUDGED = ("diagnosis", "colour", "position", "size", "border", "shape", "skin tone")
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One stretch of the CLIP's training.
+class Recipe:
+    """Every number that the embedded weights depend on.
 
     Attributes:
-        steps: Optimiser steps.
-        schedule: Steps over which the cosine falls to 0; a phase may stop before.
-        warmup: Steps of linear warm-up.
-        learning_rate: Highest rate.
-        batch_size: Pictures a step.
+        seed: Of the weights, the batches and the order of the captions.
+        scenes: Rendered training pictures.
+        test_scenes: Rendered pictures of the measurement.
+        vocabulary_size: Of the byte-level BPE.
+        patch_dropout: Share of patches left out of a training step (FLIP, arXiv 2212.00794).
+        whole_captions: Pictures of a batch that are also set against their whole captions.
+        steps: Optimiser steps of the CLIP; the cosine falls to 0 over them.
+        whole_pictures: Last steps, in which no patch is dropped, as for every later user.
         position_weight: Weight of the short captions that say where, against 1 for all others.
-        whole_pictures: Last steps, in which no patch is dropped, as for every later user (FLIP, arXiv 2212.00794).
+        position_gain: 2-D sine-cosine embeddings times this gain are added to the initial position embeddings;
+            open_clip's own are faint beside the patches.
         paraphrases: Weight of the contrast among short captions, in which wordings of one fact attract each other.
-            Without it the captions of all positions fell into one point, from which neither tower found out.
-        position_gain: Before the phase, 2-D sine-cosine embeddings times this gain are added to the learned position
-            embeddings; open_clip's initial ones are faint beside the patches.
+            Without it the captions of all positions fall into one point, from which neither tower finds out.
+        language_steps, language_batch, language_rate: Of the language model.
     """
-
-    steps: int
-    schedule: int
-    warmup: int
-    learning_rate: float
-    batch_size: int = 256
-    whole_pictures: int = 0
-    paraphrases: float = 0.0
-    position_weight: float = 1.0
-    position_gain: float = 0.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every number that the embedded weights depend on."""
 
     seed: int = 0
     scenes: int = 16_000
@@ -85,21 +74,14 @@ class Recipe:
     text_layers: int = 2
     context_length: int = 64
     whole_captions: int = 64
-    phases: tuple[Phase, ...] = (
-        Phase(steps=1_400, schedule=3_000, warmup=150, learning_rate=1.5e-3),
-        Phase(steps=200, schedule=1_000, warmup=50, learning_rate=1.2e-3, position_gain=0.5),
-        Phase(steps=400, schedule=800, warmup=40, learning_rate=1.2e-3, paraphrases=1.0),
-        Phase(
-            steps=900,
-            schedule=900,
-            warmup=40,
-            learning_rate=1.2e-3,
-            batch_size=128,
-            paraphrases=1.0,
-            position_weight=3.0,
-            whole_pictures=90,
-        ),
-    )
+    steps: int = 1_800
+    warmup: int = 100
+    whole_pictures: int = 120
+    learning_rate: float = 1.5e-3
+    batch_size: int = 256
+    position_weight: float = 3.0
+    position_gain: float = 0.5
+    paraphrases: float = 1.0
     weight_decay: float = 0.1
     language_steps: int = 1_500
     language_batch: int = 64
@@ -150,7 +132,10 @@ def train_language_model(recipe: Recipe, tokenizer: CaptionTokenizer) -> float:
     loss = torch.tensor(0.0)
     for _ in track(range(recipe.language_steps), "Training the language model"):
         batch = _description_batch(recipe, tokenizer, rng)
-        loss = model(input_ids=batch.clamp(min=0), labels=batch).loss
+        # A prefix will stand before the captions, so they are learned at every place where one may begin.
+        offsets = torch.from_numpy(rng.integers(0, LONGEST_PREFIX + 1, (len(batch), 1)))
+        positions = torch.arange(batch.shape[1]) + offsets
+        loss = model(input_ids=batch.clamp(min=0), position_ids=positions, labels=batch).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -174,15 +159,15 @@ def _description_batch(recipe: Recipe, tokenizer: CaptionTokenizer, rng: np.rand
 class ZeroShot(Callback):
     """Measures and saves the tower now and then, so that a stopped run is not lost."""
 
-    def __init__(self, recipe: Recipe, phase: Phase, test: RenderedScenes, every: int) -> None:
-        self.recipe, self.phase, self.test, self.every = recipe, phase, test, every
+    def __init__(self, recipe: Recipe, test: RenderedScenes, every: int) -> None:
+        self.recipe, self.test, self.every = recipe, test, every
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any) -> None:
         """Print zero-shot accuracies and write the weights every so many steps."""
         step = trainer.global_step
-        if step == self.phase.steps - self.phase.whole_pictures:
+        if step == self.recipe.steps - self.recipe.whole_pictures:
             module.backbone.visual.patch_dropout = torch.nn.Identity()
-        if step % self.every and step != self.phase.steps:
+        if step % self.every and step != self.recipe.steps:
             return
         accuracies = measure(module.backbone, self.test)
         loss = round(float(trainer.callback_metrics["train/loss"]), 3)
@@ -250,37 +235,33 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
     (ASSETS / "recipe.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int, first: int) -> None:
-    """Train the embedded CLIP phase by phase and write it; ``first`` > 0 goes on from the written weights."""
+def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int) -> None:
+    """Train the embedded CLIP from nothing, in one go, and write it."""
     seed_everything(recipe.seed, verbose=False)
     training, test = rendered("train", recipe, work, workers), held_out(recipe, work, workers)
     backbone = tiny_backbone(clip_config(recipe, tokenizer.vocabulary_size, recipe.patch_dropout), tokenizer)
-    if first:
-        weights = load_file(TINY_CLIP / "model.safetensors")
-        backbone.model.load_state_dict({key: value.float() for key, value in weights.items()})
-    for index, phase in enumerate(recipe.phases[first:], start=first):
-        strengthen_positions(backbone, phase.position_gain)
-        module = ContrastiveModule(
-            backbone,
-            learning_rate=phase.learning_rate,
-            weight_decay=recipe.weight_decay,
-            steps=phase.schedule,
-            warmup=phase.warmup,
-            paraphrases=phase.paraphrases,
-            position_weight=phase.position_weight,
-        )
-        seed = recipe.seed + index
-        batches = ContrastiveBatches(training, backbone, phase.batch_size, recipe.whole_captions, seed)
-        trainer = Trainer(
-            max_steps=phase.steps,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            gradient_clip_val=1.0,
-            callbacks=[ZeroShot(recipe, phase, test, every), TQDMProgressBar(refresh_rate=20)],
-            enable_model_summary=False,
-        )
-        trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))
+    strengthen_positions(backbone, recipe.position_gain)
+    module = ContrastiveModule(
+        backbone,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        steps=recipe.steps,
+        warmup=recipe.warmup,
+        paraphrases=recipe.paraphrases,
+        position_weight=recipe.position_weight,
+    )
+    batches = ContrastiveBatches(training, backbone, recipe.batch_size, recipe.whole_captions, recipe.seed)
+    trainer = Trainer(
+        max_steps=recipe.steps,
+        accelerator="cpu",
+        precision="bf16-mixed",
+        logger=False,
+        enable_checkpointing=False,
+        gradient_clip_val=1.0,
+        callbacks=[ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
+        enable_model_summary=False,
+    )
+    trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))
 
 
 def held_out(recipe: Recipe, work: Path, workers: int) -> RenderedScenes:
@@ -307,7 +288,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="where rendered pictures are kept")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:3])
-    parser.add_argument("--first-phase", type=int, default=0, help="go on from the written weights with this phase")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--every", type=int, default=250, help="measure and save after so many steps")
     options = parser.parse_args(arguments)
@@ -316,7 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe()
     tokenizer = train_tokenizer(recipe) if "tokenizer" in options.parts else CaptionTokenizer.load(TINY_GPT2)
     if "clip" in options.parts:
-        train_clip(recipe, tokenizer, options.work, options.workers, options.every, options.first_phase)
+        train_clip(recipe, tokenizer, options.work, options.workers, options.every)
     if "measure" in options.parts:
         backbone = build_backbone("tiny", "tiny", EMBEDDED)
         print(json.dumps(measure(backbone, held_out(recipe, options.work, options.workers))))

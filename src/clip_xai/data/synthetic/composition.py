@@ -141,11 +141,11 @@ def _outline(seed: int, shape: str, border: str, radius: float) -> np.ndarray:
     """Distances [128] from the centroid to the border; the enclosed area is pi * radius^2."""
     rng = stream(seed, "outline")
     theta = np.arange(128) * (2 * np.pi / 128)
-    ratio = rng.uniform(*{"round": (1.0, 1.08), "oval": (1.38, 1.62), "asymmetric": (1.05, 1.3)}[shape])
+    ratio = rng.uniform(*{"round": (1.0, 1.08), "oval": (1.5, 1.8), "asymmetric": (1.05, 1.3)}[shape])
     tilt = rng.uniform(0, np.pi)
     ellipse = 1 / np.sqrt((np.cos(theta - tilt) / np.sqrt(ratio)) ** 2 + (np.sin(theta - tilt) * np.sqrt(ratio)) ** 2)
-    low, high = {"round": (0.014, 0.006), "oval": (0.016, 0.006), "asymmetric": (0.14, 0.022)}[shape]
-    rough = {"well-defined": 0.005, "ill-defined": 0.012, "irregular": 0.026}[border]
+    low, high = {"round": (0.014, 0.006), "oval": (0.016, 0.006), "asymmetric": (0.20, 0.022)}[shape]
+    rough = {"well-defined": 0.005, "ill-defined": 0.012, "irregular": 0.034}[border]
     waves = np.zeros_like(theta)
     for k in range(2, 16):
         size = low / (k - 1) ** 0.5 if k <= 4 else high / (k - 3) ** 0.5 + (rough if 6 <= k <= 13 else 0.0)

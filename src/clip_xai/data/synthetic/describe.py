@@ -20,11 +20,9 @@ _BORDER_WORDS = {
     "irregular": ("irregular border", "notched border"),
 }
 _SINGULAR = {"pigment network", "blue-white veil", "ulcer", "central white patch", "red halo", "scaly ring"}
-_MASS = {"crust", "scale"}
 
 _DIAGNOSIS_CLAUSES = (
     "This is consistent with {dx}.",
-    "This is typical of {dx}.",
     "This is most likely {dx}.",
 )
 
@@ -33,11 +31,11 @@ _DIAGNOSIS_CLAUSES = (
 _TEMPLATES = (
     "a {view} photo of {tone} skin shows a {size}, {shape}, {colour} lesion in the {position} with {border}{and}. {dx}",
     "{view} image of {tone} skin: a {shape} {colour} lesion of {size} size lies in the {position}. "
-    "it has {border}{and}. {dx}",
+    "it has {border}. {see}{dx}",
     "a {size} lesion in the {position} of the {view} photo is {colour} and {shape}, with {border}, "
     "on {tone} skin. {see}{dx}",
-    "this {view} photo of {tone} skin shows a {shape} lesion with {border}{and}. "
-    "it is {size}, {colour} and in the {position}. {dx}",
+    "this {view} photo of {tone} skin shows a {shape} lesion with {border}. "
+    "it is {size}, {colour} and in the {position}. {see}{dx}",
 )
 
 
@@ -76,12 +74,8 @@ def facets(scene: Scene) -> dict[str, str]:
 def _caption(scene: Scene, template: str, rng: np.random.Generator) -> str:
     values = facets(scene)
     nouns = [_noun(name) for name in scene.structures]
-    singular = bool(nouns) and scene.structures[0] in _SINGULAR | _MASS  # "is" agrees with the first of a list
-    openings = ("there {are} {nouns}. ", "it shows {nouns}. ", "visible structures: {nouns}. ")
-    see = openings[int(rng.integers(len(openings)))] if nouns else ""
-    and_ = " and {nouns}" if len(nouns) == 1 and rng.random() < 0.5 else ", showing {nouns}" if nouns else ""
-    words = {"nouns": _joined(nouns) if nouns else "", "are": "is" if singular else "are"}
-    border = _BORDER_WORDS[scene.border][int(rng.integers(2))]
+    see = f"it shows {_joined(nouns)}. " if nouns else ""
+    and_ = f", showing {_joined(nouns)}" if nouns else ""
     clause = _DIAGNOSIS_CLAUSES[int(rng.integers(len(_DIAGNOSIS_CLAUSES)))].format(dx=scene.diagnosis)
     text = template.format(
         view=values["view"],
@@ -90,10 +84,10 @@ def _caption(scene: Scene, template: str, rng: np.random.Generator) -> str:
         size=values["size"],
         shape=values["shape"],
         colour=values["colour"],
-        border=_with_article(border),
-        see=see.format(**words),
+        border=_with_article(_BORDER_WORDS[scene.border][0]),
+        see=see,
         dx=clause,
-        **{"and": and_.format(**words)},
+        **{"and": and_},
     )
     return _sentence_case(text)
 
