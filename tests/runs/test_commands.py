@@ -114,7 +114,7 @@ def test_training_evaluating_and_explaining_as_typed(home: Path) -> None:
     page = (explained / "index.html").read_text()
     assert "a photo of melanoma" in page and "photo.jpg" in page
 
-    done = works(home, f"python -m clip_xai.runs.localise samples=3 xai.methods=[gradeclip] {SMALL_OVERRIDES}")
+    done = works(home, f"python -m clip_xai.runs.localise samples=3 xai=gradeclip {SMALL_OVERRIDES}")
     table = (home / "runs" / "localisation" / "localisation.md").read_text()
     assert table.strip() in done.stdout
     for row in ("Grad-ECLIP", "random weights", "Control: random map", "Control: colour contrast"):

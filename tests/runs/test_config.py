@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,8 +14,10 @@ from clip_xai.errors import UserError
 from clip_xai.models.captioner import Decoding
 from clip_xai.models.mappers import MAPPERS, build_mapper
 from clip_xai.runs.cli import accept_numbers_as_choices, setting_names
-from clip_xai.runs.config import EXPLAINERS, SCHEMAS, TrainConfig, XaiConfig, register_schemas
+from clip_xai.runs.config import SCHEMAS, TrainConfig, register_schemas
+from clip_xai.runs.explainer_settings import EXPLAINERS, SETTINGS, XaiConfig
 from clip_xai.runs.instantiate import captioner_settings, decoding, explainers
+from clip_xai.xai.methods import METHODS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 JOBS = {
@@ -107,11 +109,23 @@ def test_mapper_settings_are_what_the_mapper_takes(mapper: str) -> None:
     build_mapper(settings.mapper, embed_dim=8, width=8, embedding_dim=64, **settings.mapper_settings)
 
 
-def test_explainers_are_built_in_their_order_with_their_settings() -> None:
-    config = composed("explain", "xai=all", "xai.gradcam.layer=-2", "xai.occlusion.window=3")
-    built = explainers(config.xai)
-    assert tuple(explainer.name for explainer in built) == EXPLAINERS
-    assert (built[1].layer, built[3].window) == (-2, 3)  # type: ignore[attr-defined]
+def test_explainers_are_built_with_their_settings() -> None:
+    built = {one.name: one for one in explainers(composed("explain", "xai=all", "xai.gradcam.layer=-2").xai)}
+    assert tuple(built) == EXPLAINERS == tuple(METHODS)
+    assert built["gradcam"].settings["layer"] == -2
+
+
+@pytest.mark.parametrize("choice", ["xai=[gradeclip,gradcam]", "xai=[gradcam,gradeclip]"])
+def test_several_explainers_are_chosen_by_a_list(choice: str) -> None:
+    assert [one.name for one in explainers(composed("explain", choice).xai)] == ["gradcam", "gradeclip"]
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_the_settings_of_an_explainer_are_its_fields(name: str) -> None:
+    assert asdict(SETTINGS[name]()) == METHODS[name]().settings
+    assert METHODS[name](**asdict(SETTINGS[name]())) == METHODS[name]()
+    option = OmegaConf.load(CONF / "xai" / f"{name}.yaml")
+    assert dict(option) == {name: METHODS[name]().settings}
 
 
 def test_generation_settings_are_the_decoding_settings() -> None:
@@ -133,9 +147,9 @@ def test_values_without_meaning_are_refused(override: str, message: str) -> None
         composed("train", override)
 
 
-def test_an_unknown_explainer_is_refused() -> None:
-    with pytest.raises(UserError, match="smile"):
-        XaiConfig(methods=["smile"])
+def test_no_explainer_is_refused() -> None:
+    with pytest.raises(UserError, match="choose xai=NAME"):
+        explainers(XaiConfig())
 
 
 def test_setting_names_reach_into_optional_groups() -> None:

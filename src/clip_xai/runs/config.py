@@ -13,8 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from clip_xai.errors import UserError
-
-EXPLAINERS = ("gradeclip", "gradcam", "attention_rollout", "occlusion", "token_gradxinput")
+from clip_xai.runs.explainer_settings import XaiConfig
 
 
 @dataclass
@@ -258,56 +257,6 @@ class TargetConfig:
             raise UserError(f"target.names: {self.names} must hold caption, similarity or both")
         if self.kind not in ("cosine", "dot", "logit"):
             raise UserError(f"target.kind: {self.kind} is not one of cosine, dot, logit")
-
-
-@dataclass
-class LayerConfig:
-    """Settings of an explainer that reads one block.
-
-    Attributes:
-        layer: The block, -1 for the last.
-    """
-
-    layer: int = -1
-
-
-@dataclass
-class OcclusionConfig:
-    """Settings of occlusion.
-
-    Attributes:
-        window: Side of the hidden square in patches.
-        stride: Patches from one window to the next.
-        fill: Normalised value that stands in the window; 0 is the mean colour.
-        chunk_size: Masked images per step.
-    """
-
-    window: int = 2
-    stride: int = 1
-    fill: float = 0.0
-    chunk_size: int = 64
-
-
-@dataclass
-class XaiConfig:
-    """Which explainers, and the settings of each that has some.
-
-    Attributes:
-        methods: Names of explainers.
-        gradeclip: Settings of Grad-ECLIP.
-        gradcam: Settings of Grad-CAM.
-        occlusion: Settings of occlusion.
-    """
-
-    methods: list[str] = field(default_factory=lambda: ["gradeclip"])
-    gradeclip: LayerConfig = field(default_factory=LayerConfig)
-    gradcam: LayerConfig = field(default_factory=LayerConfig)
-    occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.methods) - set(EXPLAINERS))
-        if unknown or not self.methods:
-            raise UserError(f"xai.methods: {', '.join(unknown) or 'nothing'} is not of {', '.join(EXPLAINERS)}")
 
 
 @dataclass

@@ -20,12 +20,12 @@ from clip_xai.runs.config import (
     LanguageModelConfig,
     MapperConfig,
     TrainerConfig,
-    XaiConfig,
 )
+from clip_xai.runs.explainer_settings import XaiConfig
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.modules import captioner_state, read_checkpoint
 from clip_xai.xai.explainer import Explainer
-from clip_xai.xai.methods import AttentionRollout, GradCam, GradEclip, Occlusion, TokenGradXInput
+from clip_xai.xai.methods import METHODS
 
 
 def captioner_settings(
@@ -92,12 +92,12 @@ def open_captioner(ckpt: str, runs_root: str) -> Captioner:
 
 
 def explainers(xai: XaiConfig) -> list[Explainer]:
-    """The explainers that the settings name, in their order."""
-    known: dict[str, Explainer] = {
-        "gradeclip": GradEclip(**vars(xai.gradeclip)),
-        "gradcam": GradCam(**vars(xai.gradcam)),
-        "attention_rollout": AttentionRollout(),
-        "occlusion": Occlusion(**vars(xai.occlusion)),
-        "token_gradxinput": TokenGradXInput(),
-    }
-    return [known[name] for name in xai.methods]
+    """The explainers that the settings ask for, in the order of ``METHODS``.
+
+    Raises:
+        UserError: None is asked for.
+    """
+    asked = {name: settings for name, settings in vars(xai).items() if settings is not None}
+    if not asked:
+        raise UserError(f"no explainer is asked for: choose xai=NAME or xai=[NAME,NAME] of {', '.join(METHODS)}")
+    return [METHODS[name](**vars(settings)) for name, settings in asked.items()]

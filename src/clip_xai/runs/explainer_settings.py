@@ -1,0 +1,47 @@
+"""The settings of every explainer, without importing one: a mistyped setting is refused before torch is loaded.
+
+Each line holds the names and defaults of an explainer's fields, in the order of ``clip_xai.xai.methods.METHODS``; a
+test compares the two. What a setting means stands with the explainer's class.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import field, make_dataclass
+from functools import partial
+from typing import Any, Optional
+
+
+def _settings(name: str, **defaults: Any) -> type:
+    """Return a dataclass with these fields; the type of each is that of its default."""
+    items = []
+    for key, value in defaults.items():
+        if isinstance(value, (list, dict)):
+            kind = list[type(value[0])] if isinstance(value, list) else dict[str, Any]  # type: ignore[misc]
+            items.append((key, kind, field(default_factory=partial(copy, value))))
+        else:
+            items.append((key, type(value), field(default=value)))
+    title = "".join(part.capitalize() for part in name.split("_"))
+    return make_dataclass(f"{title}Settings", items, namespace={"__module__": __name__, "__doc__": f"xai.{name}."})
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gradcam": {"layer": -1},
+    "attention_rollout": {},
+    "gradeclip": {"layer": -1},
+    "occlusion": {"window": 2, "stride": 1, "fill": 0.0, "chunk_size": 64},
+    "token_gradxinput": {},
+}
+
+SETTINGS: dict[str, type] = {name: _settings(name, **defaults) for name, defaults in _DEFAULTS.items()}
+EXPLAINERS: tuple[str, ...] = tuple(SETTINGS)
+
+# Null: the method is not asked for. ``xai=[gradcam,gradeclip]`` fills in two of the fields.
+XaiConfig: Any = make_dataclass(
+    "XaiConfig",
+    [(name, Optional[settings], field(default=None)) for name, settings in SETTINGS.items()],  # noqa: UP045
+    namespace={
+        "__module__": __name__,
+        "__doc__": "Which explainers, each with its settings.",
+    },
+)
