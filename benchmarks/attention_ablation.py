@@ -113,9 +113,7 @@ def measure(backbone: Backbone, scenes: range) -> dict[tuple[str, str], tuple[st
         maps.setdefault(("control: random", "–"), []).append(random_maps(1, backbone.grid, seed)[0])
     groups = [str(seed) for seed in scenes]
     found = {pair: localisation(torch.stack(rows), torch.stack(masks), groups) for pair, rows in maps.items()}
-    return {
-        pair: (_cell(row.intervals["pointing"]), _cell(row.intervals["auprc"])) for pair, row in found.items()
-    }
+    return {pair: (_cell(row.intervals["pointing"]), _cell(row.intervals["auprc"])) for pair, row in found.items()}
 
 
 def _cell(interval: object) -> str:

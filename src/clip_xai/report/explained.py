@@ -14,6 +14,7 @@ from PIL import Image
 from clip_xai.data.preprocess import Geometry
 
 LOG_PROBABILITY = "log-probability"
+MARGIN = "cosine margin"
 METHOD_TITLES = {
     "gradeclip": "Grad-ECLIP",
     "gradcam": "Grad-CAM",

@@ -1,4 +1,4 @@
-"""Do heat maps lie on the lesion? ``python -m clip_xai.runs.localise [ckpt=latest] [samples=200] [xai=all]``.
+"""Do heat maps lie on the lesion? ``python -m clip_xai.runs.localise [ckpt=latest] [samples=200] [xai=basic]``.
 
 Every explainer over many photographs with lesion masks, beside controls that look at no model (random, centre, colour
 contrast) and the same explainers on the same tower at random weights. Takes the settings of ``explain``; writes
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.weights import read_settings
 from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, METHOD_TITLES
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
 from clip_xai.report.pages import Table
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.cli import compose_job, report_errors
@@ -33,8 +34,9 @@ from clip_xai.runs.explain import WHOLE_CAPTION, diagnosis_words
 from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.records import evenly, load_records
+from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, explain_together
-from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
+from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
 
 RANDOM_WEIGHTS = " (random weights)"
 
@@ -74,8 +76,13 @@ def measure(
     methods: Sequence[Explainer],
     how: Decoding | None = None,
 ) -> LesionMaps:
-    """Explain the true diagnosis by similarity and, with a captioner, the generated diagnosis and caption."""
+    """Explain the true diagnosis by similarity and by contrast and, with a captioner, what the caption says.
+
+    The contrast is the margin of the true diagnosis over every other one that stands in the records: it takes out what
+    all texts about skin share, which a single similarity also explains.
+    """
     maps = LesionMaps()
+    known = sorted({record.diagnosis for record in records if record.diagnosis})
     for record in track(records, "Heat maps beside lesions" if captioner else "The same at random weights"):
         assert record.mask is not None
         picture = read_image(record.image)
@@ -85,18 +92,26 @@ def measure(
         ]
         if captioner is not None:
             targets += [(LOG_PROBABILITY, target) for target in spoken(captioner, pixels, how)]
-        answers = [
-            Answer(
-                name,
-                [None] * len(target.labels),
-                explain_together(methods, backbone, pixels, target),
-                [method.settings for method in methods],
-            )
-            for name, target in targets
-        ]
+        if len(known) > 1:
+            others = [name for name in known if name != record.diagnosis]
+            texts = [f"a photo of {name}" for name in (record.diagnosis, *others)]
+            targets.append((MARGIN, ContrastTarget.from_texts(backbone, texts)))
+        settings = [method.settings for method in methods]
+        answers = []
+        for name, target in targets:
+            found = explain_together(methods, backbone, pixels, target)
+            if name == MARGIN:
+                found = [_first_score(attribution) for attribution in found]
+            answers.append(Answer(name, [None] * len(found[0].labels), found, settings))
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
         maps.add(backbone, picture, geometry, read_mask(record.mask), answers, record.group)
     return maps
+
+
+def _first_score(attribution: Attribution) -> Attribution:
+    tokens = None if attribution.tokens is None else attribution.tokens[:1]
+    values, scores = attribution.values[:, :1], attribution.scores[:, :1]
+    return replace(attribution, values=values, scores=scores, labels=attribution.labels[:1], tokens=tokens)
 
 
 def spoken(captioner: Captioner, pixels: torch.Tensor, how: Decoding | None) -> list[Target]:
@@ -137,7 +152,7 @@ def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) 
 def main(arguments: list[str]) -> None:
     """Measure with the settings of ``explain`` and print the table."""
     with report_errors("explain"):
-        config = compose_job("explain", ["xai=all", "samples=200", *arguments], Path("runs/localisation"))
+        config = compose_job("explain", ["xai=basic", "samples=200", *arguments], Path("runs/localisation"))
         rows, table = localise(config)
         write_localisation(rows, table, Path(config.run_dir))
         print(markdown(table))
