@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from captum.attr import Occlusion as CaptumOcclusion
@@ -8,10 +10,12 @@ from torch import Tensor, nn
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
+from clip_xai.xai.explainer import explain_together
+from clip_xai.xai.masks import CellMasks
 from clip_xai.xai.methods import Occlusion
 from clip_xai.xai.perturbation import PerturbationBank, masked_reads
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
-from tests.xai.conftest import CAPTION, assert_close
+from tests.xai.conftest import CAPTION, TEXTS, assert_close
 
 
 @pytest.mark.parametrize("reads", ["pooled", "patches"])
@@ -109,7 +113,54 @@ def test_a_bank_shapes_its_scores_by_image_mask_and_target(
     backbone: OpenClipBackbone, pixels: Tensor, similarity: SimilarityTarget
 ) -> None:
     masks = torch.rand(5, 4, 4).round()
-    scores = PerturbationBank(chunk_size=4).scores(backbone, pixels, masks, similarity)
+    scores = PerturbationBank(backbone, pixels).scores(masks, similarity, chunk_size=4)
     assert scores.shape == (2, 5, 3)
-    alone = PerturbationBank().scores(backbone, pixels[1:], masks[2:3], similarity)
+    alone = PerturbationBank(backbone, pixels[1:]).scores(masks[2:3], similarity)
     assert_close(scores[1:, 2:3], alone)
+
+
+def test_a_bank_runs_the_tower_once_for_all_targets_and_methods(captioner: Captioner, pixels: Tensor) -> None:
+    backbone = captioner.backbone
+    targets = [
+        CaptionTarget.words(captioner, captioner.tokenizer.encode(CAPTION)),
+        SimilarityTarget.from_texts(backbone, TEXTS),
+        SimilarityTarget.from_texts(backbone, TEXTS[:1], "dot"),
+    ]
+    bank = PerturbationBank(backbone, pixels)
+    methods = [Occlusion(), Occlusion(chunk_size=5)]
+    together = [explain_together(methods, backbone, pixels, target, bank) for target in targets]
+    windows = 9 * 2
+    # The first two read the windows anew if their target reads patch tokens, which are never kept.
+    assert bank.forwards == 2 + windows * (2 if targets[0].reads == "patches" else 1)
+    for target, found in zip(targets, together, strict=True):
+        for one in found:
+            assert_close(one.values, Occlusion().explain(backbone, pixels, target).values, 5e-5)
+
+
+def test_what_is_not_to_be_kept_is_read_again(
+    backbone: OpenClipBackbone, pixels: Tensor, similarity: SimilarityTarget
+) -> None:
+    masks = CellMasks(torch.rand(5, 4, 4).round(), key="five")
+    bank = PerturbationBank(backbone, pixels, keep_bytes=2 * 5 * 16 * 4 - 1)
+    first, second = bank.scores(masks, similarity), bank.scores(masks, similarity)
+    assert bank.forwards == 20 and torch.equal(first, second)
+    bank = PerturbationBank(backbone, pixels, keep_bytes=2 * 5 * 16 * 4)
+    first, second = bank.scores(masks, similarity), bank.scores(masks, similarity)
+    assert bank.forwards == 10 and torch.equal(first, second)
+    # Another fill is another question.
+    assert not torch.equal(bank.scores(masks, similarity, fill=1.0), first) and bank.forwards == 20
+    # So are masks that are not named, and a stream that was left in the middle keeps nothing.
+    bank.scores(masks.cells[0], similarity)
+    assert bank.forwards == 30
+    bank = PerturbationBank(backbone, pixels)
+    next(bank.stream(masks, chunk_size=2))
+    assert torch.equal(bank.scores(masks, similarity), first) and bank.forwards == 12
+
+
+def test_memory_stays_flat(backbone: OpenClipBackbone, pixels: Tensor) -> None:
+    stream = PerturbationBank(backbone, pixels, keep_bytes=0).stream(torch.rand(200, 4, 4), chunk_size=5)
+    living: list[weakref.ref[Tensor]] = []
+    for _, read in stream:
+        assert sum(one() is not None for one in living) <= 1
+        living.append(weakref.ref(read))
+    assert len(living) == 80

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.xai.attribution import Attribution
+from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
@@ -83,28 +84,74 @@ class TraceExplainer(Explainer):
         return self._attribution(self.maps(trace), trace.scores, target)
 
 
+@dataclass(frozen=True)
+class BankExplainer(Explainer):
+    """An explainer that changes the image and watches the score: a function of one bank of masked images."""
+
+    def needs(self) -> Needs:
+        """Return what else it reads of the tower, on the images themselves."""
+        return Needs()
+
+    @abstractmethod
+    def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
+        """Return raw maps ``[B, T, h, w]`` and the scores ``[B, T]`` that they explain.
+
+        Args:
+            bank: The stream of masked images, shared with other explainers.
+            target: What is to be explained.
+            trace: What the tower computed on the images themselves; None if nothing is needed of it.
+        """
+
+    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+        """Explain the target's scores with a bank of its own; see the base class."""
+        trace = Trace(backbone, pixels, target, self.needs()) if self.needs() != Needs() else None
+        return self._attribution_of(PerturbationBank(backbone, pixels), target, trace)
+
+    def _attribution_of(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> Attribution:
+        return self._attribution(*self.maps(bank, target, trace), target)
+
+
 def explain_together(
-    explainers: Sequence[Explainer], backbone: Backbone, pixels: Tensor, target: Target
+    explainers: Sequence[Explainer],
+    backbone: Backbone,
+    pixels: Tensor,
+    target: Target,
+    bank: PerturbationBank | None = None,
 ) -> list[Attribution]:
-    """Explain one target by several methods; all that read a trace share one forward and one backward pass.
+    """Explain one target by several methods.
+
+    All that read a trace share one forward and one backward pass; all that mask the image share one bank.
 
     Args:
         explainers: The methods.
         backbone: The tower.
         pixels: Preprocessed images ``[B, 3, S, S]``.
         target: What is to be explained.
+        bank: A bank of the same tower and images, such as the one that another target was explained with; None for a
+            new one.
 
     Returns:
         One attribution for each explainer, in their order, equal to what each gives alone.
     """
     needs = Needs()
     for explainer in explainers:
-        if isinstance(explainer, TraceExplainer):
+        if isinstance(explainer, TraceExplainer | BankExplainer):
             needs |= explainer.needs()
     shared = Trace(backbone, pixels, target, needs) if needs != Needs() else None
-    return [
-        explainer._attribution_of(shared, target)
-        if isinstance(explainer, TraceExplainer) and shared is not None
-        else explainer.explain(backbone, pixels, target)
-        for explainer in explainers
-    ]
+    bank = bank or PerturbationBank(backbone, pixels)
+    return [_with(explainer, shared, bank, backbone, pixels, target) for explainer in explainers]
+
+
+def _with(
+    explainer: Explainer,
+    trace: Trace | None,
+    bank: PerturbationBank,
+    backbone: Backbone,
+    pixels: Tensor,
+    target: Target,
+) -> Attribution:
+    if isinstance(explainer, TraceExplainer) and trace is not None:
+        return explainer._attribution_of(trace, target)
+    if isinstance(explainer, BankExplainer):
+        return explainer._attribution_of(bank, target, trace)
+    return explainer.explain(backbone, pixels, target)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
-from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.masks import CellMasks
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
+from clip_xai.xai.trace import Trace
 
 
 @dataclass(frozen=True)
-class Occlusion(Explainer):
+class Occlusion(BankExplainer):
     """Occlusion (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901) with windows that follow the patches.
 
     With x_m the image whose window m is filled with the mean colour::
@@ -38,6 +38,11 @@ class Occlusion(Explainer):
 
     Raises:
         UserError: The window does not fit the grid, or the stride leaves patches uncovered.
+
+    Example:
+        >>> from clip_xai.xai.examples import example
+        >>> Occlusion(window=2).explain(*example()).values.shape
+        torch.Size([2, 2, 4, 4])
     """
 
     window: int = 2
@@ -55,15 +60,14 @@ class Occlusion(Explainer):
                 "choose xai.stride from 1 to xai.window"
             )
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
-        """Explain the target's scores; see the base class."""
-        windows = self.windows(*backbone.grid).to(pixels)
-        kept = torch.cat([torch.ones_like(windows[:1]), 1 - windows])
-        bank = PerturbationBank(fill=self.fill, chunk_size=self.chunk_size)
-        scores = bank.scores(backbone, pixels, kept, target).float()
-        whole, drops = scores[:, 0], scores[:, :1] - scores[:, 1:]
-        values = torch.einsum("bmt,mhw->bthw", drops, windows.float()) / windows.float().sum(dim=0)
-        return self._attribution(values, whole, target)
+    def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
+        """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
+        windows = self.windows(*bank.backbone.grid).to(bank.pixels.device)
+        kept = CellMasks(1 - windows, key=("windows", *windows.shape, self.window, self.stride))
+        masked = bank.scores(kept, target, fill=self.fill, chunk_size=self.chunk_size)
+        whole = bank.whole_scores(target)
+        values = torch.einsum("bmt,mhw->bthw", whole[:, None] - masked, windows) / windows.sum(dim=0)
+        return values, whole
 
     def windows(self, height: int, width: int) -> Tensor:
         """Return the windows as masks of ones, ``[M, h, w]``, row by row."""
