@@ -19,14 +19,11 @@ from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.report.explained import CLASS_AGNOSTIC_NOTE, POOLED_NOTE
 from clip_xai.runs.config import ExplainConfig
-from clip_xai.runs.explain import (
-    Photograph,
-    Question,
-    caption_target,
-    chosen_photographs,
-    explain_photographs,
-    write_explained,
-)
+from clip_xai.runs.explain import Inquiry, chosen_photographs, collect, explain_photographs, shown
+from clip_xai.runs.lesion_maps import LesionMaps
+from clip_xai.runs.photographs import Photograph
+from clip_xai.runs.questions import Question, caption_target
+from clip_xai.runs.results import ResultStore
 from clip_xai.xai.methods import AttentionRollout, GradCam, GradEclip, Occlusion, TokenGradXInput
 from clip_xai.xai.target import SimilarityTarget
 
@@ -90,28 +87,35 @@ def photographs(tmp_path: Path) -> list[Photograph]:
     return [made[0], Photograph(folder / "broken.jpg", "broken.jpg"), made[1]]
 
 
+def explained(captioner, photographs, methods, question, run, backbone=None):
+    """What is shown of each photograph that could be explained."""
+    tower = backbone or captioner.backbone
+    store = ResultStore(run)
+    explain_photographs(Inquiry(tower, captioner, methods, question), photographs, store)
+    return [shown(result, tower) for _, result in store.results()]
+
+
 def test_a_run_writes_everything_and_names_what_it_could_not_read(captioner, photographs, tmp_path):
     run = tmp_path / "run"
-    found = explain_photographs(captioner.backbone, captioner, photographs, METHODS, Question(), run)
-    metrics = write_explained(found, run, "a run")
-    assert [image.name for image in found.images] == ["wide.jpg", "tall.png"]
+    images = explained(captioner, photographs, METHODS, Question(), run)
+    metrics = collect(ResultStore(run), captioner.backbone, "a run")
+    assert [image.name for image in images] == ["wide.jpg", "tall.png"]
     assert metrics["explained"] == 2 and len(metrics["problems"]) == 1 and "broken.jpg" in metrics["problems"][0]
     assert json.dumps(metrics, allow_nan=False)
     assert sorted(path.name for path in (run / "cards").iterdir()) == ["0001_wide.png", "0003_tall.png"]
     assert "broken.jpg" in (run / "index.html").read_text()
-    assert found.images[0].caption == CAPTION
-    labels = [item.label for item in found.images[0].items]
+    assert images[0].caption == CAPTION
+    labels = [item.label for item in images[0].items]
     assert labels[-3:] == ["diagnosis: basal cell carcinoma", "whole caption", CAPTION]
 
 
 def test_raw_attributions_are_read_with_numpy_alone(captioner, photographs, tmp_path):
-    found = explain_photographs(captioner.backbone, captioner, photographs[:1], METHODS, Question(), tmp_path)
-    write_explained(found, tmp_path, "")
+    (image,) = explained(captioner, photographs[:1], METHODS, Question(), tmp_path)
+    collect(ResultStore(tmp_path), captioner.backbone, "")
     index = pd.read_parquet(tmp_path / "attributions.parquet")
-    image = found.images[0]
     assert len(index) == len(METHODS) * len(image.items)
     for _, row in index[index.kind == "image"].iterrows():
-        values = load_file(tmp_path / row.file)["values"][0, row.row]
+        values = load_file(tmp_path / row.file)[row.tensor][row.row]
         shown = next(part for part in image.explanations if part.method == row.method)
         offset = 0 if row.score_name == "log-probability" else len(image.items) - 1
         assert np.array_equal(values, shown.row(offset + row.row)) and list(values.shape) == list(row["shape"])
@@ -121,8 +125,7 @@ def test_raw_attributions_are_read_with_numpy_alone(captioner, photographs, tmp_
 
 
 def test_scores_are_those_of_the_captioner(captioner, photographs, tmp_path):
-    found = explain_photographs(captioner.backbone, captioner, photographs[:1], METHODS[:1], Question(), tmp_path)
-    items = found.images[0].items
+    items = explained(captioner, photographs[:1], METHODS[:1], Question(), tmp_path)[0].items
     pixels = captioner.backbone.preprocess(Image.open(photographs[0].path).convert("RGB"))[None]
     ids = torch.tensor([captioner.tokenizer.encode(CAPTION)])
     with torch.no_grad():
@@ -149,25 +152,26 @@ def test_the_diagnosis_is_the_sum_of_its_words(captioner):
 
 def test_a_given_text_needs_no_captioner(captioner, photographs, tmp_path):
     question = Question(("similarity",), "cosine", "a photo of melanoma")
-    found = explain_photographs(captioner.backbone, None, photographs[:1], METHODS, question, tmp_path)
-    (image,) = found.images
+    (image,) = explained(None, photographs[:1], METHODS, question, tmp_path, captioner.backbone)
     assert image.caption is None and [item.label for item in image.items] == ["a photo of melanoma"]
     with pytest.raises(UserError, match="captioner"):
-        explain_photographs(captioner.backbone, None, photographs[:1], METHODS, Question(), tmp_path)
+        Inquiry(captioner.backbone, None, METHODS, Question())
 
 
 def test_the_reader_is_told_where_maps_are_no_evidence_for_a_word(tokenizer, photographs, tmp_path):
     captioner = build(tokenizer, "bottleneck_mlp")
     methods = [GradEclip(), AttentionRollout()]
-    found = explain_photographs(captioner.backbone, captioner, photographs[:1], methods, Question(), tmp_path)
-    heat, rollout = found.images[0].explanations
+    heat, rollout = explained(captioner, photographs[:1], methods, Question(), tmp_path)[0].explanations
     assert heat.all_notes == (POOLED_NOTE,)
     assert rollout.all_notes == (CLASS_AGNOSTIC_NOTE, POOLED_NOTE)
 
 
 def test_heat_is_held_against_the_lesion_beside_controls(captioner, photographs, tmp_path):
-    found = explain_photographs(captioner.backbone, captioner, photographs, METHODS, Question(), tmp_path)
-    measured = found.lesions.measure()
+    explained(captioner, photographs, METHODS, Question(), tmp_path)
+    lesions = LesionMaps()
+    for _, result in ResultStore(tmp_path).results():
+        shown(result, captioner.backbone, lesions)
+    measured = lesions.measure()
     pairs = [(row["method"], row["what"]) for row in measured]
     assert ("gradeclip", "diagnosis") in pairs and ("occlusion", "similarity") in pairs
     assert pairs[-3:] == [("control: random", "any"), ("control: centre", "any"), ("control: colour contrast", "any")]
@@ -178,7 +182,7 @@ def test_heat_is_held_against_the_lesion_beside_controls(captioner, photographs,
 
 def test_a_run_in_which_nothing_can_be_read_is_an_error(captioner, photographs, tmp_path):
     with pytest.raises(UserError, match=r"none of 1 photographs could be explained; broken\.jpg"):
-        explain_photographs(captioner.backbone, captioner, photographs[1:2], METHODS, Question(), tmp_path)
+        explained(captioner, photographs[1:2], METHODS, Question(), tmp_path)
 
 
 def test_image_names_a_file_a_folder_or_a_pattern(photographs, tmp_path):
@@ -196,8 +200,53 @@ def test_image_names_a_file_a_folder_or_a_pattern(photographs, tmp_path):
 
 def test_the_whole_path_is_that_of_the_explainer_alone(captioner, photographs, tmp_path):
     question = Question(("similarity",), "cosine", "a photo of melanoma")
-    found = explain_photographs(captioner.backbone, None, photographs[:1], [GradEclip()], question, tmp_path)
     backbone = captioner.backbone
+    (image,) = explained(None, photographs[:1], [GradEclip()], question, tmp_path, backbone)
     pixels = backbone.preprocess(Image.open(photographs[0].path).convert("RGB"))[None]
     alone = GradEclip().explain(backbone, pixels, SimilarityTarget.from_texts(backbone, ["a photo of melanoma"]))
-    assert np.allclose(found.images[0].explanations[0].values, alone.values[0].numpy(), atol=1e-6)
+    assert np.allclose(image.explanations[0].values, alone.values[0].numpy(), atol=1e-6)
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(captioner, photographs, tmp_path):
+    inquiry = Inquiry(captioner.backbone, captioner, METHODS[:1], Question())
+    whole, broken_off = ResultStore(tmp_path / "whole"), ResultStore(tmp_path / "broken off")
+    explain_photographs(inquiry, photographs, whole)
+    explain_photographs(inquiry, photographs, broken_off)
+    first, second = sorted(broken_off.folder.glob("*.safetensors"))
+    second.unlink()
+    before = first.stat().st_mtime_ns
+    explain_photographs(inquiry, photographs, broken_off)
+    assert first.stat().st_mtime_ns == before, "a finished photograph was explained again"
+    assert second.read_bytes() == (whole.folder / second.name).read_bytes()
+    assert broken_off.problems() == whole.problems() != []
+
+
+def test_a_photograph_that_was_mended_is_tried_again(captioner, photographs, tmp_path):
+    store = ResultStore(tmp_path)
+    inquiry = Inquiry(captioner.backbone, captioner, METHODS[:1], Question())
+    explain_photographs(inquiry, photographs, store)
+    photographs[1].path.write_bytes(photographs[0].path.read_bytes())
+    explain_photographs(inquiry, photographs, store)
+    assert store.problems() == [] and len(list(store.results())) == 3
+
+
+def test_a_run_directory_answers_one_question_only(captioner, photographs, tmp_path):
+    store = ResultStore(tmp_path)
+    inquiry = Inquiry(captioner.backbone, captioner, METHODS[:1], Question())
+    explain_photographs(inquiry, photographs[:1], store, asked={"text": None, "split": "test"})
+    with pytest.raises(UserError, match=r"other settings \(text\)"):
+        explain_photographs(inquiry, photographs[:1], store, asked={"text": "a nevus", "split": "test"})
+
+
+def test_what_is_read_back_is_what_was_found(captioner, photographs, tmp_path):
+    store = ResultStore(tmp_path)
+    result = Inquiry(captioner.backbone, captioner, METHODS, Question()).result(photographs[2])
+    store.claim({})
+    store.write(1, result)
+    ((_, again),) = store.results()
+    assert again.photograph == result.photograph and again.caption == result.caption
+    for name, answer in result.answers.items():
+        assert again.answers[name].items == answer.items
+        for one, other in zip(answer.attributions, again.answers[name].attributions, strict=True):
+            assert torch.equal(one.values.nan_to_num(9), other.values.nan_to_num(9))
+            assert one.metadata() == other.metadata()

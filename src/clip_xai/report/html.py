@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ NOT_READ = -32768  # 16-bit integer that stands for "no value"
 
 
 def write_explanations(
-    images: Sequence[ExplainedImage],
+    images: Iterable[ExplainedImage],
     path: Path,
     *,
     title: str,
@@ -46,7 +46,7 @@ def write_explanations(
     scale are always those of the raw map. ``#image=3&word=5&method=gradeclip`` opens it in a given state.
 
     Args:
-        images: Finished results.
+        images: Finished results; taken one by one, so that they need not all be in memory.
         path: Where to write, usually ``index.html``.
         title: Heading.
         subtitle: One line about the run.

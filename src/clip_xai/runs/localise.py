@@ -30,9 +30,9 @@ from clip_xai.report.pages import Table
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import ExplainConfig
-from clip_xai.runs.explain import WHOLE_CAPTION, diagnosis_words
 from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
 from clip_xai.runs.lesion_maps import LesionMaps
+from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, explain_together

@@ -97,7 +97,12 @@ class Attribution:
         """Read what ``save`` wrote."""
         with safe_open(path, framework="pt") as file:
             metadata = json.loads(file.metadata()["attribution"])
-            values, scores = file.get_tensor("values"), file.get_tensor("scores")
-        places = metadata.pop("geometry")
+            return cls.from_metadata(file.get_tensor("values"), file.get_tensor("scores"), metadata)
+
+    @classmethod
+    def from_metadata(cls, values: Tensor, scores: Tensor, metadata: Mapping[str, Any]) -> Attribution:
+        """Put tensors and what ``metadata`` returned together again."""
+        known = dict(metadata)
+        places = known.pop("geometry")
         geometry = None if places is None else [Geometry(**place) for place in places]
-        return cls(values=values, scores=scores, geometry=geometry, **metadata)
+        return cls(values=values, scores=scores, geometry=geometry, **known)
