@@ -10,138 +10,25 @@ first phrase of the wanted kind is the answer; nothing found is None, never a gu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
-BENIGN, MALIGNANT, INFLAMMATORY = "benign", "malignant", "inflammatory"
+from clip_xai.data.ontology import BENIGN, DIAGNOSES, INFLAMMATORY, LABEL_CODES, MALIGNANT, Diagnosis
 
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """One entry of the ontology.
-
-    Attributes:
-        name: canonical name, lower case.
-        malignancy: "benign", "malignant" (in-situ and pre-malignant tumours included, as HAM10000's and MIDAS' labels
-            have it) or "inflammatory" (infections and other non-neoplastic disease included).
-        parent: name of the entry above, or "" for a root.
-        synonyms: other phrases that stand for it in running text.
-    """
-
-    name: str
-    malignancy: str
-    parent: str = ""
-    synonyms: tuple[str, ...] = ()
-
-
-def _ontology() -> dict[str, Diagnosis]:
-    b, m, i = BENIGN, MALIGNANT, INFLAMMATORY
-    entries = (
-        # -- pigmented, melanocytic
-        Diagnosis("melanocytic nevus", b, "", ("nevus", "naevus", "melanocytic naevus", "mole", "nevocytic nevus")),
-        Diagnosis("dysplastic nevus", b, "melanocytic nevus", ("atypical nevus", "clark nevus")),
-        Diagnosis("blue nevus", b, "melanocytic nevus", ("blue naevus",)),
-        Diagnosis("spitz nevus", b, "melanocytic nevus", ("pigmented spindle cell nevus of reed", "reed nevus")),
-        Diagnosis("atypical melanocytic lesion", b, "melanocytic nevus", ("aimp", "melanocytic tumor")),
-        Diagnosis("melanoma", m, "", ("malignant melanoma",)),
-        Diagnosis("melanoma in situ", m, "melanoma", ("lentigo maligna",)),
-        Diagnosis("nodular melanoma", m, "melanoma"),
-        Diagnosis("acral lentiginous melanoma", m, "melanoma", ("melanoma acral lentiginous", "acral melanoma")),
-        Diagnosis("superficial spreading melanoma", m, "melanoma", ("superficial spreading melanoma ssm",)),
-        # -- keratinocytic
-        Diagnosis("benign keratosis", b, "", ("benign keratosis like lesion", "lichen planus like keratosis")),
-        Diagnosis("seborrheic keratosis", b, "benign keratosis", ("seborrhoeic keratosis", "seborrheic wart")),
-        Diagnosis("irritated seborrheic keratosis", b, "seborrheic keratosis", ("seborrheic keratosis irritated",)),
-        Diagnosis("solar lentigo", b, "benign keratosis", ("lentigo", "solar lentigines", "age spot")),
-        Diagnosis("lichenoid keratosis", b, "benign keratosis"),
-        Diagnosis("actinic keratosis", m, "", ("solar keratosis", "akiec", "intraepithelial carcinoma")),
-        Diagnosis("squamous cell carcinoma", m, "", ("scc", "squamous carcinoma")),
-        Diagnosis(
-            "squamous cell carcinoma in situ",
-            m,
-            "squamous cell carcinoma",
-            ("bowen disease", "bowens disease", "bowen's disease", "sccis", "scc in situ"),
-        ),
-        Diagnosis("keratoacanthoma", m, "squamous cell carcinoma", ("squamous cell carcinoma keratoacanthoma",)),
-        Diagnosis("basal cell carcinoma", m, "", ("bcc", "basalioma", "basal carcinoma")),
-        Diagnosis("nodular basal cell carcinoma", m, "basal cell carcinoma", ("basal cell carcinoma nodular",)),
-        Diagnosis("superficial basal cell carcinoma", m, "basal cell carcinoma", ("basal cell carcinoma superficial",)),
-        Diagnosis("verruca vulgaris", b, "", ("wart", "common wart", "viral wart")),
-        Diagnosis("inverted follicular keratosis", b, "benign keratosis"),
-        Diagnosis("molluscum contagiosum", i),
-        Diagnosis("condyloma acuminatum", i, "", ("condyloma accuminatum", "genital wart")),
-        # -- vascular and fibrous
-        Diagnosis("vascular lesion", b, "", ("vascular tumor", "vascular tumour")),
-        Diagnosis("hemangioma", b, "vascular lesion", ("haemangioma", "angioma", "cherry angioma")),
-        Diagnosis("arteriovenous hemangioma", b, "hemangioma"),
-        Diagnosis("pyogenic granuloma", b, "vascular lesion"),
-        Diagnosis("angiokeratoma", b, "vascular lesion"),
-        Diagnosis("kaposi sarcoma", m, "", ("kaposi's sarcoma",)),
-        Diagnosis("dermatofibroma", b, "", ("fibrous histiocytoma",)),
-        Diagnosis("fibrous papule", b),
-        Diagnosis("acrochordon", b, "", ("skin tag", "fibroepithelial polyp")),
-        Diagnosis("neurofibroma", b),
-        Diagnosis("lipoma", b),
-        Diagnosis("keloid", b),
-        Diagnosis("scar", b),
-        Diagnosis("epidermal cyst", b, "", ("epidermoid cyst", "sebaceous cyst")),
-        Diagnosis("eccrine poroma", b, "", ("poroma",)),
-        Diagnosis("trichilemmoma", b),
-        Diagnosis("nevus lipomatosus superficialis", b),
-        Diagnosis("epidermal nevus", b),
-        Diagnosis("xanthogranuloma", b, "", ("juvenile xanthogranuloma",)),
-        Diagnosis("metastatic carcinoma", m),
-        Diagnosis("sebaceous carcinoma", m),
-        Diagnosis("cutaneous lymphoma", m, "", ("lymphoma", "cutaneous t cell lymphoma")),
-        Diagnosis("mycosis fungoides", m, "cutaneous lymphoma"),
-        # -- inflammatory, infectious, pigmentary
-        Diagnosis("psoriasis", i, "", ("plaque psoriasis", "psoriasis vulgaris")),
-        Diagnosis("eczema", i, "", ("dermatitis", "eczematous dermatitis", "eczema spongiotic dermatitis")),
-        Diagnosis("atopic dermatitis", i, "eczema"),
-        Diagnosis("seborrheic dermatitis", i, "eczema"),
-        Diagnosis("contact dermatitis", i, "eczema", ("allergic contact dermatitis",)),
-        Diagnosis("tinea", i, "", ("dermatophytosis",)),
-        Diagnosis("tinea corporis", i, "tinea", ("ringworm",)),
-        Diagnosis("tinea pedis", i, "tinea"),
-        Diagnosis("onychomycosis", i, "tinea"),
-        Diagnosis("vitiligo", i),
-        Diagnosis("hyperpigmentation", i),
-        Diagnosis("lichen planus", i),
-        Diagnosis("lupus erythematosus", i),
-        Diagnosis("prurigo nodularis", i),
-        Diagnosis("acne", i, "", ("acne vulgaris", "acne cystic")),
-        Diagnosis("rosacea", i),
-        Diagnosis("folliculitis", i),
-        Diagnosis("urticaria", i),
-        Diagnosis("granuloma annulare", i),
-        Diagnosis("sarcoidosis", i),
-        Diagnosis("scabies", i),
-        Diagnosis("drug eruption", i),
-        Diagnosis("pityriasis rosea", i),
-        Diagnosis("dermatomyositis", i),
-        Diagnosis("morphea", i),
-        Diagnosis("inflammatory skin disease", i, "", ("non neoplastic", "non neoplastic inflammatory infectious")),
-    )
-    return {entry.name: entry for entry in entries}
-
-
-DIAGNOSES: dict[str, Diagnosis] = _ontology()
-
-# Label codes of the publishers: whole labels only, never looked for in running text ("df" or "ak" mean other things).
-LABEL_CODES: dict[str, str] = {
-    "nv": "melanocytic nevus", "nev": "melanocytic nevus", "mel": "melanoma", "bkl": "benign keratosis",
-    "sek": "seborrheic keratosis", "sk": "seborrheic keratosis", "akiec": "actinic keratosis",
-    "ack": "actinic keratosis", "ak": "actinic keratosis", "vasc": "vascular lesion", "vascular": "vascular lesion",
-    "df": "dermatofibroma", "bcc": "basal cell carcinoma", "scc": "squamous cell carcinoma",
-    "sccis": "squamous cell carcinoma in situ", "nodular melanoma (nm)": "nodular melanoma",
-    "melanocytic lesion, possible re excision (severe, spitz, aimp)": "atypical melanocytic lesion",
-    "melanocytic tumor, possible re excision (severe, spitz, aimp)": "atypical melanocytic lesion",
-    "melanocytic lesion with possible re excision (severe spitz nevus, aimp)": "atypical melanocytic lesion",
-    "non neoplastic, inflammatory, infectious": "inflammatory skin disease",
-    "non neoplastic inflammatory infectious": "inflammatory skin disease",
-    "atypical spindle cell nevus of reed": "spitz nevus",
-    "subcutaneous t cell lymphoma": "cutaneous lymphoma",
-}  # fmt: skip
+__all__ = [
+    "ATTRIBUTES",
+    "BENIGN",
+    "DIAGNOSES",
+    "INFLAMMATORY",
+    "LABEL_CODES",
+    "MALIGNANT",
+    "POSITIONS",
+    "STRUCTURES",
+    "Diagnosis",
+    "canonical_diagnosis",
+    "read_attribute",
+    "read_diagnosis",
+    "read_structures",
+]
 
 POSITIONS: tuple[str, ...] = (
     "upper left", "upper centre", "upper right",
@@ -300,7 +187,8 @@ def canonical_diagnosis(name: str) -> str | None:
     """
     label = re.sub(r"\s+", " ", re.sub(r"[-_\s\u00a0/]+", " ", name.lower())).strip()
     stripped = re.sub(r"^\d+ ", "", label)
-    for candidate in (label, stripped, re.sub(r"^(benign|malignant|other) ", "", stripped)):
+    bare = re.sub(r",? nos$", "", re.sub(r"^(benign|malignant|other) ", "", stripped))
+    for candidate in (label, stripped, bare):
         if candidate in LABEL_CODES:
             return LABEL_CODES[candidate]
         kind, value = _lexicon().get(_words(candidate), ("", ""))
