@@ -140,8 +140,8 @@ def test_the_text_trace_is_the_text_tower(backbone: OpenClipBackbone) -> None:
 def test_what_cannot_be_traced_is_refused(build_backbone: Build, pixels: Tensor) -> None:
     with pytest.raises(UserError, match="cannot be traced"):
         build_backbone(qk_norm=True).trace(pixels)
-    with pytest.raises(UserError, match="attention"):
-        build_backbone(attentional_pool=True, attn_pooler_heads=4).trace(pixels)
+    with pytest.raises(UserError, match="pools by attention twice"):
+        build_backbone(attentional_pool="cascade", attn_pooler_heads=4).trace(pixels)
     with pytest.raises(UserError, match="3 blocks: choose a layer from -3 to 2"):
         build_backbone().trace(pixels, record=(3,))
     with pytest.raises(ValueError, match="reads"):

@@ -145,4 +145,3 @@ def _load_strictly(backbone: OpenClipBackbone, weights: dict[str, torch.Tensor],
     missing, unexpected = backbone.model.load_state_dict(weights, strict=False)
     if missing or unexpected:
         raise UserError(f"{file} does not fit the tower: missing {missing[:3]}, unexpected {unexpected[:3]}")
-

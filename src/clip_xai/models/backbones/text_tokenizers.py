@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import regex
 import torch
@@ -10,6 +11,16 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from clip_xai.models.tokenizer import CaptionTokenizer
+
+
+class TextTokenizer(Protocol):
+    """Turns texts into fixed-length token ids and knows where each token stands in its text."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return ids ``[T, context]``."""
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token of ``text``, markers left out."""
 
 
 class ClipTokenizer:

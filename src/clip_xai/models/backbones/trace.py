@@ -1,42 +1,57 @@
-"""One pass through open_clip's towers, opened up: activations and gradients without hooks.
+"""One pass through a tower, opened up: activations and gradients without hooks.
 
-The blocks are called one after the other. A block that someone wants to look into is computed here from its own
-modules and weights (``ln_1``, ``in_proj_weight``, ``out_proj`` ...), which gives queries, keys, values and the context
-as ordinary tensors while attention itself stays the fused kernel. Nothing is registered on the model, so nothing can
-be left behind on it, and traces may be nested.
+A trace calls the blocks of a tower one after the other. A block that someone wants to look into is computed from its
+own modules and weights (norm, projections, feed-forward), which gives queries, keys, values and the context as
+ordinary tensors while attention itself stays the fused kernel. Nothing is registered on the model, so nothing can be
+left behind on it, and traces may be nested. What differs between families of towers stands in their adapters
+(``transformer.py`` and the files that use it); here stands what all traces share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, cast
 
-import open_clip
 import torch
-import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
 
-POINTS = ("normed", "context")
-Point = tuple[int, str]
+POINTS = ("normed", "context", "output")
+POOL: Literal["pool"] = "pool"
+BlockIndex = int | Literal["pool"]
+Point = tuple[BlockIndex, str]
+Record = Iterable[int] | None
+ABSENT = cast(
+    Tensor, None
+)  # what a family does not have: None, though declared a tensor for those who asked `supports`
 
 
 @dataclass(frozen=True)
 class BlockTrace:
-    """What one block computed. Row 0 is the class token, the others are the patches row by row.
+    """What one block computed.
 
-    R is the number of query rows that were computed: 1 (the class token) in the last block when only the pooled
-    embedding is read, 1 + N otherwise.
+    S is the number of tokens in the block's sequence: first the tower's ``prefix_tokens`` (the class token), then the
+    patches row by row. R is the number of query rows that were computed: 1 (the class token) in the last block when
+    only the pooled embedding is read from it, else S; for an attention pool, its number of queries.
+
+    A stage of a convolutional tower has an ``output`` alone, a windowed block a ``normed`` and an ``output``; what is
+    not there is None.
 
     Attributes:
-        normed: Output of ``ln_1``, ``[B, 1 + N, W]``.
-        query: ``[B, H, R, W / H]``.
-        key: ``[B, H, 1 + N, W / H]``.
-        value: ``[B, H, 1 + N, W / H]``.
-        context: Attention's output before ``out_proj``, ``[B, H, R, W / H]``.
+        normed: Input of attention, after its norm, ``[B, S, W]``.
+        query: ``[B, H, R, d]``, as it enters the product with the keys.
+        key: ``[B, H, S, d]``.
+        value: ``[B, H, S, d]``.
+        context: Attention's output before its output projection, ``[B, H, R, d]``.
+        computed: The rows of ``output`` that the trace computed, ``[B, R, W]``.
+        mask: Added to the products of queries and keys, or None.
+        projected: Attention's output projection: a context ``[B, H, R, d]`` into ``[B, R, W]``; None without attention.
+        complete: Computes the output of all rows where the trace did not.
     """
 
     normed: Tensor
@@ -44,70 +59,164 @@ class BlockTrace:
     key: Tensor
     value: Tensor
     context: Tensor
+    computed: Tensor
+    mask: Tensor | None = None
+    projected: Callable[[Tensor], Tensor] | None = None
+    complete: Callable[[], Tensor] | None = None
 
     def attention(self) -> Tensor:
-        """Return the attention probabilities ``[B, H, R, 1 + N]``, computed when asked for."""
+        """Return the attention probabilities ``[B, H, R, S]``, computed when asked for.
+
+        Raises:
+            UserError: The block has no attention over all tokens.
+        """
+        if self.query is None:
+            raise UserError("this tower has no attention over all patches: choose a method that reads none")
         with torch.no_grad():
-            similarity = self.query @ self.key.transpose(-2, -1)
-            return (similarity / self.query.shape[-1] ** 0.5).softmax(dim=-1)
+            similarity = self.query @ self.key.transpose(-2, -1) / self.query.shape[-1] ** 0.5
+            return (similarity if self.mask is None else similarity + self.mask).softmax(dim=-1)
+
+    @cached_property
+    def output(self) -> Tensor:
+        """The tokens after the block (the residual stream), ``[B, S, W]``.
+
+        Where the trace computed the class token's row alone, the others are computed when asked for, without a graph.
+        """
+        return self.computed if self.complete is None else self.complete()
 
 
-class OpenClipVisualTrace:
-    """One forward pass of open_clip's ``VisionTransformer`` that can be differentiated from chosen points on.
+class Recorder:
+    """What is watched and what was opened; switches gradients on at the first watched point."""
 
-    Below the first watched point no graph is built. When only the pooled embedding is read, a last block that is
-    opened computes its class-token row alone. Works for frozen towers and for callers under ``no_grad`` or
+    def __init__(self, depth: int, record: Record, watch: Iterable[Point]) -> None:
+        """Take what is asked for; see ``VisualTrace``."""
+        self.depth = depth
+        self.blocks: dict[BlockIndex, BlockTrace] = {}
+        self.watch = {self._point(point) for point in watch}
+        opened: set[BlockIndex] = set(range(depth)) if record is None else {self.index(block) for block in record}
+        self.opened = opened | {block for block, _ in self.watch}
+
+    def index(self, block: BlockIndex) -> BlockIndex:
+        """Return a block's own index; -1 is the last.
+
+        Raises:
+            UserError: There is no such block.
+        """
+        if block == POOL:
+            return block
+        number = cast(int, block)
+        if not -self.depth <= number < self.depth:
+            raise UserError(f"the tower has {self.depth} blocks: choose a layer from {-self.depth} to {self.depth - 1}")
+        return number % self.depth
+
+    def mark(self, point: Point, activation: Tensor) -> Tensor:
+        """Return the activation, as the leaf that the graph starts from if this is the first watched point."""
+        if point not in self.watch or torch.is_grad_enabled():
+            return activation
+        torch.set_grad_enabled(True)
+        return activation.detach().requires_grad_()
+
+    def block(self, block: BlockIndex) -> BlockTrace:
+        """Return an opened block."""
+        index = self.index(block)
+        if index not in self.blocks:
+            raise KeyError(f"block {block} was not opened: name it in record or watch")
+        return self.blocks[index]
+
+    def activations(self, points: Sequence[Point]) -> list[Tensor]:
+        """Return the activations at watched points."""
+        unknown = [point for point in points if self._point(point) not in self.watch]
+        if unknown:
+            raise KeyError(f"{unknown} are not watched")
+        return [getattr(self.block(block), "computed" if name == "output" else name) for block, name in points]
+
+    def _point(self, point: Point) -> Point:
+        block, name = point
+        if name not in POINTS:
+            raise ValueError(f"a point is one of {', '.join(POINTS)}, not {name!r}")
+        return self.index(block), name
+
+
+class VisualTrace(ABC):
+    """One forward pass of an image tower that can be differentiated from chosen points on.
+
+    Below the first watched point no graph is built. Works for frozen towers and for callers under ``no_grad`` or
     ``inference_mode``. The tower runs in evaluation mode and is given back in the mode it came in.
 
     Attributes:
+        family: ``"transformer"`` (attention over all tokens), ``"windowed"`` or ``"convolutional"``.
         reads: What is read: ``"pooled"`` or ``"patches"``.
         read: ``[B, D]`` or ``[B, N, W]``.
-        blocks: The opened blocks by index.
-        depth: L.
-        grid: Rows and columns of the patch grid.
-        read_rows: Query rows that the read depends on in the last block: the class token, or the patches.
+        depth: L, the number of blocks (of stages in a convolutional tower).
+        grid: Rows and columns of the patch tokens that the tower hands over.
+        prefix_tokens: Tokens before the patches in the blocks' sequences: 1 with a class token, else 0.
+        read_rows: Rows that the read depends on in the last block: the class token, the patches, or all.
     """
+
+    family: str = "transformer"
 
     def __init__(
         self,
-        visual: VisionTransformer,
+        module: nn.Module,
         pixels: Tensor,
         *,
+        depth: int,
+        grid: tuple[int, int],
+        prefix_tokens: int = 0,
+        read_rows: slice = slice(None),
         reads: str = "pooled",
-        record: Iterable[int] | None = (),
+        record: Record = (),
         watch: Iterable[Point] = (),
     ) -> None:
         """Run the tower.
 
         Args:
-            visual: The tower.
+            module: Put into evaluation mode meanwhile.
             pixels: ``[B, 3, S, S]``.
-            reads: ``"pooled"`` (after the projection) or ``"patches"`` (after ``ln_post``).
+            depth: Number of blocks.
+            grid: Rows and columns of the patch tokens.
+            prefix_tokens: Tokens before the patches.
+            read_rows: Rows of the last block that the read depends on.
+            reads: ``"pooled"`` (after the projection) or ``"patches"`` (after the last norm).
             record: Blocks to open, -1 for the last; None opens all.
-            watch: Points ``(block, "normed" | "context")`` whose gradients may be asked for; they are opened too.
+            watch: Points ``(block, "normed" | "context" | "output")`` whose gradients may be asked for; they are opened
+                too. The block is a number, or ``"pool"`` for the attention pool.
 
         Raises:
-            UserError: The tower has blocks or pooling that cannot be opened, or fewer blocks than asked for.
+            UserError: The tower has blocks or points that cannot be opened, or fewer blocks than asked for.
         """
-        _require_supported(visual)
         if reads not in ("pooled", "patches"):
             raise ValueError(f"reads is {reads!r}; choose 'pooled' or 'patches'")
-        self.reads = reads
-        self.depth = len(visual.transformer.resblocks)
-        self.grid: tuple[int, int] = (int(visual.grid_size[0]), int(visual.grid_size[1]))
-        self.blocks: dict[int, BlockTrace] = {}
-        from_class_token = reads == "pooled" and visual.pool_type == "tok"
-        self.read_rows = slice(0, 1) if from_class_token else slice(1, None)
-        self._watch = {self._point(point) for point in watch}
-        opened = set(range(self.depth)) if record is None else {self._index(block) for block in record}
-        opened |= {block for block, _ in self._watch}
-        with evaluation_mode(visual), torch.inference_mode(False), torch.no_grad():
+        self.reads, self.depth, self.grid = reads, depth, grid
+        self.prefix_tokens, self.read_rows = prefix_tokens, read_rows
+        self._module = module
+        self._recorder = Recorder(depth, record, watch)
+        with evaluation_mode(module), torch.inference_mode(False), torch.no_grad():
             # From the first watched point on, gradients are switched on; leaving this context switches them back.
-            self.read = self._run(visual, outside_inference(pixels), opened, from_class_token)
+            self.read = self._run(outside_inference(pixels), self._recorder)
 
-    def block(self, index: int) -> BlockTrace:
+    @abstractmethod
+    def _run(self, pixels: Tensor, recorder: Recorder) -> Tensor:
+        """Run the tower, put what is opened into ``recorder.blocks`` and return what is read."""
+
+    def grid_of(self, block: BlockIndex) -> tuple[int, int]:
+        """Return rows and columns of a block's own patch tokens."""
+        self._recorder.index(block)
+        return self.grid
+
+    def block(self, index: BlockIndex) -> BlockTrace:
         """Return an opened block; -1 is the last."""
-        return self.blocks[self._index(index)]
+        return self._recorder.block(index)
+
+    @property
+    def blocks(self) -> Mapping[BlockIndex, BlockTrace]:
+        """The opened blocks by index."""
+        return self._recorder.blocks
+
+    @property
+    def pool(self) -> BlockTrace | None:
+        """The attention pool that the pooled embedding comes from; None if there is none or patches are read."""
+        return self._recorder.blocks.get(POOL)
 
     def gradients(self, cotangents: Tensor, points: Sequence[Point]) -> dict[Point, Tensor]:
         """Pull T cotangents back to watched points in one batched backward pass.
@@ -119,79 +228,8 @@ class OpenClipVisualTrace:
         Returns:
             For each point as given, ``[B, T, *shape of the activation without B]``.
         """
-        inputs = [getattr(self.block(block), name) for block, name in points]
+        inputs = self._recorder.activations(points)
         return dict(zip(points, batched_vjp(self.read, inputs, cotangents), strict=True))
-
-    def _run(self, visual: VisionTransformer, pixels: Tensor, opened: Collection[int], class_row_only: bool) -> Tensor:
-        tokens = visual._embeds(pixels)
-        for index, block in enumerate(visual.transformer.resblocks):
-            if index in opened:
-                last = index == self.depth - 1
-                rows = slice(0, 1) if last and class_row_only else slice(None)
-                tokens = self._open(index, block, tokens, rows)
-            else:
-                tokens = block(tokens)
-        if self.reads == "patches":
-            return visual.ln_post(tokens)[:, 1:]
-        pooled, _ = visual._pool(tokens)
-        return pooled if visual.proj is None else pooled @ visual.proj
-
-    def _open(self, index: int, block: ResidualAttentionBlock, tokens: Tensor, rows: slice) -> Tensor:
-        normed = self._mark((index, "normed"), block.ln_1(tokens))
-        query, key, value = _query_key_value(block.attn, normed, rows)
-        context = self._mark((index, "context"), F.scaled_dot_product_attention(query, key, value))
-        self.blocks[index] = BlockTrace(normed, query, key, value, context)
-        attended = block.attn.out_proj(context.transpose(1, 2).flatten(2))
-        tokens = tokens[:, rows] + block.ls_1(attended)
-        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-
-    def _mark(self, point: Point, activation: Tensor) -> Tensor:
-        if point not in self._watch or torch.is_grad_enabled():
-            return activation
-        torch.set_grad_enabled(True)
-        return activation.detach().requires_grad_()
-
-    def _index(self, block: int) -> int:
-        if not -self.depth <= block < self.depth:
-            raise UserError(f"the tower has {self.depth} blocks: choose a layer from {-self.depth} to {self.depth - 1}")
-        return block % self.depth
-
-    def _point(self, point: Point) -> Point:
-        block, name = point
-        if name not in POINTS:
-            raise ValueError(f"a point is one of {', '.join(POINTS)}, not {name!r}")
-        return self._index(block), name
-
-
-class OpenClipTextTrace:
-    """One forward pass of open_clip's text tower, differentiable from its token embeddings on.
-
-    Attributes:
-        inputs: Token embeddings before the position embedding is added, ``[T, M, W_text]``.
-        read: Text embeddings ``[T, D]``, projected and not normalised.
-    """
-
-    def __init__(self, model: open_clip.CLIP, token_ids: Tensor) -> None:
-        """Run the text tower on token ids ``[T, M]``."""
-        with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
-            token_ids = outside_inference(token_ids)
-            dtype = model.transformer.get_cast_dtype()
-            self.inputs = model.token_embedding(token_ids).to(dtype).detach().requires_grad_()
-            tokens = self.inputs + model.positional_embedding.to(dtype)
-            tokens = model.ln_final(model.transformer(tokens, attn_mask=model.attn_mask))
-            pooled = text_global_pool(tokens, token_ids, model.text_pool_type, eos_token_id=model.text_eos_id)
-            self.read = _projected(pooled, model.text_projection)
-
-    def gradients(self, cotangents: Tensor) -> Tensor:
-        """Pull B cotangents of each text back to its token embeddings.
-
-        Args:
-            cotangents: ``[T, B, D]``.
-
-        Returns:
-            ``[T, B, M, W_text]``.
-        """
-        return batched_vjp(self.read, [self.inputs], cotangents)[0]
 
 
 def batched_vjp(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor, chunk_size: int = 64) -> list[Tensor]:
@@ -244,33 +282,3 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 def outside_inference(tensor: Tensor) -> Tensor:
     """Return a tensor that autograd may save, a copy if this one was made under ``inference_mode``."""
     return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _projected(pooled: Tensor, projection: nn.Linear | Tensor | None) -> Tensor:
-    if projection is None:
-        return pooled
-    return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
-
-
-def _query_key_value(attention: nn.MultiheadAttention, normed: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries of the wanted rows, keys and values of all, each ``[B, H, rows, W / H]``."""
-    width = attention.embed_dim
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    query = F.linear(normed[:, rows], weight[:width], None if bias is None else bias[:width])
-    key, value = F.linear(normed, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
-    heads = attention.num_heads
-    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value))
-    return query, key, value
-
-
-def _require_supported(visual: VisionTransformer) -> None:
-    if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
-        raise UserError("this tower pools by attention, which cannot be traced: choose a CLIP ViT with a class token")
-    for block in visual.transformer.resblocks:
-        attention = block.attn
-        plain = isinstance(block, ResidualAttentionBlock) and isinstance(attention, nn.MultiheadAttention)
-        if not plain or not attention.batch_first or attention.in_proj_weight is None:
-            raise UserError(
-                f"blocks of type {type(block).__name__} cannot be traced: "
-                "choose a CLIP ViT with open_clip's standard blocks"
-            )
