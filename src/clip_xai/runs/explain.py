@@ -41,11 +41,12 @@ from clip_xai.runs.instantiate import decoding, explainers, open_captioner
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.photographs import Photograph, photographs_at
-from clip_xai.runs.questions import Question, ask
+from clip_xai.runs.questions import Question, ask, question_of
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.runs.results import Result, ResultStore, index_rows
 from clip_xai.runs.train import quiet_lightning
 from clip_xai.xai.explainer import Explainer, explain_together
+from clip_xai.xai.perturbation import PerturbationBank
 
 log = logging.getLogger(__name__)
 ON_THE_PAGE = 200  # photographs; of a longer run, the page shows the first ones
@@ -88,8 +89,9 @@ class Inquiry:
             with torch.no_grad():
                 caption = self.captioner.generate(self.captioner.read(pixels), self.decoding)[0]
         answers = {}
+        bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
-            found = explain_together(self.methods, self.backbone, pixels, asked.target)
+            found = explain_together(self.methods, self.backbone, pixels, asked.target, bank)
             placed = [attribution.with_geometry([geometry]) for attribution in found]
             settings = [method.settings for method in self.methods]
             answers[name] = Answer(asked.score_name, asked.spans, placed, settings, asked.notes)
@@ -134,7 +136,7 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     captioner = open_captioner(config.ckpt, config.runs_root)
-    question = Question(tuple(config.target.names), config.target.kind, config.text)
+    question = question_of(config.target, config.text)
     inquiry = Inquiry(captioner.backbone, captioner, explainers(config.xai), question, decoding(config.generation))
     photographs = chosen_photographs(config)
     store = ResultStore(Path(config.run_dir))

@@ -36,6 +36,7 @@ from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, explain_together
+from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
 
 RANDOM_WEIGHTS = " (random weights)"
@@ -87,19 +88,21 @@ def measure(
         assert record.mask is not None
         picture = read_image(record.image)
         pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
-        targets: list[tuple[str, Target]] = [
-            ("cosine", SimilarityTarget.from_texts(backbone, [f"a photo of {record.diagnosis}"]))
-        ]
+        # Captions first: a pass for their patch tokens gives the pooled embeddings of the other targets too.
+        targets: list[tuple[str, Target]] = []
         if captioner is not None:
             targets += [(LOG_PROBABILITY, target) for target in spoken(captioner, pixels, how)]
+        text = f"a photo of {record.diagnosis}"
+        targets.append(("cosine", SimilarityTarget.from_texts(backbone, [text])))
         if len(known) > 1:
             others = [name for name in known if name != record.diagnosis]
-            texts = [f"a photo of {name}" for name in (record.diagnosis, *others)]
+            texts = [text, *(f"a photo of {name}" for name in others)]
             targets.append((MARGIN, ContrastTarget.from_texts(backbone, texts)))
+        bank = PerturbationBank(backbone, pixels)
         settings = [method.settings for method in methods]
         answers = []
         for name, target in targets:
-            found = explain_together(methods, backbone, pixels, target)
+            found = explain_together(methods, backbone, pixels, target, bank)
             if name == MARGIN:
                 found = [_first_score(attribution) for attribution in found]
             answers.append(Answer(name, [None] * len(found[0].labels), found, settings))
