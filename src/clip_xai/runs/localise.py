@@ -88,6 +88,7 @@ def measure(
         assert record.mask is not None
         picture = read_image(record.image)
         pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
+        bank = PerturbationBank(backbone, pixels)
         # Captions first: a pass for their patch tokens gives the pooled embeddings of the other targets too.
         targets: list[tuple[str, Target]] = []
         if captioner is not None:
@@ -98,7 +99,6 @@ def measure(
             others = [name for name in known if name != record.diagnosis]
             texts = [text, *(f"a photo of {name}" for name in others)]
             targets.append((MARGIN, ContrastTarget.from_texts(backbone, texts)))
-        bank = PerturbationBank(backbone, pixels)
         settings = [method.settings for method in methods]
         answers = []
         for name, target in targets:
