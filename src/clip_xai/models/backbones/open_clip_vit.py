@@ -35,7 +35,7 @@ class OpenClipBlock(Block):
 
     def require_openable(self) -> None:
         """Raise a UserError for blocks of another kind, and for the settings of older releases."""
-        attention = getattr(self.module, "attn", None)
+        attention: Any = getattr(self.module, "attn", None)
         plain = type(self.module) is ResidualAttentionBlock and isinstance(attention, nn.MultiheadAttention)
         if not plain or not attention.batch_first or attention.in_proj_weight is None:
             raise UserError(

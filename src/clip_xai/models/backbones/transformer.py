@@ -36,7 +36,7 @@ class Block(ABC):
     def __init__(self, module: nn.Module) -> None:
         self.module: Any = module
 
-    def require_openable(self) -> None:
+    def require_openable(self) -> None:  # noqa: B027 - most blocks can be
         """Raise a UserError if the block can run but not be opened."""
 
     @abstractmethod
