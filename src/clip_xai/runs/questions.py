@@ -4,37 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from clip_xai.data.vocabulary import read_diagnosis
-from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.captioner import Caption, Captioner
-from clip_xai.report.explained import LOG_PROBABILITY, POOLED_NOTE
-from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
-from clip_xai.xai.words import Word
+from clip_xai.report.explained import POOLED_NOTE
+from clip_xai.runs.config import TargetConfig
+from clip_xai.xai.target import CaptionTarget, Target
+from clip_xai.xai.targets.build import OF_CAPTIONS, Question, caption_parts, targets_of
+from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
 
-WHOLE_CAPTION = "whole caption"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of each photograph.
-
-    Attributes:
-        names: ``caption``: the log-probability of each word of the generated caption, of the diagnosis it states and of
-            the whole; ``similarity``: between the photograph and a text.
-        kind: The similarity: ``cosine``, ``dot`` or ``logit``.
-        text: The text; None for the generated caption.
-    """
-
-    names: tuple[str, ...] = ("caption", "similarity")
-    kind: str = "cosine"
-    text: str | None = None
-
-    @property
-    def needs_captioner(self) -> bool:
-        """Whether anything of it is about a generated caption."""
-        return "caption" in self.names or self.text is None
+__all__ = ["WHOLE_CAPTION", "Asked", "Question", "ask", "caption_target", "diagnosis_words", "question_of"]
 
 
 @dataclass(frozen=True)
@@ -54,26 +34,34 @@ class Asked:
     notes: tuple[str, ...] = ()
 
 
+def question_of(settings: TargetConfig, text: str | None = None) -> Question:
+    """Return the question that the settings of ``target`` and ``text=`` put."""
+    asked: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in vars(settings).items()
+    }
+    if settings.templates is None:
+        del asked["templates"]
+    return Question(text=text, **asked)
+
+
 def ask(
     question: Question, backbone: Backbone, captioner: Captioner | None, caption: Caption | None
 ) -> dict[str, Asked]:
-    """Return the targets of one photograph, by the name of the question.
+    """Return the targets of one photograph by their names; all parts of the caption are one, called ``caption``.
 
     Raises:
         UserError: There is no text to compare with, or no word to explain.
     """
-    asked = {}
-    for name in question.names:
-        if name == "caption":
-            assert captioner is not None and caption is not None
-            target, spans = caption_target(captioner, caption.token_ids)
-            asked[name] = Asked(target, spans, LOG_PROBABILITY, (POOLED_NOTE,) if target.reads == "pooled" else ())
-            continue
-        text = question.text if question.text is not None else (caption.text if caption is not None else "")
-        if not text.strip():
-            raise UserError("the generated caption is empty; train the captioner further, or give text=...")
-        asked[name] = Asked(SimilarityTarget.from_texts(backbone, [text], question.kind), [None], question.kind)
-    return asked
+    made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids)
+    return {
+        one.name: Asked(
+            one.target,
+            one.spans,
+            one.target.score_name,
+            (POOLED_NOTE,) if one.name in OF_CAPTIONS and one.target.reads == "pooled" else (),
+        )
+        for one in made
+    }
 
 
 def caption_target(
@@ -84,30 +72,4 @@ def caption_target(
     Returns:
         The target, and the characters of each word; None for the diagnosis and the whole.
     """
-    words = CaptionTarget.words(captioner, token_ids).caption_words()
-    parts = [word.tokens for word in words]
-    labels = [word.text for word in words]
-    spans: list[tuple[int, int] | None] = [(word.start, word.end) for word in words]
-    text = captioner.tokenizer.decode(token_ids)
-    stated = diagnosis_words(text, words)
-    if stated:
-        parts.append(tuple(token for word in stated for token in word.tokens))
-        labels.append(f"diagnosis: {text[stated[0].start : stated[-1].end]}")
-        spans.append(None)
-    parts.append(tuple(range(len(token_ids))))
-    labels.append(WHOLE_CAPTION)
-    spans.append(None)
-    return CaptionTarget(captioner, token_ids, parts, labels), spans
-
-
-def diagnosis_words(text: str, words: Sequence[Word]) -> list[Word]:
-    """The fewest neighbouring words that state the same diagnosis as the whole text; none where it states none."""
-    diagnosis = read_diagnosis(text)
-    if diagnosis is None:
-        return []
-    for length in range(1, len(words) + 1):
-        for first in range(len(words) - length + 1):
-            run = list(words[first : first + length])
-            if read_diagnosis(text[run[0].start : run[-1].end]) == diagnosis:
-                return run
-    return list(words)
+    return caption_parts(captioner, token_ids)

@@ -1,0 +1,18 @@
+"""What can be explained, one file a kind of score."""
+
+from clip_xai.xai.targets.base import Target
+from clip_xai.xai.targets.caption import CaptionContrastTarget, CaptionTarget
+from clip_xai.xai.targets.classes import ClassifierTarget, ClassTarget
+from clip_xai.xai.targets.embedding import EmbeddingDimensionTarget
+from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
+
+__all__ = [
+    "CaptionContrastTarget",
+    "CaptionTarget",
+    "ClassTarget",
+    "ClassifierTarget",
+    "ContrastTarget",
+    "EmbeddingDimensionTarget",
+    "SimilarityTarget",
+    "Target",
+]

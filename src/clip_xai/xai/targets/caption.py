@@ -1,0 +1,276 @@
+"""How likely a captioner holds a caption, or parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.trace import evaluation_mode
+from clip_xai.models.captioner import Captioner
+from clip_xai.xai.targets.base import Target
+from clip_xai.xai.words import Word, spans_of_ids, words_of
+
+WHOLE_CAPTION = "whole caption"
+
+
+class CaptionTarget(Target):
+    """Log-probability, in nats, of parts of one caption under teacher forcing.
+
+    ``s_t = sum over the tokens i of part t of log p(y_i | image, y_<i)``. Any number of images can be asked how likely
+    they make this caption. The cotangent goes through GPT-2 and the mapper to what the mapper reads. Behind a mapper
+    that reads the pooled embedding, words have no spatial evidence of their own: their maps differ only by the
+    direction in that one vector.
+    """
+
+    name = "caption"
+    score_name = "log-probability"
+
+    def __init__(
+        self, captioner: Captioner, token_ids: Sequence[int], parts: Sequence[Sequence[int]], labels: Sequence[str]
+    ) -> None:
+        """Take a caption and its parts; ``words`` makes the parts.
+
+        Args:
+            captioner: The captioner; asked in evaluation mode.
+            token_ids: The caption's M tokens, without the end marker.
+            parts: T lists of token positions, 0 to M - 1.
+            labels: T labels.
+
+        Raises:
+            ValueError: A part is empty or lies outside of the caption, or the labels do not fit.
+        """
+        if len(parts) != len(labels):
+            raise ValueError(f"{len(parts)} parts cannot carry {len(labels)} labels")
+        if not all(len(part) and min(part) >= 0 and max(part) < len(token_ids) for part in parts):
+            raise ValueError(f"every part needs token positions from 0 to {len(token_ids) - 1}")
+        self.captioner = captioner
+        self.labels = list(labels)
+        self.parts = [tuple(part) for part in parts]
+        self.reads = captioner.reads
+        self.text = captioner.tokenizer.decode(token_ids)
+        device = next(captioner.parameters()).device
+        with torch.inference_mode(False):
+            self.token_ids = torch.tensor(list(token_ids), device=device)
+            self.membership = torch.zeros(len(parts), len(token_ids), device=device)
+            for row, part in zip(self.membership, parts, strict=True):
+                row[list(part)] = 1.0
+
+    @classmethod
+    def words(cls, captioner: Captioner, token_ids: Sequence[int], whole: bool = False) -> CaptionTarget:
+        """Make one score of each word and punctuation mark of a caption.
+
+        Args:
+            captioner: The captioner.
+            token_ids: The caption's tokens, as generated or as ``tokenizer.encode`` gives them.
+            whole: Add a last score for the whole caption, which is the sum of the others.
+
+        Raises:
+            UserError: The caption is empty.
+        """
+        words = words_of(*spans_of_ids(captioner.tokenizer, token_ids))
+        _refuse_empty(words)
+        parts = [word.tokens for word in words]
+        labels = [word.text for word in words]
+        if whole:
+            parts.append(tuple(range(len(token_ids))))
+            labels.append(WHOLE_CAPTION)
+        return cls(captioner, token_ids, parts, labels)
+
+    @classmethod
+    def word(cls, captioner: Captioner, token_ids: Sequence[int], word: str) -> CaptionTarget:
+        """Make one score of each place where a word stands in a caption; capitals do not matter.
+
+        Raises:
+            UserError: The word is not there.
+        """
+        words = words_of(*spans_of_ids(captioner.tokenizer, token_ids))
+        chosen = [one for one in words if one.text.lower() == word.strip().lower()]
+        if not chosen:
+            text = captioner.tokenizer.decode(token_ids)
+            raise UserError(f"{word!r} is no word of the caption {text!r}: choose one that is, or target=caption_span")
+        return cls(captioner, token_ids, [one.tokens for one in chosen], [one.text for one in chosen])
+
+    @classmethod
+    def span(cls, captioner: Captioner, token_ids: Sequence[int], text: str | None = None) -> CaptionTarget:
+        """Make one score of some neighbouring words of a caption, found by their text.
+
+        Args:
+            captioner: The captioner.
+            token_ids: The caption's tokens.
+            text: What stands in the caption (capitals do not matter; the first place counts); None for the diagnosis
+                that the caption states.
+
+        Raises:
+            UserError: It is not there.
+        """
+        run = span_words(*spans_of_ids(captioner.tokenizer, token_ids), text)
+        caption = captioner.tokenizer.decode(token_ids)
+        label = caption[run[0].start : run[-1].end]
+        return cls(
+            captioner,
+            token_ids,
+            [tuple(token for word in run for token in word.tokens)],
+            [label if text is not None else f"diagnosis: {label}"],
+        )
+
+    @classmethod
+    def whole(cls, captioner: Captioner, token_ids: Sequence[int]) -> CaptionTarget:
+        """Make one score of the whole caption.
+
+        Raises:
+            UserError: The caption is empty.
+        """
+        _refuse_empty(words_of(*spans_of_ids(captioner.tokenizer, token_ids)))
+        return cls(captioner, token_ids, [range(len(token_ids))], [WHOLE_CAPTION])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The caption."""
+        return {"target": self.name, "caption": self.text}
+
+    def caption_words(self) -> list[Word]:
+        """Return the caption's words with their token positions."""
+        return words_of(*spans_of_ids(self.captioner.tokenizer, self.token_ids.tolist()))
+
+    def score(self, read: Tensor) -> Tensor:
+        """Return the log-probabilities ``[B, T]`` of the parts for B images."""
+        with evaluation_mode(self.captioner):
+            return self.score_of(self.captioner.prefix(read), self.embeddings(read.shape[0]))
+
+    def embeddings(self, images: int) -> Tensor:
+        """Return the embeddings of the caption's tokens, without positions, once for each image: ``[B, M, E]``."""
+        return self.captioner.language_model.transformer.wte(self.token_ids).expand(images, -1, -1)
+
+    def score_of(self, prefix: Tensor, embeddings: Tensor) -> Tensor:
+        """Return the scores ``[B, T]`` as a function of the language model's inputs, differentiable in both.
+
+        Args:
+            prefix: What stands before the caption, ``[B, K + P, E]``.
+            embeddings: Embeddings of the caption's tokens, ``[B, M, E]``. They change what later tokens are told,
+                never which tokens are scored.
+        """
+        log_probs = self.captioner.caption_logits(prefix, embeddings).log_softmax(dim=-1)
+        chosen = log_probs.gather(-1, self.token_ids.expand(len(prefix), -1).unsqueeze(-1)).squeeze(-1)
+        return chosen @ self.membership.T.to(chosen)
+
+
+class CaptionContrastTarget(Target):
+    """Why this and not that: how much likelier a caption is than the same caption with a span swapped.
+
+    With y the caption and y^t the caption in which alternative t stands in the span's place, both spelled by the
+    tokenizer from the span on::
+
+        s_t = log p(y | image) - log p(y^t | image)          in nats, under teacher forcing
+
+    Tokens before the span are the same in both and cancel; what follows the span is told another story in each, and
+    counts. Positive evidence speaks for the caption, negative for the alternative.
+
+    Shapes: scores ``[B, T]`` of T alternatives. Cost: one pass of the mapper and one of the language model over 1 + T
+    captions for each image; for the cotangents one batched backward pass through both.
+    """
+
+    name = "caption_contrast"
+    score_name = "log-probability ratio"
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        token_ids: Sequence[int],
+        alternatives: Sequence[str],
+        span: str | None = None,
+    ) -> None:
+        """Take a caption and what could stand in it instead.
+
+        Args:
+            captioner: The captioner; asked in evaluation mode.
+            token_ids: The caption's tokens.
+            alternatives: T texts.
+            span: What they stand for, found in the caption; None for the diagnosis that it states.
+
+        Raises:
+            UserError: The span is not in the caption, or there is no alternative, or one is the span itself.
+        """
+        text, spans = spans_of_ids(captioner.tokenizer, token_ids)
+        run = span_words(text, spans, span)
+        said, first = text[run[0].start : run[-1].end], run[0].tokens[0]
+        same = [other for other in alternatives if other.strip().lower() in ("", said.lower())]
+        if not alternatives or same:
+            raise UserError(f"a contrast needs something else than {said!r} to stand in its place: set target.against")
+        kept = len(captioner.tokenizer.decode(token_ids[:first]))
+        tails = [(text[: run[0].start] + other.strip() + text[run[-1].end :])[kept:] for other in ("", *alternatives)]
+        tails[0] = text[kept:]
+        rows = [[*token_ids[:first], *captioner.tokenizer.encode(tail)] for tail in tails]
+        self.captioner, self.reads, self.text = captioner, captioner.reads, text
+        self.labels = [f"{said}, not {other.strip()}" for other in alternatives]
+        self.alternatives = [captioner.tokenizer.decode(row) for row in rows[1:]]
+        longest = max(map(len, rows))
+        device = next(captioner.parameters()).device
+        with torch.inference_mode(False):
+            # Causality keeps the padding on the right from every token that counts.
+            self.token_ids = torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows], device=device)
+            self.counted = torch.tensor([[i < len(row) for i in range(longest)] for row in rows], device=device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The caption and its rivals."""
+        return {"target": self.name, "caption": self.text, "alternatives": self.alternatives}
+
+    def score(self, read: Tensor) -> Tensor:
+        """Return the log-probability ratios ``[B, T]``."""
+        images, captions = len(read), len(self.token_ids)
+        with evaluation_mode(self.captioner):
+            prefix = self.captioner.prefix(read).repeat_interleave(captions, dim=0)
+            token_ids = self.token_ids.repeat(images, 1)
+            embeddings = self.captioner.language_model.transformer.wte(token_ids)
+            log_probs = self.captioner.caption_logits(prefix, embeddings).log_softmax(dim=-1)
+        chosen = log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+        whole = (chosen * self.counted.repeat(images, 1)).sum(dim=-1).unflatten(0, (images, captions))
+        return whole[:, :1] - whole[:, 1:]
+
+
+def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) -> list[Word]:
+    """Return the neighbouring words of a caption that hold a text.
+
+    Args:
+        text: The caption.
+        spans: Character span of each of its tokens.
+        wanted: Found in the caption whatever the capitals, first place; None for the diagnosis that it states.
+
+    Raises:
+        UserError: The caption is empty, or what is wanted is not there.
+    """
+    words = words_of(text, spans)
+    _refuse_empty(words)
+    if wanted is None:
+        run = diagnosis_words(text, words)
+        if not run:
+            raise UserError(f"the caption {text!r} states no diagnosis: name the words with target.span")
+        return run
+    start = text.lower().find(wanted.strip().lower()) if wanted.strip() else -1
+    if start < 0:
+        raise UserError(f"{wanted!r} is not in the caption {text!r}: set target.span to words of it")
+    end = start + len(wanted.strip())
+    return [word for word in words if word.start < end and word.end > start]
+
+
+def diagnosis_words(text: str, words: Sequence[Word]) -> list[Word]:
+    """Return the fewest neighbouring words that state the diagnosis of the whole text; none where it states none."""
+    diagnosis = read_diagnosis(text)
+    if diagnosis is None:
+        return []
+    for length in range(1, len(words) + 1):
+        for first in range(len(words) - length + 1):
+            run = list(words[first : first + length])
+            if read_diagnosis(text[run[0].start : run[-1].end]) == diagnosis:
+                return run
+    return list(words)
+
+
+def _refuse_empty(words: Sequence[Word]) -> None:
+    if not words:
+        raise UserError("the caption has no words to explain: train the captioner first, or choose target=similarity")

@@ -1,0 +1,157 @@
+"""Scores of classes: named by prompts, or given by a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.trace import evaluation_mode
+from clip_xai.xai.targets.base import Target
+from clip_xai.xai.targets.similarity import SimilarityTarget
+
+TEMPLATES = ("a photo of {}.", "a dermatology photograph showing {}.", "a skin lesion, {}.")
+
+
+class ClassTarget(SimilarityTarget):
+    """Zero-shot class scores (Radford et al., ICML 2021, arXiv 2103.00020): texts ensembled over templates.
+
+    With t'_ck the unit embedding of template k filled with class c::
+
+        t_c = mean over k of t'_ck, scaled to unit length
+        s_c = cosine, dot product or tau * cosine of the image and t_c, or (``log_probability``) the log of the softmax
+              of tau * cosine over all classes
+
+    Shapes: scores ``[B, C]``. Cost: one pass of the text tower over C times K prompts, when it is built.
+
+    Example:
+        >>> from clip_xai.xai.examples import example
+        >>> backbone, pixels, _ = example()
+        >>> target = ClassTarget.from_classes(backbone, ["nevus", "melanoma"], kind="log_probability")
+        >>> scores = target.score(backbone.encode_image(pixels))
+        >>> bool((scores.exp().sum(1) - 1).abs().max() < 1e-5)
+        True
+    """
+
+    name = "class"
+
+    def __init__(
+        self,
+        class_embeddings: Tensor,
+        classes: Sequence[str],
+        kind: str = "cosine",
+        logit_scale: Tensor | float | None = None,
+        templates: Sequence[str] = (),
+    ) -> None:
+        """Take one embedding for each class.
+
+        Args:
+            class_embeddings: ``[C, D]``.
+            classes: C names.
+            kind: ``cosine``, ``dot``, ``logit`` or ``log_probability``.
+            logit_scale: tau; needed for the last two.
+            templates: What the prompts were made of, for the record.
+
+        Raises:
+            ValueError: As ``SimilarityTarget``.
+        """
+        self.softmax = kind == "log_probability"
+        super().__init__(class_embeddings, classes, "logit" if self.softmax else kind, logit_scale)
+        self.score_name = "log-probability of the class" if self.softmax else kind
+        self.templates = list(templates)
+
+    @classmethod
+    def from_classes(
+        cls,
+        backbone: Backbone,
+        classes: Sequence[str],
+        templates: Sequence[str] = TEMPLATES,
+        kind: str = "cosine",
+        labels: Sequence[str] | None = None,
+    ) -> ClassTarget:
+        """Embed classes with a backbone.
+
+        Args:
+            backbone: Gives the embeddings.
+            classes: What is put into the templates.
+            templates: Texts with ``{}`` where the class stands.
+            kind: As above.
+            labels: Names to show; the classes if None.
+
+        Raises:
+            UserError: There is no class, or a template has no place for it.
+        """
+        if not classes or not templates:
+            raise UserError("a class target needs classes and templates: set target.classes and target.templates")
+        misplaced = [template for template in templates if template.count("{}") != 1]
+        if misplaced:
+            raise UserError(f"the template {misplaced[0]!r} must hold {{}} once, where the class stands")
+        prompts = [template.replace("{}", name) for name in classes for template in templates]
+        with torch.no_grad(), evaluation_mode(backbone):
+            units = F.normalize(backbone.encode_text(prompts), dim=-1)
+        means = units.unflatten(0, (len(classes), len(templates))).mean(dim=1)
+        embeddings = F.normalize(means, dim=-1)
+        return cls(embeddings, labels or classes, kind, backbone.logit_scale.detach(), templates)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The kind, tau where it counts, and the templates."""
+        kind = {"kind": "log_probability"} if self.softmax else {}
+        return {**super().settings, **kind, "templates": self.templates}
+
+    def score_of(self, read: Tensor, text_embeddings: Tensor) -> Tensor:
+        """Return the scores ``[B, C]``."""
+        scores = super().score_of(read, text_embeddings)
+        return scores.log_softmax(dim=-1) if self.softmax else scores
+
+
+class ClassifierTarget(Target):
+    """Logits of a classifier that stands on the tower: ``s_c = head(read)_c``.
+
+    Shapes: scores ``[B, C]``. The head is asked in evaluation mode and left as it was.
+
+    Example:
+        >>> import torch
+        >>> target = ClassifierTarget(torch.nn.Linear(4, 3), ["a", "b", "c"], classes=[2])
+        >>> target.score(torch.zeros(5, 4)).shape, target.labels
+        (torch.Size([5, 1]), ['c'])
+    """
+
+    name = "classifier"
+    score_name = "logit"
+
+    def __init__(
+        self,
+        head: nn.Module | Callable[[Tensor], Tensor],
+        labels: Sequence[str],
+        reads: str = "pooled",
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        """Take a head.
+
+        Args:
+            head: From what the tower hands over, ``[B, D]`` or ``[B, N, W]``, to logits ``[B, C]``.
+            labels: Names of all C classes.
+            reads: ``"pooled"`` or ``"patches"``.
+            classes: Which classes are explained; all if None.
+
+        Raises:
+            ValueError: A class is out of range.
+        """
+        self.classes = list(range(len(labels))) if classes is None else list(classes)
+        if not self.classes or not all(0 <= index < len(labels) for index in self.classes):
+            raise ValueError(f"classes {self.classes} are not all from 0 to {len(labels) - 1}")
+        self.head, self.reads = head, reads
+        self.labels = [labels[index] for index in self.classes]
+
+    def score(self, read: Tensor) -> Tensor:
+        """Return the logits ``[B, T]`` of the chosen classes."""
+        if not isinstance(self.head, nn.Module):
+            return self.head(read)[:, self.classes]
+        with evaluation_mode(self.head):
+            return self.head(read)[:, self.classes]

@@ -1,0 +1,195 @@
+"""Targets beyond similarity and words: classes, dimensions, spans and contrasts of captions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
+from clip_xai.models.captioner import Captioner
+from clip_xai.runs.config import TARGETS as CONFIG_TARGETS
+from clip_xai.xai.target import (
+    CaptionContrastTarget,
+    CaptionTarget,
+    ClassifierTarget,
+    ClassTarget,
+    ContrastTarget,
+    EmbeddingDimensionTarget,
+    SimilarityTarget,
+    Target,
+)
+from clip_xai.xai.targets.build import TARGETS, Question, caption_parts, targets_of
+from tests.xai.conftest import CAPTION, TEXTS, assert_close
+
+
+def cotangents_by_loop(target: Target, read: Tensor) -> Tensor:
+    """One backward pass for each score."""
+    rows = []
+    for score in range(len(target.labels)):
+        leaf = read.detach().clone().requires_grad_()
+        target.score(leaf)[:, score].sum().backward()
+        rows.append(leaf.grad)
+    return torch.stack(rows, dim=1)
+
+
+def test_classes_are_the_mean_of_their_prompts(backbone: OpenClipBackbone, pixels: Tensor) -> None:
+    templates = ["a {} here", "lesion: {}"]
+    read = backbone.encode_image(pixels)
+    for kind in ("cosine", "dot", "logit", "log_probability"):
+        target = ClassTarget.from_classes(backbone, ["nevus", "melanoma"], templates, kind)
+        columns = []
+        for name in ("nevus", "melanoma"):
+            total = torch.zeros(16)
+            for template in templates:
+                (text,) = backbone.encode_text([template.format(name)])
+                total += text / text.norm()
+            columns.append(total / total.norm())
+        dots = read @ torch.stack(columns).T
+        cosines = dots / read.norm(dim=1, keepdim=True)
+        logits = cosines * backbone.logit_scale
+        expected = {
+            "cosine": cosines, "dot": dots, "logit": logits,
+            "log_probability": (logits.exp() / logits.exp().sum(1, True)).log(),
+        }[kind]  # fmt: skip
+        assert_close(target.score(read), expected)
+        assert_close(target.cotangent(read), cotangents_by_loop(target, read))
+        assert target.labels == ["nevus", "melanoma"] and target.settings["kind"] == kind
+
+
+@pytest.mark.parametrize("templates", [["a photo"], ["{} and {}"], []])
+def test_templates_without_one_place_are_refused(backbone: OpenClipBackbone, templates: list[str]) -> None:
+    with pytest.raises(UserError, match="template"):
+        ClassTarget.from_classes(backbone, ["nevus"], templates)
+
+
+def test_a_classifier_is_asked_in_evaluation_mode(pixels: Tensor) -> None:
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Dropout(0.9), nn.Linear(16, 3)).train()
+    target = ClassifierTarget(head, ["a", "b", "c"], classes=[2, 0])
+    read = torch.randn(2, 16)
+    assert_close(target.score(read), F.linear(read, head[1].weight, head[1].bias)[:, [2, 0]].detach())
+    assert head[0].training and target.labels == ["c", "a"]
+    assert_close(target.cotangent(read), head[1].weight[[2, 0]].detach().expand(2, -1, -1))
+    with pytest.raises(ValueError, match="classes"):
+        ClassifierTarget(head, ["a"], classes=[1])
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_dimensions_add_up_to_the_similarity(backbone: OpenClipBackbone, pixels: Tensor, unit: bool) -> None:
+    read = backbone.encode_image(pixels)
+    target = EmbeddingDimensionTarget(range(16), unit, embed_dim=16)
+    similarity = SimilarityTarget.from_texts(backbone, TEXTS, "cosine" if unit else "dot")
+    texts = F.normalize(backbone.encode_text(TEXTS), dim=-1)
+    assert_close(target.score(read) @ texts.T, similarity.score(read))
+    assert_close(torch.einsum("td,bdk->btk", texts, target.cotangent(read)), similarity.cotangent(read))
+    assert_close(target.cotangent(read), cotangents_by_loop(target, read))
+    with pytest.raises(UserError, match="from 0 to 15"):
+        EmbeddingDimensionTarget([16], embed_dim=16)
+
+
+def test_a_span_is_the_sum_of_its_words(captioner: Captioner, pixels: Tensor) -> None:
+    ids = captioner.tokenizer.encode(CAPTION)
+    read = captioner.read(pixels)
+    words = CaptionTarget.words(captioner, ids)
+    scores = dict(zip(words.labels, words.score(read).T, strict=True))
+    for asked, expected in {
+        "most likely": ["most", "likely"],
+        "Brown LESION": ["brown", "lesion"],
+        "melanoma.": ["melanoma", "."],
+    }.items():
+        target = CaptionTarget.span(captioner, ids, asked)
+        assert target.labels == [CAPTION[CAPTION.lower().index(asked.lower()) :][: len(asked)]]
+        assert_close(target.score(read)[:, 0], sum(scores[word] for word in expected))
+    diagnosis = CaptionTarget.span(captioner, ids)
+    assert diagnosis.labels == ["diagnosis: melanoma"]
+    assert_close(diagnosis.score(read)[:, 0], scores["melanoma"])
+    assert_close(CaptionTarget.word(captioner, ids, "Melanoma").score(read)[:, 0], scores["melanoma"])
+    assert_close(
+        CaptionTarget.whole(captioner, ids).score(read)[:, 0], captioner.log_prob(read, torch.tensor([ids] * 2))
+    )
+
+
+def test_what_a_caption_does_not_say_is_refused(captioner: Captioner) -> None:
+    ids = captioner.tokenizer.encode("a brown spot")
+    with pytest.raises(UserError, match="states no diagnosis"):
+        CaptionTarget.span(captioner, ids)
+    with pytest.raises(UserError, match="not in the caption"):
+        CaptionTarget.span(captioner, ids, "nevus")
+    with pytest.raises(UserError, match="no word of the caption"):
+        CaptionTarget.word(captioner, ids, "spo")
+    with pytest.raises(UserError, match=r"target\.against"):
+        CaptionContrastTarget(captioner, ids, ["Brown"], "brown")
+    with pytest.raises(UserError, match=r"target\.against"):
+        CaptionContrastTarget(captioner, ids, [], "brown")
+
+
+def test_a_caption_contrast_is_the_difference_of_two_captions(captioner: Captioner, pixels: Tensor) -> None:
+    ids = captioner.tokenizer.encode(CAPTION)
+    target = CaptionContrastTarget(captioner, ids, ["nevus", "basal cell carcinoma"])
+    assert target.labels == ["melanoma, not nevus", "melanoma, not basal cell carcinoma"]
+    assert target.alternatives == [
+        "a brown lesion with scale, most likely nevus.",
+        "a brown lesion with scale, most likely basal cell carcinoma.",
+    ]
+    read = captioner.read(pixels)
+    before = captioner.tokenizer.encode("a brown lesion with scale, most likely")
+    assert ids[: len(before)] == before
+    said = captioner.log_prob(read, torch.tensor([ids] * 2))
+    for row, other in enumerate(("nevus", "basal cell carcinoma")):
+        swapped = [*before, *captioner.tokenizer.encode(f" {other}.")]
+        expected = said - captioner.log_prob(read, torch.tensor([swapped] * 2))
+        assert_close(target.score(read)[:, row], expected)
+    assert_close(target.cotangent(read), cotangents_by_loop(target, read))
+
+
+def test_a_contrast_in_the_middle_counts_what_follows(captioner: Captioner, pixels: Tensor) -> None:
+    ids = captioner.tokenizer.encode(CAPTION)
+    target = CaptionContrastTarget(captioner, ids, ["red"], "brown")
+    assert target.alternatives == ["a red lesion with scale, most likely melanoma."]
+    read = captioner.read(pixels)
+    swapped = [ids[0], *captioner.tokenizer.encode(" red lesion with scale, most likely melanoma.")]
+    expected = captioner.log_prob(read, torch.tensor([ids] * 2)) - captioner.log_prob(read, torch.tensor([swapped] * 2))
+    assert_close(target.score(read)[:, 0], expected)
+
+
+def test_a_question_names_its_targets(backbone: OpenClipBackbone, captioner: Captioner) -> None:
+    ids = captioner.tokenizer.encode(CAPTION)
+    question = Question(
+        TARGETS, text="a nevus", against=("a blue lesion",), classes=("nevus", "melanoma"), dimensions=(3, 5)
+    )
+    asked = {one.name: one for one in targets_of(question, captioner.backbone, captioner, ids)}
+    assert tuple(asked) == ("caption", "caption_contrast", "similarity", "contrast", "class", "embedding_dimension")
+    kinds = (
+        CaptionTarget,
+        CaptionContrastTarget,
+        SimilarityTarget,
+        ContrastTarget,
+        ClassTarget,
+        EmbeddingDimensionTarget,
+    )
+    for one, kind in zip(asked.values(), kinds, strict=True):
+        assert type(one.target) is kind
+        assert len(one.spans) == len(one.target.labels)
+    assert asked["caption"].target.labels[-2:] == ["diagnosis: melanoma", "whole caption"]
+    assert asked["caption"].spans[-3:] == [(47, 48), None, None]
+    assert asked["contrast"].target.labels == ["a nevus", "a blue lesion"]
+    assert CONFIG_TARGETS == TARGETS
+
+
+def test_one_word_of_a_caption_knows_its_place(captioner: Captioner) -> None:
+    ids = captioner.tokenizer.encode(CAPTION)
+    target, spans = caption_parts(captioner, ids, ["caption_word"], word="lesion")
+    assert (target.labels, spans) == (["lesion"], [(8, 14)])
+
+
+def test_without_a_captioner_only_texts_can_be_asked(backbone: OpenClipBackbone) -> None:
+    assert Question(("similarity",)).needs_captioner and not Question(("class",)).needs_captioner
+    with pytest.raises(UserError, match="needs a captioner"):
+        targets_of(Question(("caption",)), backbone)
+    with pytest.raises(UserError, match="text="):
+        targets_of(Question(("similarity",)), backbone)
+    with pytest.raises(UserError, match="smile is not of"):
+        targets_of(Question(("smile",)), backbone)
