@@ -30,6 +30,18 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "attention_rollout": {},
     "gradeclip": {"layer": -1},
     "occlusion": {"window": 2, "stride": 1, "fill": 0.0, "chunk_size": 64},
+    "rise": {
+        "masks": 1000,
+        "cells": 7,
+        "keep": 0.5,
+        "kind": "bernoulli",
+        "spread": 0.25,
+        "normalisation": "centred",
+        "fill": 0.0,
+        "seed": 0,
+        "chunk_size": 64,
+    },
+    "kernelshap": {"players": "grid", "cells": 7, "samples": 1000, "fill": 0.0, "seed": 0, "chunk_size": 64},
     "token_gradxinput": {},
 }
 
