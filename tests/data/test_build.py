@@ -17,11 +17,12 @@ from PIL import Image
 from clip_xai.data.build import build_manifest
 from clip_xai.data.descriptions import SCHEMA
 from clip_xai.data.manifest import load_manifest, write_manifest
-from clip_xai.data.record import Record
+from clip_xai.data.record import CONFLICT, Record
+from clip_xai.data.settings import BuildSettings
 from clip_xai.errors import UserError
 from tests.data.publishers import DDI_COLUMNS, SKINCAP_COLUMNS, ham, photograph, table
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
+SAMPLES = Path(os.environ.get("CLIP_XAI_SAMPLES", "samples"))
 
 
 @pytest.fixture
@@ -87,8 +88,12 @@ def test_duplicates_share_a_group_and_conflicts_are_not_judged(root: Path, tmp_p
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["conflicts"] == [{"rows": ["ddi/000001.png", "skincap/1.png"], "diagnoses": ["melanoma", "eczema"]}]
     for seed in range(12):
-        records = {r.identifier: r for r in load_manifest(build_manifest(root, tmp_path / "out", seed=seed))}
-        assert {records["ddi/000001.png"].split, records["skincap/1.png"].split} in ({"train"}, {None})
+        records = {
+            r.identifier: r for r in load_manifest(build_manifest(root, tmp_path / "out", BuildSettings(seed=seed)))
+        }
+        assert CONFLICT in records["ddi/000001.png"].flags and CONFLICT in records["skincap/1.png"].flags
+        assert records["ddi/000001.png"].split in ("train", None) and records["skincap/1.png"].split is None
+        assert records["ddi/000001.png"].references == (records["ddi/000001.png"].caption,)
 
 
 def test_the_manifest_is_a_plain_table(root: Path, tmp_path: Path) -> None:
@@ -107,7 +112,7 @@ def test_a_second_call_does_nothing_until_something_changes(root: Path, tmp_path
     photograph(root / "ham10000" / "HAM10000_images_part_1" / "ISIC_0024306.jpg")
     assert len(load_manifest(build_manifest(root, tmp_path / "out"))) == 20
     written = manifest.stat().st_mtime_ns
-    build_manifest(root, tmp_path / "out", seed=1)
+    build_manifest(root, tmp_path / "out", BuildSettings(seed=1))
     assert manifest.stat().st_mtime_ns > written
 
 
@@ -168,7 +173,7 @@ def test_a_manifest_comes_back_as_it_was_written_even_after_a_move(tmp_path: Pat
         malignancy=None,
         caption='"x", y', references=('"x", y', "z"), mask=tmp_path / "a" / "m.png", split="val", official_split="test",
         fields={"age": "5"}, sha256="f", height=3, width=4, view="dermoscopic", duplicate_of="ddi/2.png",
-        keys=("g", "h"),
+        keys=("g", "h"), skin_types=(3, 4), flags=("x",), fold=2,
     )  # fmt: skip
     write_manifest(tmp_path / "m.parquet", [record], tmp_path / "a")
     assert load_manifest(tmp_path / "m.parquet") == [record]
@@ -219,12 +224,12 @@ def test_tables_without_photographs_are_told_apart_from_nothing(tmp_path: Path) 
         build_manifest(tmp_path, tmp_path / "out")
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not on this machine")
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="CLIP_XAI_SAMPLES names no folder with real files")
 def test_the_real_samples_become_a_manifest(tmp_path: Path) -> None:
     done = command(f"data.root={SAMPLES}", f"data.output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     records = load_manifest(tmp_path / "manifest.parquet")
     assert len(records) == 18 and sum(record.mask is not None for record in records) == 3
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["sources"]["ham10000"]["missing"] == 10004 and report["sources"]["pad_ufes_20"]["missing"] == 2
-    assert len((tmp_path / "report.html").read_text()) < 60_000
+    assert report["sources"]["ham10000"]["missing"] == 11516 and report["sources"]["pad_ufes_20"]["missing"] == 2
+    assert len((tmp_path / "report.html").read_text()) < 90_000

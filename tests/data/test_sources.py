@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from tests.data.publishers import (
     table,
 )
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
+SAMPLES = Path(os.environ.get("CLIP_XAI_SAMPLES", "samples"))
 
 
 def read(name: str, root: Path) -> SourceTable:
@@ -62,12 +63,16 @@ def test_ham_reads_lesions_sites_and_masks(tmp_path: Path) -> None:
     assert (one.diagnosis, one.malignancy, one.official_split) == ("melanoma", "malignant", "train")
     assert one.mask == masks / "ISIC_0024306_segmentation.png" and two.mask is None
     assert "age" not in one.fields and "sex" not in one.fields and two.fields["age"] == "45.0"
-    assert "on the back" in one.caption or "of the back" in one.caption
-    assert "histopathology" in one.caption and "dermoscopic" in one.caption
+    assert "the back" in one.caption.lower()
+    assert "histopathology" in one.caption and "dermoscop" in one.caption
     assert two.diagnosis == "benign keratosis" and "unknown" not in two.caption
     assert (three.official_split, three.keys) == ("test", ("ham10000-lesion:HAMTEST_0000000",))
-    table(test, ["image", "MEL", "NV"], {"image": "ISIC_0034524", "MEL": "0.0", "NV": "1.0"})
-    assert "one-hot" in reasons(read("ham10000", tmp_path))["ISIC2018_Task3_Test_GroundTruth.csv"]
+    # The challenge's file of the same name knows the class alone, and is just as well.
+    classes = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+    table(test, ["image", *classes], {"image": "ISIC_0034524", **dict.fromkeys(classes, "0.0"), "NV": "1.0"})
+    found = read("ham10000", tmp_path)
+    assert [record.diagnosis for record in found.records] == ["melanoma", "benign keratosis", "melanocytic nevus"]
+    assert found.records[2].official_split == "test" and "no lesion id" in " ".join(found.notes)
 
 
 def test_ham_refuses_altered_rows_and_points_nowhere_else(tmp_path: Path) -> None:
@@ -163,9 +168,9 @@ def test_midas_composes_from_what_is_known_and_leaks_nothing(tmp_path: Path) -> 
     for stated in ("basal cell carcinoma", "the left cheek", "6 x 5 mm", "Fitzpatrick", "type II", "histopathology"):
         assert stated in one.caption
     assert two.view == "dermoscopic" and "mm" not in two.caption and "length_(mm)" not in two.fields
-    assert three.diagnosis is None and three.malignancy is None and "a skin lesion" in three.caption
+    assert three.diagnosis is None and three.malignancy is None and "a skin lesion" in three.caption.lower()
     assert "histopathology" not in three.caption and "midas_path" not in three.fields
-    assert (four.diagnosis, four.malignancy) == (None, "malignant") and "a malignant lesion" in four.caption
+    assert (four.diagnosis, four.malignancy) == (None, "malignant") and "a malignant lesion" in four.caption.lower()
     assert found.unmapped == {"malignant- other": 1} and found.rows == 5
     assert [problem.file for problem in found.problems if problem.kind == "missing"] == ["s-prd-100000005.jpg"]
     for record in found.records:
@@ -246,13 +251,13 @@ def test_links_are_followed_and_loops_survived(tmp_path: Path) -> None:
     assert record.image.is_relative_to(root)
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not on this machine")
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="CLIP_XAI_SAMPLES names no folder with real files")
 @pytest.mark.parametrize("root", [SAMPLES, SAMPLES / "ham10000", SAMPLES / "pad_ufes_20"])
 def test_the_real_samples_are_read(root: Path) -> None:
     found = {name: table for name, source in SOURCES.items() if (table := source.read(root)) is not None}
     if root.name != "pad_ufes_20":
-        assert (found["ham10000"].rows, len(found["ham10000"].records)) == (10015, 11)
-        assert sum(problem.kind == "missing" for problem in found["ham10000"].problems) == 10004
+        assert (found["ham10000"].rows, len(found["ham10000"].records)) == (11527, 11)
+        assert sum(problem.kind == "missing" for problem in found["ham10000"].problems) == 11516
         assert sum(record.mask is not None for record in found["ham10000"].records) == 3
     if root.name != "ham10000":
         assert (found["pad_ufes_20"].rows, len(found["pad_ufes_20"].records)) == (9, 7)
@@ -277,16 +282,14 @@ def test_no_row_is_lost_and_none_ends_in_a_traceback(tmp_path: Path, rows: list[
 def test_captions_say_what_is_known_and_vary_with_the_name_alone() -> None:
     facts = {"view": "dermoscopic image", "site": "the back", "diagnosis": "actinic keratosis", "size_mm": (6.0, 5.0)}
     captions = {clinical_caption(CaptionFacts(name=str(number), skin_types=(2,), **facts)) for number in range(60)}
-    assert 6 <= len(captions) <= 18
-    for caption in captions:
-        assert "an actinic keratosis" in caption and "the back" in caption and "6 x 5 mm" in caption
-        assert "type II." in caption and "  " not in caption and "None" not in caption and ".." not in caption
-    bare = {clinical_caption(CaptionFacts(name=str(number), view="clinical photograph")) for number in range(20)}
-    assert bare == {
-        "A clinical photograph showing a skin lesion.",
-        "A clinical photograph of a skin lesion.",
-        "This clinical photograph shows a skin lesion.",
+    assert len(captions) > 30 and captions == {
+        clinical_caption(CaptionFacts(name=str(number), skin_types=(2,), **facts)) for number in range(60)
     }
+    for caption in captions:
+        assert "an actinic keratosis" in caption.lower() and "the back" in caption.lower() and "6 x 5 mm" in caption
+        assert "type II." in caption and "  " not in caption and "None" not in caption and ".." not in caption
+    bare = {clinical_caption(CaptionFacts(name=str(number), view="clinical photograph")) for number in range(60)}
+    assert len(bare) > 6 and all("a skin lesion" in caption.lower() for caption in bare)
     mass = clinical_caption(CaptionFacts(name="x", view="clinical photograph", diagnosis="psoriasis"))
     assert "a psoriasis" not in mass
 

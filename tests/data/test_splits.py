@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_xai.data.groups import assign_groups, conflicting_duplicates, groups_in_two_splits, mark_duplicates
+from clip_xai.data.groups import assign_groups, flag_conflicts, groups_in_two_splits, mark_duplicates
 from clip_xai.data.record import Record
+from clip_xai.data.settings import BuildSettings
 from clip_xai.data.splits import assign_splits
 from clip_xai.errors import UserError
 
@@ -69,10 +70,10 @@ def test_groups_are_connected_components_and_stay_whole(rows: list) -> None:
         by_group.setdefault(record.group, set()).add(index)
     assert {frozenset(members) for members in by_group.values()} == expected
     mark_duplicates(records)
-    assign_splits(records, seed=3)
+    assign_splits(records, BuildSettings(seed=3))
     assert groups_in_two_splits(records) == {}
-    # Of the rows that show one photograph, at most one is ever evaluated on.
-    judged = Counter(record.sha256 for record in records if record.split in ("val", "test"))
+    # A photograph enters the splits once.
+    judged = Counter(record.sha256 for record in records if record.split is not None)
     assert all(count == 1 for count in judged.values())
     assert all(record.split is not None or record.duplicate_of for record in records)
 
@@ -94,7 +95,7 @@ def test_publishers_keys_connect_across_data_sets() -> None:
     assert len({record.group for record in records}) == 3
     # A shared photo number groups, but a crop is another photograph.
     assert [record.duplicate_of for record in records] == [None] * 4 + ["ddi/3.png", None, "skincap/5.png"]
-    assert [(one.name, two.name) for one, two in conflicting_duplicates(records)] == [("5.png", "6.png")]
+    assert [(one.name, two.name) for one, two in flag_conflicts(records)] == [("5.png", "6.png")]
 
 
 def test_shares_hold_within_each_source_and_diagnosis() -> None:
@@ -104,7 +105,7 @@ def test_shares_hold_within_each_source_and_diagnosis() -> None:
         for number in range(count)
         for diagnosis in [("melanoma", "eczema", "psoriasis")[number // 2 % 3]]
     ]
-    assign_splits(records, seed=1)
+    assign_splits(records, BuildSettings(seed=1))
     for source, count in (("a", 800), ("b", 200)):
         found = Counter(record.split for record in records if record.source == source)
         assert abs(found["train"] - 0.75 * count) <= 4 and abs(found["val"] - 0.10 * count) <= 4
@@ -115,7 +116,7 @@ def test_shares_hold_within_each_source_and_diagnosis() -> None:
 
 def test_rare_diagnoses_are_spread_over_the_splits() -> None:
     records = [row("a", number, (f"k{number}",), diagnosis=f"rare {number}") for number in range(200)]
-    assign_splits(records)
+    assign_splits(records, BuildSettings())
     assert Counter(record.split for record in records) == {"train": 150, "val": 20, "test": 30}
 
 
@@ -123,7 +124,7 @@ def test_the_seed_alone_decides() -> None:
     records = [row("a", number, (f"k{number}",)) for number in range(100)]
 
     def split(seed: int, rows: list[Record]) -> dict[str, str | None]:
-        assign_splits(rows, seed=seed)
+        assign_splits(rows, BuildSettings(seed=seed))
         return {record.name: record.split for record in rows}
 
     assert split(1, records) == split(1, records[::-1]) != split(2, records)
@@ -131,11 +132,11 @@ def test_the_seed_alone_decides() -> None:
 
 def test_withheld_rows_are_trained_on_or_left_out() -> None:
     records = [row("a", number, (f"k{number}",)) for number in range(100)]
-    assign_splits(records, withheld={record.identifier for record in records})
+    assign_splits(records, BuildSettings(), withheld={record.identifier for record in records})
     assert {record.split for record in records} == {"train", None}
 
 
 @pytest.mark.parametrize("fractions", [{"train": 0.5}, {"train": 0.5, "dev": 0.5}, {"train": 1.5, "val": -0.5}])
 def test_fractions_that_make_no_sense_are_refused(fractions: dict) -> None:
     with pytest.raises(UserError, match=r"data\.fractions"):
-        assign_splits([], fractions=fractions)
+        BuildSettings(fractions=fractions)

@@ -5,46 +5,49 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import time
+from dataclasses import asdict
 from pathlib import Path
 
-from PIL import Image
-
+from clip_xai.data.captions import compose
 from clip_xai.data.descriptions import apply_descriptions
-from clip_xai.data.groups import assign_groups, conflicting_duplicates, mark_duplicates
-from clip_xai.data.images import FORMATS, UnreadableImageError, inspect_image
+from clip_xai.data.groups import assign_groups, flag_conflicts, mark_duplicates
+from clip_xai.data.images import ImageFacts
+from clip_xai.data.inspection import inspect_files
 from clip_xai.data.manifest import write_manifest
-from clip_xai.data.record import Problem, Record, SourceTable
-from clip_xai.data.report import write_report
+from clip_xai.data.near import near_pairs
+from clip_xai.data.record import CONFLICT, Problem, Record, SourceTable
+from clip_xai.data.report import Findings, write_report
+from clip_xai.data.settings import BuildSettings
 from clip_xai.data.sources import SOURCES
-from clip_xai.data.sources.common import LEFT_OVERS, walk
-from clip_xai.data.splits import DEFAULT_FRACTIONS, assign_splits
+from clip_xai.data.sources.captions_csv import FILE, read_all
+from clip_xai.data.sources.files import LEFT_OVERS
+from clip_xai.data.splits import assign_splits
 from clip_xai.errors import UserError
-from clip_xai.progress import track
 
 #: Raise it when a change here must rebuild manifests of data that did not change.
-VERSION = 1
+VERSION = 2
+
+_FORMATS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
 
 
-def build_manifest(
-    root: Path | str,
-    output_dir: Path | str,
-    *,
-    seed: int = 0,
-    fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
-    workers: int | None = None,
-) -> Path:
+def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSettings | None = None) -> Path:
     """Write ``manifest.parquet``, ``report.json`` and ``report.html`` for the data sets below a folder.
 
-    Returns at once when neither a file below the root (by name, size and time) nor an argument has changed.
+    Returns at once when neither a file below the root (by name, size and times) nor a setting has changed. Otherwise
+    the files that changed are read anew, and no others; a run that was killed goes on where it stopped.
 
     Args:
-        root: Folder with one or more of the six data sets, each as its publisher ships it.
+        root: Folder with one or more of the six data sets, each as its publisher ships it, and folders with a
+            ``captions.csv``.
         output_dir: Where the files are written.
-        seed: Seed of the splits.
-        fractions: Share of each split.
-        workers: Photographs checked at a time; the number of cores when None.
+        settings: Captions, splits and what counts as looking alike.
 
     Returns:
         Path of ``manifest.parquet``.
@@ -52,100 +55,134 @@ def build_manifest(
     Raises:
         UserError: No data set is there, or one of its tables cannot be used.
     """
+    settings = settings or BuildSettings()
     # Not resolved: users link data sets from other disks into one folder.
     root, output_dir = Path(root).absolute(), Path(output_dir).absolute()
     if not root.is_dir():
         raise UserError(f"data.root={root} is no folder; {_expected()}")
     manifest, stamp_file = output_dir / "manifest.parquet", output_dir / "manifest.stamp"
-    stamp = _stamp(root, output_dir, seed, fractions)
+    stamp = _stamp(root, output_dir, settings)
     if manifest.is_file() and stamp_file.is_file() and stamp_file.read_text() == stamp:
         return manifest
+    started = time.monotonic()
     tables = _read_sources(root)
-    records = [record for table in tables for record in table.records]
-    problems = [problem for table in tables for problem in table.problems]
-    problems += apply_descriptions(root, records)
-    records, unreadable = _readable(records, workers)
-    problems += unreadable + _drop_unusable_masks(records)
-    assign_groups(records)
-    mark_duplicates(records)
-    conflicts = conflicting_duplicates(records)
-    assign_splits(records, seed, fractions, withheld={record.identifier for pair in conflicts for record in pair})
-    output_dir.mkdir(parents=True, exist_ok=True)
+    _make(output_dir)
     stamp_file.unlink(missing_ok=True)
-    write_manifest(manifest, records, root)
-    write_report(output_dir, tables, records, problems, conflicts)
+    found = _checked(root, output_dir, tables, settings)
+    assign_groups(found.records, found.near)
+    # Conflicts first: a row does not take over captions of one that it disagrees with.
+    found.conflicts = flag_conflicts(found.records, found.near)
+    mark_duplicates(found.records)
+    assign_splits(
+        found.records,
+        settings,
+        withheld={record.identifier for record in found.records if CONFLICT in record.flags},
+        evaluation_sets=[name for name, source in SOURCES.items() if source.evaluation_set],
+    )
+    write_manifest(manifest, found.records, root)
+    write_report(output_dir, found, settings, seconds=time.monotonic() - started)
     stamp_file.write_text(stamp)
     return manifest
 
 
 def _read_sources(root: Path) -> list[SourceTable]:
-    tables = [source.read(root) for source in SOURCES.values()]
-    found = [table for table in tables if table is not None]
-    if not found:
-        raise UserError(f"data.root={root} holds none of the six data sets; {_expected()}")
-    if not any(table.records for table in found):
-        named = ", ".join(table.source for table in found)
+    tables = [table for source in SOURCES.values() if (table := source.read(root)) is not None]
+    tables += read_all(root, tuple(SOURCES))
+    if not tables:
+        raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}; {_expected()}")
+    if not any(table.records for table in tables):
+        named = ", ".join(table.source for table in tables)
         raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs; {_expected()}")
-    return found
+    return tables
 
 
 def _expected() -> str:
     return "expected below it: " + "; ".join(f"{name}: {source.expected}" for name, source in SOURCES.items())
 
 
-def _readable(records: list[Record], workers: int | None) -> tuple[list[Record], list[Problem]]:
-    """Decode every photograph once; return the rows that can be shown, and the others as problems."""
-    readable, problems = [], []
-    # Threads suffice: Pillow decodes and hashlib digests outside of the interpreter's lock.
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for record, outcome in track(pool.map(_inspect, records), "Checking photographs", total=len(records)):
-            if isinstance(outcome, Problem):
-                problems.append(outcome)
-            else:
-                record.sha256, record.height, record.width = outcome
-                readable.append(record)
-    return readable, problems
-
-
-def _inspect(record: Record) -> tuple[Record, tuple[str, int, int] | Problem]:
-    try:
-        facts = inspect_image(record.image)
-    except UnreadableImageError as error:
-        reason = str(error).removeprefix(f"{record.image}: ")
-        return record, Problem(record.source, record.name, "unreadable", reason)
-    return record, (facts.sha256, facts.height, facts.width)
-
-
-def _drop_unusable_masks(records: list[Record]) -> list[Problem]:
-    """Take away masks that do not lie on their photograph, and report them."""
-    problems = []
+def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: BuildSettings) -> Findings:
+    """Put captions on the rows, decode every photograph and mask once, and find what looks alike."""
+    records = [record for table in tables for record in table.records]
+    problems = [problem for table in tables for problem in table.problems]
     for record in records:
-        reason = _mask_fault(record) if record.mask else None
-        if reason:
+        assert record.facts is not None
+        record.references = compose(record.facts, settings.captions)
+        record.caption = record.references[0]
+    problems += apply_descriptions(root, records)
+    files = [path for record in records for path in (record.image, record.mask) if path is not None]
+    seen = inspect_files(files, output_dir / "inspected.sqlite", settings.workers)
+    readable: list[Record] = []
+    looks: list[tuple[int, bytes]] = []
+    for record in records:
+        outcome = seen[record.image]
+        if isinstance(outcome, str):
+            problems.append(Problem(record.source, record.name, "unreadable", outcome))
+            continue
+        _note_facts(record, outcome)
+        fault = _mask_fault(record, seen[record.mask]) if record.mask else None
+        if fault:
             record.mask = None
-            problems.append(Problem(record.source, record.name, "mask", reason))
-    return problems
+            problems.append(Problem(record.source, record.name, "mask", fault))
+        readable.append(record)
+        looks.append((outcome.phash, outcome.thumbnail))
+    bits = settings.near_bits
+    near = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
+    return Findings(tables=tables, records=readable, problems=problems, near=near)
 
 
-def _mask_fault(record: Record) -> str | None:
+def _note_facts(record: Record, facts: ImageFacts) -> None:
+    record.sha256, record.height, record.width = facts.sha256, facts.height, facts.width
+    if record.image.suffix.lower() not in _FORMATS.get(facts.format, (record.image.suffix.lower(),)):
+        record.flags = (*record.flags, f"wrong extension: a {facts.format} file")
+
+
+def _mask_fault(record: Record, outcome: ImageFacts | str) -> str | None:
     assert record.mask is not None
-    try:
-        with Image.open(record.mask, formats=FORMATS) as mask:
-            size = (mask.height, mask.width)
-    except (OSError, ValueError, SyntaxError) as error:
-        return f"its mask {record.mask.name} cannot be read ({error})"
-    if size == (record.height, record.width):
+    if isinstance(outcome, str):
+        return f"its mask {record.mask.name} cannot be read ({outcome})"
+    if (outcome.height, outcome.width) == (record.height, record.width):
         return None
-    return f"its mask is {size[1]} x {size[0]}, the photograph {record.width} x {record.height}"
+    return f"its mask is {outcome.width} x {outcome.height}, the photograph {record.width} x {record.height}"
 
 
-def _stamp(root: Path, output_dir: Path, seed: int, fractions: Mapping[str, float]) -> str:
-    """Digest of everything the manifest depends on: each file's name, size and time, and the arguments."""
-    digest = hashlib.sha256(json.dumps([VERSION, str(root), seed, sorted(fractions.items())]).encode())
-    for parent, folders, names in walk(root, leave_out=LEFT_OVERS):
-        folders[:] = [name for name in folders if parent / name != output_dir]
-        for name in names if parent != output_dir else ():
-            state = (parent / name).stat() if (parent / name).exists() else None
-            seen = (state.st_size, state.st_mtime_ns) if state else None
-            digest.update(f"{(parent / name).relative_to(root)}\0{seen}\n".encode())
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.output_dir={folder} cannot be written to ({error.strerror}); name another.") from error
+
+
+def _stamp(root: Path, output_dir: Path, settings: BuildSettings) -> str:
+    """Digest of everything the manifest depends on: each file's name, size and times, and the settings."""
+    chosen = {name: value for name, value in asdict(settings).items() if name != "workers"}
+    digest = hashlib.sha256(json.dumps([VERSION, str(root), chosen], sort_keys=True).encode())
+    for relative, state in _states(root, output_dir):
+        digest.update(f"{relative}\0{state}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _states(root: Path, output_dir: Path) -> list[tuple[str, tuple[int, int, int] | None]]:
+    """Return every file below the root with its size, time of writing and time of change, in a fixed order."""
+    found: list[tuple[str, tuple[int, int, int] | None]] = []
+    waiting, entered = [str(root)], {os.path.realpath(output_dir)}
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in entered:
+            continue
+        entered.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                listed = [entry for entry in entries if not entry.name.startswith((".", "~$"))]
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read ({error.strerror}); give yourself the right to.") from error
+        for entry in listed:
+            if entry.is_dir():
+                waiting.extend(() if LEFT_OVERS.fullmatch(entry.name) else (entry.path,))
+                continue
+            try:
+                state = entry.stat()
+                found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
+            except OSError:
+                found.append((entry.path, None))
+    return sorted(found, key=lambda item: item[0])

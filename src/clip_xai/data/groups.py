@@ -5,50 +5,77 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from clip_xai.data.record import Record
+from clip_xai.data.ontology import agree
+from clip_xai.data.record import CONFLICT, Record
 
 #: Rows that share a key with this beginning show the very same photograph, not only the same patient or lesion.
 SAME_PHOTOGRAPH = "photo:"
 
 
-def assign_groups(records: list[Record]) -> None:
-    """Put rows that are connected by a publisher's key or by identical bytes into one group, in place.
+def assign_groups(records: list[Record], near: Iterable[tuple[int, int]] = ()) -> None:
+    """Put rows that are connected by a publisher's key, identical bytes or their looks into one group, in place.
 
-    Connected components over the edges 'shares a key' and 'has the same sha256'. The group is named after the smallest
-    key in it, so the name does not depend on the order of rows.
+    Connected components over the edges 'shares a key', 'has the same sha256' and 'looks alike'. The group is named
+    after the smallest key in it, so the name does not depend on the order of rows.
+
+    Args:
+        records: The rows.
+        near: Pairs of positions in `records` that look alike.
     """
-    parents = list(range(len(records)))
-
-    def root_of(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
-        return index
-
-    for members in _rows_by(records, _edges).values():
-        for member in members[1:]:
-            parents[root_of(member)] = root_of(members[0])
+    roots = _components(records, _edges, near)
     names: dict[int, str] = {}
-    for index, record in enumerate(records):
-        root = root_of(index)
+    for root, record in zip(roots, records, strict=True):
         names[root] = min([*record.keys, record.group, *([names[root]] if root in names else [])])
-    for index, record in enumerate(records):
-        record.group = names[root_of(index)]
+    for root, record in zip(roots, records, strict=True):
+        record.group = names[root]
 
 
 def mark_duplicates(records: list[Record]) -> None:
-    """Mark every row but the first that shows the same photograph with the identifier of that first row, in place."""
-    for members in _rows_by(records, _photograph_edges).values():
-        first = records[members[0]]
-        for member in members[1:]:
-            records[member].duplicate_of = records[member].duplicate_of or first.duplicate_of or first.identifier
+    """Let the first row of each photograph stand for all that show it, in place.
+
+    The others get its identifier as `duplicate_of`. Their captions are not lost: it takes them over as references, and
+    their mask where it has none, unless they disagree with it on the diagnosis.
+    """
+    first: dict[int, Record] = {}
+    for root, record in zip(_components(records, _photograph_edges), records, strict=True):
+        stands = first.setdefault(root, record)
+        if stands is record:
+            continue
+        record.duplicate_of = stands.identifier
+        if not _disagree(stands, record):
+            stands.references = tuple(dict.fromkeys((*stands.references, *record.references)))
+            same_size = (stands.height, stands.width) == (record.height, record.width)
+            stands.mask = stands.mask or (record.mask if same_size else None)
 
 
-def conflicting_duplicates(records: list[Record]) -> list[tuple[Record, Record]]:
-    """Return pairs of rows that show the same photograph but state different diagnoses."""
-    by_identifier = {record.identifier: record for record in records}
-    pairs = ((by_identifier[record.duplicate_of], record) for record in records if record.duplicate_of)
-    return [(one, two) for one, two in pairs if one.diagnosis and two.diagnosis and one.diagnosis != two.diagnosis]
+def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) -> list[tuple[Record, Record]]:
+    """Flag rows that show the same photograph, or look alike, but state diagnoses that cannot both be true, in place.
+
+    Returns:
+        The pairs that disagree.
+    """
+    by_photograph: dict[int, list[Record]] = defaultdict(list)
+    for root, record in zip(_components(records, _photograph_edges), records, strict=True):
+        by_photograph[root].append(record)
+    pairs = [
+        (one, two)
+        for members in by_photograph.values()
+        for place, two in enumerate(members)
+        for one in members[:place]
+        if _disagree(one, two)
+    ]
+    named = {(one.identifier, two.identifier) for one, two in pairs}
+    for i, j in near:
+        one, two = records[i], records[j]
+        if _disagree(one, two) and (one.identifier, two.identifier) not in named:
+            pairs.append((one, two))
+    disputed = {record.identifier for pair in pairs for record in pair}
+    # Every copy of a disputed photograph is disputed, also one that states no diagnosis.
+    for members in by_photograph.values():
+        if any(member.identifier in disputed for member in members):
+            for member in members:
+                member.flags = tuple(dict.fromkeys((*member.flags, CONFLICT)))
+    return pairs
 
 
 def groups_in_two_splits(records: Iterable[Record]) -> dict[str, list[str]]:
@@ -60,6 +87,10 @@ def groups_in_two_splits(records: Iterable[Record]) -> dict[str, list[str]]:
     return {group: sorted(found) for group, found in splits.items() if len(found) > 1}
 
 
+def _disagree(one: Record, two: Record) -> bool:
+    return bool(one.diagnosis and two.diagnosis and not agree(one.diagnosis, two.diagnosis))
+
+
 def _edges(record: Record) -> list[str]:
     return [*record.keys, *_photograph_edges(record)]
 
@@ -69,9 +100,26 @@ def _photograph_edges(record: Record) -> list[str]:
     return same + ([f"sha256:{record.sha256}"] if record.sha256 else [])
 
 
-def _rows_by(records: list[Record], edges_of: Callable[[Record], list[str]]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = defaultdict(list)
+def _components(
+    records: list[Record], edges_of: Callable[[Record], list[str]], pairs: Iterable[tuple[int, int]] = ()
+) -> list[int]:
+    """Return for each row the position of the first row of its connected component."""
+    parents = list(range(len(records)))
+
+    def root_of(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    def join(one: int, two: int) -> None:
+        low, high = sorted((root_of(one), root_of(two)))
+        parents[high] = low
+
+    holder: dict[str, int] = {}
     for index, record in enumerate(records):
         for edge in edges_of(record):
-            rows[edge].append(index)
-    return rows
+            join(holder.setdefault(edge, index), index)
+    for one, two in pairs:
+        join(one, two)
+    return [root_of(index) for index in range(len(records))]

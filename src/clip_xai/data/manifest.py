@@ -17,6 +17,7 @@ _ROOT = b"clip_xai.root"
 _SCHEMA = pa.schema(
     [
         ("image", pa.string()),
+        ("name", pa.string()),
         ("source", pa.string()),
         ("group", pa.string()),
         ("split", pa.string()),
@@ -32,6 +33,10 @@ _SCHEMA = pa.schema(
         ("official_split", pa.string()),
         ("duplicate_of", pa.string()),
         ("keys", pa.list_(pa.string())),
+        ("skin_types", pa.list_(pa.int32())),
+        ("skin_tone", pa.string()),
+        ("flags", pa.list_(pa.string())),
+        ("fold", pa.int32()),
         ("fields", pa.string()),
     ]
 )
@@ -41,7 +46,9 @@ def write_manifest(path: Path, records: list[Record], root: Path) -> None:
     """Write the manifest. Paths are kept relative to the data root, whose place is noted in the file."""
     rows = [_row(record, root) for record in records]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_ROOT: str(root.absolute()).encode()}))
-    pq.write_table(table, path)
+    unfinished = path.with_suffix(".part")
+    pq.write_table(table, unfinished)
+    unfinished.replace(path)
 
 
 def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Record]:
@@ -70,7 +77,8 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
             f"{path}: no manifest of this version ({', '.join(missing) or 'data root'} missing); write it again."
         )
     folder = Path(root) if root is not None else Path(noted.decode())
-    records = [_record(row, folder, path) for row in table.to_pylist()]
+    columns = table.select(_SCHEMA.names).to_pylist()
+    records = [_record(row, folder, path) for row in columns]
     leaks = groups_in_two_splits(records)
     if leaks:
         group, splits = next(iter(leaks.items()))
@@ -84,6 +92,7 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
 def _row(record: Record, root: Path) -> dict[str, object]:
     return {
         "image": record.image.relative_to(root).as_posix(),
+        "name": record.name,
         "source": record.source,
         "group": record.group,
         "split": record.split,
@@ -99,6 +108,10 @@ def _row(record: Record, root: Path) -> dict[str, object]:
         "official_split": record.official_split,
         "duplicate_of": record.duplicate_of,
         "keys": list(record.keys),
+        "skin_types": list(record.skin_types),
+        "skin_tone": record.skin_tone,
+        "flags": list(record.flags),
+        "fold": record.fold,
         "fields": json.dumps(record.fields, ensure_ascii=False, sort_keys=True),
     }
 
@@ -107,12 +120,14 @@ def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
     values = dict(row)
     image = path_below(root, str(values.pop("image")), manifest)
     mask = values.pop("mask")
+    values.pop("skin_tone")
     return Record(
         image=image,
-        name=image.name,
         mask=path_below(root, str(mask), manifest) if mask else None,
         references=tuple(values.pop("references")),  # type: ignore[arg-type]
         keys=tuple(values.pop("keys")),  # type: ignore[arg-type]
+        skin_types=tuple(values.pop("skin_types")),  # type: ignore[arg-type]
+        flags=tuple(values.pop("flags")),  # type: ignore[arg-type]
         fields=json.loads(str(values.pop("fields"))),
         **values,  # type: ignore[arg-type]
     )

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clip_xai.data.captions import CaptionFacts
+
+#: A row that shows the same photograph as another one which says something else.
+CONFLICT = "conflicting diagnosis"
 
 
 @dataclass
@@ -29,6 +36,10 @@ class Record:
         view: ``clinical`` or ``dermoscopic``.
         duplicate_of: ``source/name`` of the row that shows the same photograph and stands for it in evaluation.
         keys: Publisher's keys; rows that share one are put into one group.
+        skin_types: Fitzpatrick types 1 to 6 that the publisher states, in order.
+        flags: What a reader should know of the row, such as `CONFLICT`.
+        fold: Number of its fold where the splits are folds of a cross-validation.
+        facts: What a caption may say; known while a manifest is built, not kept in it.
     """
 
     image: Path
@@ -49,11 +60,21 @@ class Record:
     view: str = "clinical"
     duplicate_of: str | None = None
     keys: tuple[str, ...] = ()
+    skin_types: tuple[int, ...] = ()
+    flags: tuple[str, ...] = ()
+    fold: int | None = None
+    facts: CaptionFacts | None = field(default=None, compare=False, repr=False)
 
     @property
     def identifier(self) -> str:
         """``source/name``: names one row of a manifest."""
         return f"{self.source}/{self.name}"
+
+    @property
+    def skin_tone(self) -> str | None:
+        """``I-II``, ``III-IV`` or ``V-VI``, or None where no type or types of two of these are stated."""
+        tones = {("I-II", "III-IV", "V-VI")[(kind - 1) // 2] for kind in self.skin_types}
+        return tones.pop() if len(tones) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,7 @@ class Problem:
     Attributes:
         source: Name of the data set.
         file: File name (or row) as the publisher has it.
-        kind: ``missing``, ``unreadable``, ``duplicate`` or ``row``.
+        kind: ``missing``, ``unreadable``, ``mask``, ``description`` or ``row``.
         reason: One line for a reader.
     """
 
@@ -82,7 +103,10 @@ class SourceTable:
         records: One for each row whose photograph is on disk.
         problems: Rows that are left out.
         rows: Number of rows in the publisher's table(s).
-        unmapped: Names of diagnoses that the vocabulary does not know, with how often each occurs.
+        unmapped: Names of diagnoses that the ontology does not know, with how often each occurs.
+        expected: Rows that the publisher's tables of this layout have, or None where it does not say.
+        notes: What is to be said of the whole download, each in a sentence.
+        labels: The publisher's labels with the canonical names that they became, and how often.
     """
 
     source: str
@@ -90,3 +114,6 @@ class SourceTable:
     problems: list[Problem]
     rows: int
     unmapped: dict[str, int] = field(default_factory=dict)
+    expected: int | None = None
+    notes: list[str] = field(default_factory=list)
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -2,119 +2,173 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
+from clip_xai.data.images import read_reduced
+from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import Problem, Record, SourceTable
+from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
 
 #: Problems of one kind that the page shows for a source; report.json has them all.
 SHOWN = 20
 
+#: Pairs that look alike whose pictures the page shows.
+PICTURED = 24
 
-def write_report(
-    output_dir: Path,
-    tables: list[SourceTable],
-    records: list[Record],
-    problems: list[Problem],
-    conflicts: list[tuple[Record, Record]],
-) -> None:
+_PICTURE = 112
+_SAMPLES = 4
+
+
+@dataclass
+class Findings:
+    """Everything that a build found out.
+
+    Attributes:
+        tables: What each source's tables say.
+        records: Rows whose photographs can be shown.
+        problems: Rows and files that were left out.
+        near: Pairs of positions in `records` that look alike.
+        conflicts: Pairs that show the same photograph, or look alike, and disagree on the diagnosis.
+    """
+
+    tables: list[SourceTable]
+    records: list[Record]
+    problems: list[Problem]
+    near: list[tuple[int, int]] = field(default_factory=list)
+    conflicts: list[tuple[Record, Record]] = field(default_factory=list)
+
+
+def write_report(output_dir: Path, found: Findings, settings: BuildSettings, seconds: float) -> None:
     """Write ``report.json`` and ``report.html`` beside the manifest."""
-    report = summarise(tables, records, problems, conflicts)
+    report = summarise(found, settings)
+    report["seconds"] = round(seconds, 1)
     (output_dir / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
-    (output_dir / "report.html").write_text(page.render(report=report, shown=SHOWN), encoding="utf-8")
+    template = files(__package__).joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    pictured = [_pictured(one, two) for one, two in _worth_seeing(found)]
+    content = page.render(report=report, shown=SHOWN, pictured=pictured, splits=[*SPLITS, "none"])
+    (output_dir / "report.html").write_text(content, encoding="utf-8")
 
 
-def summarise(
-    tables: list[SourceTable],
-    records: list[Record],
-    problems: list[Problem],
-    conflicts: list[tuple[Record, Record]],
-) -> dict[str, Any]:
-    """Count rows, photographs, problems, duplicates and splits for each source."""
-    sources = {}
-    for table in tables:
-        mine = [record for record in records if record.source == table.source]
-        kinds = Counter(problem.kind for problem in problems if problem.source == table.source)
-        sources[table.source] = {
-            "rows": table.rows,
-            "photographs": len(mine),
-            "missing": kinds["missing"],
-            "unreadable": kinds["unreadable"],
-            "refused": kinds["row"],
-            "masks": sum(record.mask is not None for record in mine),
-            "duplicates": sum(record.duplicate_of is not None for record in mine),
-            "groups": len({record.group for record in mine}),
-            "splits": _counts(record.split or "none" for record in mine),
-            "diagnoses": _counts(record.diagnosis or "none" for record in mine),
-            "unmapped": table.unmapped,
-        }
+def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
+    """Count rows, photographs, problems, duplicates and splits for each source and over all of them."""
+    records = found.records
+    sources = {table.source: _source(table, found) for table in found.tables}
+    largest = Counter(record.group for record in records).most_common(5)
     return {
         "photographs": len(records),
         "groups": len({record.group for record in records}),
+        "largest_groups": [{"group": group, "photographs": count} for group, count in largest],
         "splits": _counts(record.split or "none" for record in records),
+        "settings": {name: value for name, value in asdict(settings).items() if name != "workers"},
         "sources": sources,
         "absent": [name for name in SOURCES if name not in sources],
+        "by_diagnosis": _crossed(records, lambda record: record.diagnosis or "not stated"),
+        "by_malignancy": _crossed(records, lambda record: record.malignancy or "not stated"),
+        "by_skin_tone": _crossed(records, lambda record: record.skin_tone or "not stated"),
+        "flags": _counts(flag for record in records for flag in record.flags),
+        "flagged": [{"row": record.identifier, "flags": list(record.flags)} for record in records if record.flags],
         "duplicates": [
             {"row": record.identifier, "of": record.duplicate_of} for record in records if record.duplicate_of
         ],
+        "near_duplicates": [[records[i].identifier, records[j].identifier] for i, j in found.near],
         "conflicts": [
             {"rows": [one.identifier, two.identifier], "diagnoses": [one.diagnosis, two.diagnosis]}
-            for one, two in conflicts
+            for one, two in found.conflicts
         ],
-        "problems": [
-            {"source": item.source, "file": item.file, "kind": item.kind, "reason": item.reason} for item in problems
+        "official_split_moved": [
+            {"row": record.identifier, "official": record.official_split, "split": record.split}
+            for record in records
+            if settings.split == "official" and record.split and record.official_split not in (None, record.split)
         ],
+        "problems": [asdict(problem) for problem in found.problems],
     }
 
 
-def _counts(values: Any) -> dict[str, int]:
+def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
+    mine = [record for record in found.records if record.source == table.source]
+    kinds = Counter(problem.kind for problem in found.problems if problem.source == table.source)
+    known = SOURCES.get(table.source)
+    return {
+        "title": known.title if known else table.source,
+        "licence": known.licence if known else "",
+        "terms": known.terms if known else "",
+        "expected": table.expected,
+        "rows": table.rows,
+        "photographs": len(mine),
+        "missing": kinds["missing"],
+        "unreadable": kinds["unreadable"],
+        "refused": kinds["row"],
+        "masks": sum(record.mask is not None for record in mine),
+        "duplicates": sum(record.duplicate_of is not None for record in mine),
+        "groups": len({record.group for record in mine}),
+        "splits": _counts(record.split or "none" for record in mine),
+        "diagnoses": _counts(record.diagnosis or "not stated" for record in mine),
+        "labels": [
+            {"label": label, "name": name, "parent": DIAGNOSES[name].parent, "malignancy": DIAGNOSES[name].malignancy,
+             "rows": rows}
+            for label, names in table.labels.items() for name, rows in names.items()
+        ],
+        "unmapped": table.unmapped,
+        "notes": table.notes,
+        "captions": [{"row": record.name, "captions": list(record.references)} for record in _spread(mine, _SAMPLES)],
+    }  # fmt: skip
+
+
+def _spread(records: list[Record], count: int) -> list[Record]:
+    return [records[place * len(records) // count] for place in range(count)] if len(records) > count else records
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Data report</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1c2430 }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem } th, td { padding: .25rem .7rem; text-align: left;
-border-bottom: 1px solid #d8dde5; vertical-align: top } td.n, th.n { text-align: right } .quiet { color: #667 }
-</style></head><body>
-<h1>Data report</h1>
-<p>{{ report.photographs }} photographs in {{ report.groups }} groups that stay on one side of every split
-({% for split, n in report.splits.items() %}{{ split }} {{ n }}{{ ", " if not loop.last }}{% endfor %}).
-{% if report.absent %}Not found: {{ report.absent | join(", ") }}.{% endif %}</p>
-<table><tr><th>source</th>{% for name in ["rows", "photographs", "missing", "unreadable", "refused", "masks",
-"duplicates", "groups"] %}<th class="n">{{ name }}</th>{% endfor %}<th>splits</th></tr>
-{% for name, source in report.sources.items() %}
-<tr><td>{{ name }}</td>{% for key in ["rows", "photographs", "missing", "unreadable", "refused", "masks", "duplicates",
-"groups"] %}<td class="n">{{ source[key] }}</td>{% endfor %}
-<td>{% for split, n in source.splits.items() %}{{ split }} {{ n }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
-{% endfor %}</table>
-{% for name, source in report.sources.items() %}
-<h2>{{ name }}</h2>
-<p>{% for diagnosis, n in source.diagnoses.items() %}{{ diagnosis }} {{ n }}{{ ", " if not loop.last }}{% endfor %}</p>
-{% if source.unmapped %}<p>No canonical name for: {% for label, n in source.unmapped.items() %}{{ label }} ({{ n }})
-{{- ", " if not loop.last }}{% endfor %}.</p>{% endif %}
-{% for kind, items in report.problems | selectattr("source", "equalto", name) | groupby("kind") %}
-<h3>{{ kind }} <span class="quiet">{{ items | length }}</span></h3>
-<table>{% for item in items[:shown] %}<tr><td>{{ item.file }}</td><td>{{ item.reason }}</td></tr>{% endfor %}</table>
-{% if items | length > shown %}<p class="quiet">and {{ items | length - shown }} more in report.json</p>{% endif %}
-{% endfor %}
-{% endfor %}
-{% if report.conflicts %}<h2>One photograph, two diagnoses</h2>
-<p>Kept out of validation and test.</p>
-<table>{% for item in report.conflicts %}<tr><td>{{ item.rows | join(" and ") }}</td>
-<td>{{ item.diagnoses | join(" / ") }}</td></tr>{% endfor %}</table>{% endif %}
-{% if report.duplicates %}<h2>Duplicates</h2>
-<p>In training each row stays; in validation and test only the first row of a photograph does.</p>
-<table>{% for item in report.duplicates[:shown] %}<tr><td>{{ item.row }}</td><td>shows {{ item.of }}</td></tr>
-{% endfor %}</table>
-{% if report.duplicates | length > shown %}<p class="quiet">and {{ report.duplicates | length - shown }} more in
-report.json</p>{% endif %}{% endif %}
-</body></html>
-"""
+def _crossed(records: list[Record], kind: Any) -> dict[str, dict[str, int]]:
+    """Count rows by kind and split, the largest kinds first."""
+    counts: dict[str, Counter[str]] = {}
+    for record in records:
+        counts.setdefault(kind(record), Counter())[record.split or "none"] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+    return {name: dict(sorted(splits.items())) for name, splits in ordered}
+
+
+def _worth_seeing(found: Findings) -> list[tuple[Record, Record]]:
+    """Return pairs that only their looks connect: first those that disagree, then those of two data sets."""
+    disagreeing = {(one.identifier, two.identifier) for one, two in found.conflicts}
+    pairs = [
+        (one, two)
+        for one, two in ((found.records[i], found.records[j]) for i, j in found.near)
+        if one.sha256 != two.sha256 and not set(one.keys) & set(two.keys)
+    ]
+    pairs.sort(key=lambda pair: ((pair[0].identifier, pair[1].identifier) not in disagreeing,
+                                 pair[0].source == pair[1].source))  # fmt: skip
+    return pairs[:PICTURED]
+
+
+def _pictured(one: Record, two: Record) -> dict[str, Any]:
+    return {
+        "rows": [
+            {"row": record.identifier, "diagnosis": record.diagnosis or "not stated", "picture": _picture(record.image)}
+            for record in (one, two)
+        ]
+    }
+
+
+def _picture(path: Path) -> str:
+    """Return a small picture as a data address. It is drawn anew, so nothing of the file's metadata comes along."""
+    image, _ = read_reduced(path, _PICTURE)
+    image.thumbnail((_PICTURE, _PICTURE))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from clip_xai.data.build import build_manifest
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
+from clip_xai.data.settings import BuildSettings
 from clip_xai.data.synthetic.dermacap import write_dermacap
 from clip_xai.errors import UserError
 from clip_xai.runs.cli import compose_job, report_errors
@@ -32,7 +34,8 @@ def prepare_manifest(data: DataConfig) -> Path:
         write_dermacap(root, seed=drawn.seed, scale=drawn.scale, height=drawn.height, width=drawn.width)
     elif not root.is_dir():
         raise UserError(f"data.root={root}: there is no such directory; set data.root to the directory of the sources")
-    return build_manifest(root, Path(data.output_dir), seed=data.seed, fractions=data.fractions)
+    chosen = {item.name: getattr(data, item.name) for item in fields(BuildSettings)}
+    return build_manifest(root, Path(data.output_dir), BuildSettings(**chosen))
 
 
 def load_records(data: DataConfig, split: str) -> list[Record]:

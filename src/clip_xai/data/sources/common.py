@@ -1,203 +1,21 @@
-"""What all adapters share: finding a publisher's table and photographs, reading cells, reporting what is left out."""
+"""What all adapters share: looking up photographs, turning rows into records, reporting what is left out."""
 
 from __future__ import annotations
 
-import csv
-import math
-import os
 import re
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import openpyxl
-from openpyxl.utils.exceptions import InvalidFileException
-
+from clip_xai.data.captions import CaptionFacts, compose
+from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import Problem, Record, SourceTable
-from clip_xai.data.vocabulary import DIAGNOSES, canonical_diagnosis
-from clip_xai.errors import UserError
+from clip_xai.data.sources.files import PhotographIndex
+from clip_xai.data.sources.tables import Table, known
+from clip_xai.data.vocabulary import canonical_diagnosis
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-#: Folders that tools leave behind.
-LEFT_OVERS = re.compile(r"\..*|__macosx", re.IGNORECASE)
-
-#: Folders whose pictures are no photographs of a data set.
-NO_PHOTOGRAPHS = re.compile(r"\..*|__macosx|not_include|masks|structures|.*segmentations?.*", re.IGNORECASE)
-
-#: How far below `data.root` a publisher's table may lie.
-TABLE_DEPTH = 3
-
-
-@dataclass(frozen=True)
-class Table:
-    """A publisher's table with every cell as clean text; an empty string is a missing value.
-
-    Attributes:
-        path: The file.
-        columns: Header, surrounding space removed.
-        rows: One dictionary for each row.
-        broken: Line numbers whose number of cells does not match the header, with what is wrong.
-    """
-
-    path: Path
-    columns: tuple[str, ...]
-    rows: tuple[dict[str, str], ...]
-    broken: tuple[tuple[int, str], ...] = ()
-
-    def require(self, *names: str) -> None:
-        """Refuse a table that lacks one of these columns, and say which columns it has.
-
-        Raises:
-            UserError: A column is missing.
-        """
-        missing = [name for name in names if name not in self.columns]
-        if missing:
-            found = ", ".join(self.columns) or "none"
-            raise UserError(
-                f"{self.path}: column {', '.join(missing)} is missing (found: {found}). "
-                "Use the file as its publisher ships it."
-            )
-
-    def first_column(self, *names: str) -> str:
-        """Return the first of these columns that the table has.
-
-        Raises:
-            UserError: It has none of them.
-        """
-        for name in names:
-            if name in self.columns:
-                return name
-        self.require(names[0])
-        raise AssertionError("unreachable")
-
-
-def walk(
-    root: Path, depth: int | None = None, leave_out: re.Pattern[str] = NO_PHOTOGRAPHS
-) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Walk like `os.walk` in a fixed order: links followed, each real folder once, hidden and lock files left out.
-
-    Args:
-        root: Where to start.
-        depth: How many folders below the root to go; None for all.
-        leave_out: Names of folders that are not entered.
-    """
-    seen = set()
-    for parent, folders, names in os.walk(root, followlinks=True):
-        here = os.path.realpath(parent)
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        level = len(Path(parent).relative_to(root).parts)
-        folders[:] = sorted(name for name in folders if not leave_out.fullmatch(name))
-        if depth is not None and level >= depth:
-            folders.clear()
-        yield Path(parent), folders, sorted(name for name in names if not name.startswith((".", "~$")))
-
-
-def find_table(root: Path, pattern: str, columns: Iterable[str] = ()) -> Path | None:
-    """Find a publisher's table by its file name, up to three folders below the root.
-
-    Args:
-        root: Folder that the user named.
-        pattern: Regular expression for the whole file name; case is ignored.
-        columns: When given, files that lack one of these columns are somebody else's and passed over. For names that
-            several publishers use, such as ``metadata.csv``.
-
-    Returns:
-        The file nearest to the root, or None.
-
-    Raises:
-        UserError: Two tables fit; which one is meant cannot be known.
-    """
-    wanted = re.compile(pattern, re.IGNORECASE)
-    found = [
-        folder / name
-        for folder, _, names in walk(root, depth=TABLE_DEPTH)
-        for name in names
-        if wanted.fullmatch(name) and set(columns) <= set(_header(folder / name) if columns else ())
-    ]
-    if len(found) > 1:
-        listed = ", ".join(str(path.relative_to(root)) for path in sorted(found))
-        raise UserError(f"{root} holds the same table more than once ({listed}); keep one.")
-    return found[0] if found else None
-
-
-def read_table(path: Path) -> Table:
-    """Read a CSV, tab-separated or Excel table as text.
-
-    Raises:
-        UserError: The file cannot be read as a table.
-    """
-    try:
-        lines = list(_xlsx_lines(path) if path.suffix.lower() == ".xlsx" else _csv_lines(path))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); download it again or save it as UTF-8.") from error
-    except (csv.Error, zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as a table ({error}); download it again.") from error
-    if not lines:
-        raise UserError(f"{path}: the table is empty; download it again.")
-    columns = tuple(lines[0])
-    repeated = [name for name, count in Counter(columns).items() if name and count > 1]
-    if repeated:
-        raise UserError(f"{path}: column {', '.join(repeated)} stands there twice; download it again.")
-    rows, broken = [], []
-    for number, cells in enumerate(lines[1:], start=2):
-        if not any(cells):
-            continue
-        if len(cells) != len(columns):
-            broken.append((number, f"{len(cells)} cells under {len(columns)} columns"))
-            continue
-        rows.append(dict(zip(columns, cells, strict=True)))
-    return Table(path=path, columns=columns, rows=tuple(rows), broken=tuple(broken))
-
-
-def number(text: str) -> float | None:
-    """Return the finite number in a cell, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def whole(text: str) -> str:
-    """Return a number without the ``.0`` that spreadsheets append; other text unchanged."""
-    value = number(text)
-    return str(int(value)) if value is not None and value == int(value) else text
-
-
-def known(text: str) -> str:
-    """Return the cell's text, or an empty string for the publishers' ways of saying 'not known'."""
-    return "" if text.casefold() in {"unknown", "unk", "nan", "none", "n/a", "na", "null"} else text
-
-
-class PhotographIndex:
-    """Photographs below a folder by file name. Only files that were found there are ever returned.
-
-    A name from a table is looked up, never joined to a path, so no row can point outside of the folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Index a folder and everything below it, tools' left-overs and mask folders excepted."""
-        self._by_name: dict[str, Path] = {}
-        self._by_stem: dict[str, Path] = {}
-        for parent, _, names in walk(folder):
-            for name in names:
-                stem, suffix = os.path.splitext(name.lower())
-                if suffix in IMAGE_SUFFIXES:
-                    self._by_name.setdefault(name.lower(), parent / name)
-                    self._by_stem.setdefault(stem, parent / name)
-
-    def find(self, name: str) -> Path | None:
-        """Find a photograph by file name: exactly but for case, with another extension, or renamed to ``_cropped``."""
-        lowered = name.lower()
-        stem, suffix = os.path.splitext(lowered)
-        stem = stem if suffix in IMAGE_SUFFIXES else lowered
-        return self._by_name.get(lowered) or self._by_stem.get(stem) or self._by_stem.get(f"{stem}_cropped")
+_TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
 
 
 @dataclass
@@ -207,12 +25,16 @@ class SourceReader:
     Attributes:
         source: Name of the data set.
         photographs: Where its photographs are looked up.
+        expected: Rows that the publisher's tables have, where they are the ones that were found.
     """
 
     source: str
     photographs: PhotographIndex
+    expected: int | None = None
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
     unmapped: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     _taken: dict[Path, str] = field(default_factory=dict)
@@ -226,6 +48,10 @@ class SourceReader:
     def reject(self, file: str, reason: str, kind: str = "row") -> None:
         """Leave a row out and say why."""
         self.problems.append(Problem(self.source, file, kind, reason))
+
+    def note(self, text: str) -> None:
+        """Say something about the whole download."""
+        self.notes.append(text)
 
     def photograph(self, name: str) -> Path | None:
         """Find the photograph of a row; report and return None where it is missing or already belongs to a row."""
@@ -242,57 +68,118 @@ class SourceReader:
             self._taken[path] = name
         return path
 
-    def diagnose(self, label: str) -> str | None:
-        """Return the canonical name of a publisher's label; labels that have none are counted, not guessed."""
-        name = canonical_diagnosis(label) if label else None
-        if label and name is None:
-            self.unmapped[label] += 1
-        return name
+    def diagnose(self, *labels: str) -> str | None:
+        """Return the canonical name of the first of a publisher's labels that has one.
+
+        What each label became is kept for the report; labels without a canonical name are counted, not guessed.
+        """
+        stated = [label for label in labels if label]
+        for label in stated:
+            name = canonical_diagnosis(label)
+            if name is not None:
+                self.labels.setdefault(label, Counter())[name] += 1
+                return name
+        if stated:
+            self.unmapped[stated[0]] += 1
+        return None
+
+    def add(
+        self,
+        photograph: Path,
+        facts: CaptionFacts,
+        *,
+        keys: Iterable[str],
+        diagnosis: str | None,
+        malignancy: str | None = None,
+        fields: Mapping[str, object],
+        view: str = "clinical",
+        mask: Path | None = None,
+        official_split: str | None = None,
+        flags: Iterable[str] = (),
+    ) -> None:
+        """Make a record of a row whose photograph is there.
+
+        Args:
+            photograph: Its file.
+            facts: What its caption may say.
+            keys: What other photographs of the same patient, lesion or picture share; the first names the group.
+            diagnosis: Canonical name, or None.
+            malignancy: What the publisher says of a diagnosis that the ontology does not know.
+            fields: The publisher's fields that say something.
+            view: ``clinical`` or ``dermoscopic``.
+            mask: Lesion mask.
+            official_split: The publisher's own split.
+            flags: What a reader should know of the row.
+        """
+        captions, shared = compose(facts), tuple(keys)
+        self.records.append(
+            Record(
+                image=photograph,
+                source=self.source,
+                name=photograph.name,
+                group=shared[0],
+                diagnosis=diagnosis,
+                malignancy=DIAGNOSES[diagnosis].malignancy if diagnosis else malignancy,
+                caption=captions[0],
+                references=captions,
+                mask=mask,
+                official_split=official_split,
+                fields=dict(fields),
+                view=view,
+                keys=shared,
+                skin_types=facts.skin_types,
+                flags=tuple(flags),
+                facts=facts,
+            )
+        )
 
     def table(self) -> SourceTable:
         """Return everything that was read."""
-        unmapped = dict(sorted(self.unmapped.items()))
-        return SourceTable(self.source, self.records, self.problems, self.rows, unmapped)
+        missing = sum(problem.kind == "missing" for problem in self.problems)
+        if missing and self.photographs.archives:
+            packed = ", ".join(sorted(self.photographs.archives)[:5])
+            self.note(f"{missing} photographs are missing and {packed} is still packed; unpack it and call again")
+        return SourceTable(
+            source=self.source,
+            records=self.records,
+            problems=self.problems,
+            rows=self.rows,
+            unmapped=dict(sorted(self.unmapped.items())),
+            expected=self.expected,
+            notes=self.notes,
+            labels={label: dict(names) for label, names in sorted(self.labels.items())},
+        )
 
 
-def malignancy_of(diagnosis: str | None) -> str | None:
-    """Return the ontology's ``benign``, ``malignant`` or ``inflammatory`` for a canonical diagnosis."""
-    return DIAGNOSES[diagnosis].malignancy if diagnosis else None
-
-
-def stated_fields(row: dict[str, str], leave_out: Iterable[str] = ()) -> dict[str, object]:
+def stated_fields(row: Mapping[str, str], leave_out: Iterable[str] = ()) -> dict[str, object]:
     """Return the publisher's fields of a row that say something."""
     dropped = set(leave_out)
     return {name: text for name, text in row.items() if name and known(text) and name not in dropped}
 
 
-def _header(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(next(_csv_lines(path), ()))
-    except (UnicodeDecodeError, csv.Error, OSError):
-        return ()
+def labelled(row: Mapping[str, str], leave_out: Iterable[str] = (), names: Mapping[str, str] | None = None) -> dict:
+    """Return 'Label' -> value of the fields of a row that say something, for the caption policy ``fields``.
+
+    Args:
+        row: The publisher's row.
+        leave_out: Columns that are no fact of the photograph (ids, file names).
+        names: Column -> label, where a plain reading of the column's name will not do.
+    """
+    words = {"true": "Yes", "false": "No"}
+    return {
+        (names or {}).get(column) or column.replace("_", " ").strip().capitalize(): words.get(
+            str(text).casefold(), re.sub(r"\.0$", "", str(text))
+        )
+        for column, text in stated_fields(row, leave_out).items()
+    }
 
 
-def _csv_lines(path: Path) -> Iterator[list[str]]:
-    delimiter = "\t" if path.suffix.lower() == ".tab" else ","
-    # SkinCAP begins with a byte-order mark; utf-8-sig reads files without one just the same.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for cells in csv.reader(file, delimiter=delimiter):
-            yield [_clean(cell) for cell in cells]
-
-
-def _xlsx_lines(path: Path) -> Iterator[list[str]]:
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
-        width = 0
-        for cells in book.worksheets[0].iter_rows(values_only=True):
-            texts = [_clean("" if cell is None else str(cell)) for cell in cells]
-            # Spreadsheets drop empty cells at the end of a row, which a CSV does not.
-            width = width or len(texts)
-            yield texts + [""] * (width - len(texts))
-    finally:
-        book.close()
-
-
-def _clean(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("\u00a0", " ")).strip()
+def skin_types_of(text: str) -> tuple[int, ...]:
+    """Return the Fitzpatrick types that a cell states: ``3``, ``3.0``, ``3, 4``, ``III`` or DDI's ``34``; else none."""
+    plain = re.sub(r"\.0+\b", "", known(text)).strip()
+    if plain in _TONES:
+        return _TONES[plain]
+    roman = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
+    found = {int(word) if word.isdigit() else roman.get(word, 0) for word in re.findall(r"-?\w+", plain.casefold())
+             if word.isdigit() or word in roman}  # fmt: skip
+    return tuple(sorted(found)) if found and found <= set(range(1, 7)) else ()

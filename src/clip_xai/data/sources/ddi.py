@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip_xai.data.captions import CaptionFacts, clinical_caption
-from clip_xai.data.record import Record, SourceTable
-from clip_xai.data.sources.common import (
-    PhotographIndex,
-    SourceReader,
-    find_table,
-    malignancy_of,
-    read_table,
-    stated_fields,
-    whole,
-)
+from clip_xai.data.captions import CaptionFacts
+from clip_xai.data.record import SourceTable
+from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
+from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.tables import read_table, whole
 
-NAME = "ddi"
-EXPECTED = "ddidiversedermatologyimages/ddi_metadata.csv beside its PNGs"
+NAME, ROWS = "ddi", 656
 
-_SKIN_TYPES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
 _MALIGNANT = {"true": "malignant", "1": "malignant", "false": "benign", "0": "benign"}
+_INDEX = ("_unnamed_var", "DDI_ID")
 
 
 def read(root: Path) -> SourceTable | None:
@@ -31,36 +24,26 @@ def read(root: Path) -> SourceTable | None:
     table = read_table(path)
     table.require("DDI_file", "skin_tone", "disease")
     malignant = table.first_column("malignant", "malignancy(malig=1)")
-    reader = SourceReader(NAME, PhotographIndex(path.parent))
+    reader = SourceReader(NAME, PhotographIndex(path.parent), expected=ROWS)
     reader.count_rows(table)
     for row in table.rows:
         photograph = reader.photograph(row["DDI_file"])
-        if photograph is not None:
-            reader.records.append(_record(reader, row, photograph, _MALIGNANT.get(whole(row[malignant]).casefold())))
-    return reader.table()
-
-
-def _record(reader: SourceReader, row: dict[str, str], photograph: Path, malignancy: str | None) -> Record:
-    diagnosis = reader.diagnose(row["disease"])
-    caption = clinical_caption(
-        CaptionFacts(
+        if photograph is None:
+            continue
+        diagnosis = reader.diagnose(row["disease"])
+        facts = CaptionFacts(
             name=photograph.name,
             view="clinical photograph",
             diagnosis=diagnosis or row["disease"].replace("-", " ") or None,
-            skin_types=_SKIN_TYPES.get(whole(row["skin_tone"]), ()),
+            skin_types=skin_types_of(row["skin_tone"]),
+            fields=labelled(row, (*_INDEX, "DDI_file")),
         )
-    )
-    key = f"photo:ddi/{row['DDI_file'].lower()}"
-    return Record(
-        image=photograph,
-        source=NAME,
-        name=photograph.name,
-        group=key,
-        diagnosis=diagnosis,
-        malignancy=malignancy_of(diagnosis) or malignancy,
-        caption=caption,
-        references=(caption,),
-        fields=stated_fields(row, leave_out=("_unnamed_var",)),
-        view="clinical",
-        keys=(key,),
-    )
+        reader.add(
+            photograph,
+            facts,
+            keys=(f"photo:ddi/{row['DDI_file'].lower()}",),
+            diagnosis=diagnosis,
+            malignancy=_MALIGNANT.get(whole(row[malignant]).casefold()),
+            fields=stated_fields(row, leave_out=_INDEX[:1]),
+        )
+    return reader.table()

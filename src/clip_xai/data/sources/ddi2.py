@@ -1,6 +1,7 @@
 """DDI2: ``final_DDI2_Asian_spreadsheet.xlsx`` (or ``.csv``) with the photographs beside it.
 
-The complete header of the spreadsheet is not public, so it is read when the adapter runs.
+The complete header of the spreadsheet is not public, so it is read when the adapter runs; columns are known by their
+names but for case, spaces and punctuation.
 """
 
 from __future__ import annotations
@@ -8,22 +9,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from clip_xai.data.captions import CaptionFacts, clinical_caption
-from clip_xai.data.record import Record, SourceTable
-from clip_xai.data.sources.common import (
-    PhotographIndex,
-    SourceReader,
-    find_table,
-    known,
-    malignancy_of,
-    read_table,
-    stated_fields,
-    whole,
-)
-from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.data.captions import CaptionFacts
+from clip_xai.data.record import SourceTable
+from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
+from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.tables import known, read_table, whole
+from clip_xai.errors import UserError
 
-NAME = "ddi2"
-EXPECTED = "ddi2diversedermatologyimages2/final_DDI2_Asian_spreadsheet.xlsx beside its photographs"
+NAME, ROWS = "ddi2", 665
+
+_DIAGNOSES = (
+    ("diagnosis_detailed", "diagnosis (detailed)", "detailed diagnosis"),
+    ("diagnosis_general", "diagnosis (general)", "general diagnosis", "diagnosis"),
+)
+_SITES = ("anatomical_site_general", "anatomical site (general)", "anatomical_site", "site", "location")
 
 
 def read(root: Path) -> SourceTable | None:
@@ -31,53 +30,47 @@ def read(root: Path) -> SourceTable | None:
     path = find_table(root, r"final_DDI2_Asian_spreadsheet\.(xlsx|csv)")
     if path is None:
         return None
-    table = read_table(path)
-    table.require("photo_id")
-    labels = [name for name in ("diagnosis_detailed", "diagnosis_general") if name in table.columns]
-    table.first_column("diagnosis_detailed", "diagnosis_general")
-    reader = SourceReader(NAME, PhotographIndex(path.parent))
+    table = read_table(path, header="photo_id")
+    photo = table.named_like("photo_id", "photo", "image_id", "file_name", "filename")
+    labels = [name for names in _DIAGNOSES if (name := table.named_like(*names)) is not None]
+    if photo is None or not labels:
+        missing = "photo_id" if photo is None else "diagnosis_detailed or diagnosis_general"
+        found = ", ".join(table.columns) or "none"
+        raise UserError(
+            f"{path}: column {missing} is missing (found: {found}). Use the file as its publisher ships it."
+        )
+    columns = {
+        "skin": table.named_like("fitzpatrick_skin_type", "skin_type", "fitzpatrick"),
+        "malignancy": table.named_like("benign/malignant", "malignant"),
+        "site": table.named_like(*_SITES),
+    }
+    reader = SourceReader(NAME, PhotographIndex(path.parent), expected=ROWS)
+    reader.note(f"columns found: {', '.join(name for name in table.columns if name)}")
     reader.count_rows(table)
     for row in table.rows:
-        photograph = reader.photograph(whole(row["photo_id"]))
+        photograph = reader.photograph(whole(row[photo]))
         if photograph is not None:
-            reader.records.append(_record(reader, row, photograph, [known(row[name]) for name in labels]))
+            cells = {name: known(row[column]) if column else "" for name, column in columns.items()}
+            _add(reader, row, photograph, whole(row[photo]), [known(row[name]) for name in labels], cells)
     return reader.table()
 
 
-def _record(reader: SourceReader, row: dict[str, str], photograph: Path, labels: list[str]) -> Record:
-    diagnosis = _diagnose(reader, [label for label in labels if label])
-    malignancy = row.get("benign/malignant", "").casefold()
+def _add(
+    reader: SourceReader, row: dict[str, str], photograph: Path, photo: str, labels: list[str], cells: dict[str, str]
+) -> None:
+    diagnosis = reader.diagnose(*labels)
+    malignancy = cells["malignancy"].casefold()
     stated = malignancy if malignancy in ("benign", "malignant") else None
-    caption = clinical_caption(
-        CaptionFacts(
-            name=photograph.name,
-            view="clinical photograph",
-            diagnosis=diagnosis or (f"{stated} lesion" if stated else None),
-            skin_types=tuple(sorted(int(digit) for digit in re.findall("[1-6]", row.get("fitzpatrick_skin_type", "")))),
-        )
-    )
-    keys = [f"ddi2:{whole(row['photo_id'])}"]
-    # MRA-MIDAS comes from the same clinic and numbers its photographs in the same way.
-    keys += [f"stanford-photo:{digits}" for digits in re.findall(r"\d{9}", row["photo_id"])]
-    return Record(
-        image=photograph,
-        source=NAME,
+    site = cells["site"].casefold()
+    facts = CaptionFacts(
         name=photograph.name,
-        group=keys[-1],
-        diagnosis=diagnosis,
-        malignancy=malignancy_of(diagnosis) or stated,
-        caption=caption,
-        references=(caption,),
-        fields=stated_fields(row),
-        view="clinical",
-        keys=tuple(keys),
+        view="clinical photograph",
+        site=f"the {site}" if re.fullmatch(r"[a-z][a-z ,'/-]{1,48}", site) else None,
+        diagnosis=diagnosis or (f"{stated} lesion" if stated else None),
+        skin_types=skin_types_of(cells["skin"]),
+        fields=labelled(row, ("photo_id",)),
     )
-
-
-def _diagnose(reader: SourceReader, labels: list[str]) -> str | None:
-    """Return the detailed diagnosis where it is known, else the general one; only when neither is, it is unmapped."""
-    for label in labels:
-        diagnosis = canonical_diagnosis(label)
-        if diagnosis:
-            return diagnosis
-    return reader.diagnose(labels[0]) if labels else None
+    keys = [f"ddi2:{photo}"]
+    # MRA-MIDAS comes from the same clinic and numbers its photographs in the same way.
+    keys += [f"stanford-photo:{digits}" for digits in re.findall(r"\d{9}", photo)]
+    reader.add(photograph, facts, keys=keys[::-1], diagnosis=diagnosis, malignancy=stated, fields=stated_fields(row))

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip_xai.data.captions import CaptionFacts, clinical_caption, size_in_mm
-from clip_xai.data.record import Record, SourceTable
-from clip_xai.data.sources.common import (
-    PhotographIndex,
-    SourceReader,
-    find_table,
-    known,
-    malignancy_of,
-    number,
-    read_table,
-    stated_fields,
-    whole,
-)
+from clip_xai.data.captions import CaptionFacts, size_in_mm
+from clip_xai.data.ontology import LABEL_CODES, lineage
+from clip_xai.data.record import SourceTable
+from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
+from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.tables import known, number, read_table
+from clip_xai.data.vocabulary import canonical_diagnosis
 
-NAME = "pad_ufes_20"
-EXPECTED = "metadata.csv (with img_id and diagnostic) above images/ or imgs_part_1/ to imgs_part_3/"
+NAME, ROWS = "pad_ufes_20", 2298
 
 _COLUMNS = ("patient_id", "lesion_id", "img_id", "diagnostic", "region", "fitspatrick", "diameter_1", "diameter_2")
 _CODES = ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK")
+_LABELS = {
+    "smoke": "Smokes", "drink": "Alcohol use", "pesticide": "Pesticide exposure", "fitspatrick": "Fitzpatrick",
+    "cancer_history": "Cancer history (any)", "has_piped_water": "Piped water", "has_sewage_system": "Sewage system",
+    "background_father": "Father background", "background_mother": "Mother background", "diagnostic": "Diagnosis",
+    "grew": "Growth", "hurt": "Pain", "changed": "Change", "bleed": "Bleeding", "biopsed": "Biopsied",
+}  # fmt: skip
 
 
 def read(root: Path) -> SourceTable | None:
@@ -32,45 +31,48 @@ def read(root: Path) -> SourceTable | None:
         return None
     table = read_table(path)
     table.require(*_COLUMNS)
-    reader = SourceReader(NAME, PhotographIndex(path.parent))
+    reader = SourceReader(NAME, PhotographIndex(path.parent), expected=ROWS)
     reader.count_rows(table)
+    spelled_out = 0
     for row in table.rows:
-        if row["diagnostic"] not in _CODES:
-            reader.reject(row["img_id"], f"diagnostic {row['diagnostic']!r} is none of {', '.join(_CODES)}")
+        code = _code(row["diagnostic"])
+        if code is None:
+            reader.reject(
+                row["img_id"],
+                f"diagnostic {row['diagnostic']!r} is none of {', '.join(_CODES)}: an altered copy of the table",
+            )
             continue
+        spelled_out += code != row["diagnostic"]
         photograph = reader.photograph(row["img_id"])
         if photograph is not None:
-            reader.records.append(_record(reader, row, photograph))
+            _add(reader, row, code, photograph)
+    if spelled_out:
+        reader.note(f"{path.name}: {spelled_out} diagnoses that were spelled out, repaired: an altered copy")
     return reader.table()
 
 
-def _record(reader: SourceReader, row: dict[str, str], photograph: Path) -> Record:
-    diagnosis = reader.diagnose(row["diagnostic"])
-    skin_type = whole(row["fitspatrick"])
+def _add(reader: SourceReader, row: dict[str, str], code: str, photograph: Path) -> None:
+    diagnosis = reader.diagnose(code)
     region = known(row["region"]).lower()
-    caption = clinical_caption(
-        CaptionFacts(
-            name=photograph.name,
-            view="smartphone photograph",
-            site=f"the {region}" if region else None,
-            size_mm=size_in_mm(number(row["diameter_1"]), number(row["diameter_2"])),
-            diagnosis=diagnosis,
-            confirmed_by="biopsy" if row.get("biopsed", "").casefold() == "true" else None,
-            skin_types=(int(skin_type),) if skin_type in ("1", "2", "3", "4", "5", "6") else (),
-        )
+    facts = CaptionFacts(
+        name=photograph.name,
+        view="smartphone photograph",
+        site=f"the {region}" if region else None,
+        size_mm=size_in_mm(number(row["diameter_1"]), number(row["diameter_2"])),
+        diagnosis=diagnosis,
+        confirmed_by="biopsy" if row.get("biopsed", "").casefold() == "true" else None,
+        skin_types=skin_types_of(row["fitspatrick"]),
+        concepts=("a raised surface",) if row.get("elevation", "").casefold() == "true" else (),
+        fields=labelled(row, ("patient_id", "lesion_id", "img_id"), _LABELS),
     )
     # By patient: byte-identical photographs stand under two lesion ids of one patient.
     key = f"pad_ufes_20-patient:{row['patient_id'] or row['img_id']}"
-    return Record(
-        image=photograph,
-        source=NAME,
-        name=photograph.name,
-        group=key,
-        diagnosis=diagnosis,
-        malignancy=malignancy_of(diagnosis),
-        caption=caption,
-        references=(caption,),
-        fields=stated_fields(row),
-        view="clinical",
-        keys=(key,),
-    )
+    reader.add(photograph, facts, keys=(key,), diagnosis=diagnosis, fields=stated_fields(row))
+
+
+def _code(label: str) -> str | None:
+    """Return the publisher's code; an altered copy's spelled-out name stands for one where that is certain."""
+    if label.upper() in _CODES:
+        return label.upper()
+    name = canonical_diagnosis(label)
+    return next((code for code in _CODES if name and LABEL_CODES[code.lower()] in lineage(name)), None)

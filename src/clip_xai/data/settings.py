@@ -1,0 +1,64 @@
+"""Every choice that a manifest depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clip_xai.data.captions import POLICIES
+from clip_xai.errors import UserError
+
+SPLITS = ("train", "val", "test")
+SCHEMES = ("stratified", "official", "skincap_holdout", "leave_one_source_out", "kfold")
+DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.75, "val": 0.10, "test": 0.15}
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Settings of a manifest; each is ``data.NAME`` on the command line.
+
+    Attributes:
+        captions: Caption policy: ``visible``, ``clinical`` or ``fields``.
+        split: Scheme: ``stratified``, ``official``, ``skincap_holdout``, ``leave_one_source_out`` or ``kfold``.
+        seed: Seed of the splits.
+        fractions: Share of each split.
+        held_out: The source that ``leave_one_source_out`` tests on.
+        folds: Number of folds of ``kfold``.
+        fold: Which of them is tested on (0 to folds - 1); the one after it validates.
+        near_bits: Two photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
+            null leaves looks out.
+        near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        workers: Files looked at side by side; null for the number of cores.
+    """
+
+    captions: str = "clinical"
+    split: str = "stratified"
+    seed: int = 0
+    fractions: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_FRACTIONS))
+    held_out: str | None = None
+    folds: int = 5
+    fold: int = 0
+    near_bits: int | None = 4
+    near_difference: float = 8.0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.captions not in POLICIES:
+            raise UserError(f"data.captions={self.captions} is no caption policy; choose one of {', '.join(POLICIES)}.")
+        if self.split not in SCHEMES:
+            raise UserError(f"data.split={self.split} is no scheme of splits; choose one of {', '.join(SCHEMES)}.")
+        shares = self.fractions
+        if set(shares) - set(SPLITS) or any(share < 0 for share in shares.values()):
+            raise UserError(f"data.fractions is {dict(shares)}; give {', '.join(SPLITS)} shares that add up to 1.")
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise UserError(f"data.fractions is {dict(shares)}; the shares add up to {sum(shares.values()):g}, not 1.")
+        if self.split == "leave_one_source_out" and not self.held_out:
+            raise UserError("data.split=leave_one_source_out needs data.held_out=SOURCE.")
+        if self.split == "kfold" and not (self.folds >= 3 and 0 <= self.fold < self.folds):
+            raise UserError(
+                f"data.folds={self.folds} data.fold={self.fold}: give 3 or more folds and one of 0 to folds - 1."
+            )
+        if self.near_bits is not None and not 0 <= self.near_bits <= 16:
+            raise UserError(f"data.near_bits={self.near_bits}; give 0 to 16, or null to leave looks out.")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"data.workers={self.workers}; give 1 or more, or null for the number of cores.")

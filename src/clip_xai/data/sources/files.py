@@ -1,0 +1,128 @@
+"""Finding a publisher's files: whatever the case, the extension or the folder, and never outside of the data root."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from clip_xai.data.sources.tables import header_of
+from clip_xai.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+#: Folders that tools leave behind.
+LEFT_OVERS = re.compile(r"\..*|__macosx", re.IGNORECASE)
+
+#: Folders whose pictures are no photographs of a data set.
+NO_PHOTOGRAPHS = re.compile(r"\..*|__macosx|not_include|masks|structures|.*segmentations?.*", re.IGNORECASE)
+
+#: How far below `data.root` a publisher's table may lie.
+TABLE_DEPTH = 3
+
+
+def walk(
+    root: Path, depth: int | None = None, leave_out: re.Pattern[str] = NO_PHOTOGRAPHS
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk like `os.walk` in a fixed order: links followed, each real folder once, hidden and lock files left out.
+
+    Args:
+        root: Where to start.
+        depth: How many folders below the root to go; None for all.
+        leave_out: Names of folders that are not entered.
+    """
+    seen = set()
+    for parent, folders, names in os.walk(root, followlinks=True):
+        here = os.path.realpath(parent)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        level = len(Path(parent).relative_to(root).parts)
+        folders[:] = sorted(name for name in folders if not leave_out.fullmatch(name))
+        if depth is not None and level >= depth:
+            folders.clear()
+        yield Path(parent), folders, sorted(name for name in names if not name.startswith((".", "~$")))
+
+
+def find_tables(root: Path, pattern: str, columns: Iterable[str] = ()) -> list[Path]:
+    """Find tables by file name, up to three folders below the root, the nearest first.
+
+    Args:
+        root: Folder that the user named.
+        pattern: Regular expression for the whole file name; case is ignored.
+        columns: When given, files that lack one of these columns are somebody else's and passed over. For names that
+            several publishers use, such as ``metadata.csv``.
+    """
+    wanted = re.compile(pattern, re.IGNORECASE)
+    found = [
+        folder / name
+        for folder, _, names in walk(root, depth=TABLE_DEPTH)
+        for name in names
+        if wanted.fullmatch(name) and (not columns or set(columns) <= set(header_of(folder / name)))
+    ]
+    return sorted(found, key=lambda path: (len(path.parts), path))
+
+
+def find_table(root: Path, pattern: str, columns: Iterable[str] = ()) -> Path | None:
+    """Find the one table that fits, as `find_tables`; None where there is none.
+
+    Raises:
+        UserError: Two tables fit; which one is meant cannot be known.
+    """
+    return only(root, find_tables(root, pattern, columns))
+
+
+def only(root: Path, found: list[Path]) -> Path | None:
+    """Return the only file of a list, or None of an empty one.
+
+    Raises:
+        UserError: There are several.
+    """
+    if len(found) > 1:
+        listed = ", ".join(str(path.relative_to(root)) for path in found)
+        raise UserError(f"{root} holds the same table more than once ({listed}); keep one.")
+    return found[0] if found else None
+
+
+def home_of(root: Path, tables: list[Path], is_photograph: Callable[[str], bool]) -> Path:
+    """Return the innermost folder that holds all of these tables and, somewhere below it, photographs.
+
+    Publishers that ship tables and photographs in folders side by side are met by climbing, never above the root.
+    """
+    folder = Path(os.path.commonpath([str(path.parent) for path in tables]))
+    while folder != root and not any(is_photograph(name) for _, _, names in walk(folder) for name in names):
+        folder = folder.parent
+    return folder
+
+
+class PhotographIndex:
+    """Photographs below a folder by file name. Only files that were found there are ever returned.
+
+    A name from a table is looked up, never joined to a path, so no row can point outside of the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Index a folder and everything below it, tools' left-overs and mask folders excepted."""
+        self._by_name: dict[str, Path] = {}
+        self._by_stem: dict[str, Path] = {}
+        self.archives: list[str] = []
+        for parent, _, names in walk(folder):
+            for name in names:
+                stem, suffix = os.path.splitext(name.lower())
+                if suffix in IMAGE_SUFFIXES:
+                    self._by_name.setdefault(name.lower(), parent / name)
+                    self._by_stem.setdefault(stem, parent / name)
+                elif suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):
+                    self.archives.append(name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def find(self, name: str) -> Path | None:
+        """Find a photograph by file name: exactly but for case, with another extension, or renamed to ``_cropped``."""
+        lowered = name.lower()
+        stem, suffix = os.path.splitext(lowered)
+        stem = stem if suffix in IMAGE_SUFFIXES else lowered
+        return self._by_name.get(lowered) or self._by_stem.get(stem) or self._by_stem.get(f"{stem}_cropped")
