@@ -142,8 +142,19 @@ class DataConfig:
         output_dir: Where the manifest and its report are written.
         cache_dir: Where frozen features are kept.
         synthetic: How to draw the sources where ``root`` does not exist; null for real data.
+        captions: Caption policy: ``visible`` (what a photograph can show), ``clinical`` (with the diagnosis) or
+            ``fields`` (every field as 'Label: value').
+        split: Scheme of the splits: ``stratified``, ``official``, ``skincap_holdout``, ``leave_one_source_out`` or
+            ``kfold``.
         seed: Seed of the split.
         fractions: Split -> share of the groups.
+        held_out: The source that ``leave_one_source_out`` tests on.
+        folds: Number of folds of ``kfold``.
+        fold: Which of them is tested on; the one after it validates.
+        near_bits: Photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
+            null leaves looks out.
+        near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        workers: Files looked at side by side; null for the number of cores.
         limit: At most this many records of each split, or null for all.
         max_tokens: Captions are cut after this many tokens (the end-of-text token included).
     """
@@ -153,8 +164,16 @@ class DataConfig:
     output_dir: str = MISSING
     cache_dir: str = MISSING
     synthetic: SyntheticConfig | None = None
+    captions: str = "clinical"
+    split: str = "stratified"
     seed: int = 0
     fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.75, "val": 0.1, "test": 0.15})
+    held_out: str | None = None
+    folds: int = 5
+    fold: int = 0
+    near_bits: int | None = 4
+    near_difference: float = 8.0
+    workers: int | None = None
     limit: int | None = None
     max_tokens: int = 96
 
