@@ -27,7 +27,7 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
             parameter.add_(0.3 * size * torch.randn(parameter.shape, generator=generator))
         for name, buffer in module.named_buffers():
             if name.endswith(("running_mean", "running_var")):
-                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if name.endswith("var") else -0.5))
     return module.eval().requires_grad_(False)
 
 

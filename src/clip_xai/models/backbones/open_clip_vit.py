@@ -27,6 +27,7 @@ from clip_xai.models.backbones.transformer import (
     TransformerTower,
     multihead_query_key_value,
     resample_positions,
+    whole_grid,
 )
 
 
@@ -59,9 +60,13 @@ class OpenClipBlock(Block):
         """Apply ``out_proj``."""
         return self.module.attn.out_proj(context)
 
+    def scaled(self, attended: Tensor) -> Tensor:
+        """Apply the layer scale of attention."""
+        return self.module.ls_1(attended)
+
     def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Add what attention gave, then the feed-forward part."""
-        tokens = tokens + self.module.ls_1(attended)
+        tokens = tokens + self.scaled(attended)
         return tokens + self.module.ls_2(self.module.mlp(self.module.ln_2(tokens)))
 
 
@@ -271,17 +276,3 @@ class OpenClipBackbone(Backbone):
     def logit_scale(self) -> Tensor:
         """The learned temperature tau, exponentiated."""
         return self.model.logit_scale.exp()  # type: ignore[union-attr, operator]
-
-
-def whole_grid(image_size: int, patch_size: int) -> tuple[int, int]:
-    """Return rows and columns of patches.
-
-    Raises:
-        UserError: The patches do not fill the image.
-    """
-    if image_size < patch_size or image_size % patch_size:
-        lower = max(1, image_size // patch_size) * patch_size
-        raise UserError(
-            f"backbone.image_size={image_size} is no multiple of {patch_size}: choose {lower} or {lower + patch_size}"
-        )
-    return image_size // patch_size, image_size // patch_size

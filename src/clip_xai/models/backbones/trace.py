@@ -23,7 +23,8 @@ from clip_xai.errors import UserError
 
 POINTS = ("normed", "context", "output")
 POOL: Literal["pool"] = "pool"
-BlockIndex = int | Literal["pool"]
+PIXELS: Literal["pixels"] = "pixels"  # the input itself: watch ("pixels", "output")
+BlockIndex = int | Literal["pool", "pixels"]
 Point = tuple[BlockIndex, str]
 Record = Iterable[int] | None
 ABSENT = cast(
@@ -52,6 +53,10 @@ class BlockTrace:
         mask: Added to the products of queries and keys, or None.
         projected: Attention's output projection: a context ``[B, H, R, d]`` into ``[B, R, W]``; None without attention.
         complete: Computes the output of all rows where the trace did not.
+        added: What attention adds to the tokens for a context ``[B, H, R, d]``: ``projected`` times the layer scale,
+            ``[B, R, W]``.
+        finished: What ``computed`` would be with another context ``[B, H, R, d]``.
+        entered: The tokens that came in, ``[B, S, W]``.
     """
 
     normed: Tensor
@@ -63,6 +68,9 @@ class BlockTrace:
     mask: Tensor | None = None
     projected: Callable[[Tensor], Tensor] | None = None
     complete: Callable[[], Tensor] | None = None
+    added: Callable[[Tensor], Tensor] | None = None
+    finished: Callable[[Tensor], Tensor] | None = None
+    entered: Tensor | None = None
 
     def attention(self) -> Tensor:
         """Return the attention probabilities ``[B, H, R, S]``, computed when asked for.
@@ -102,7 +110,7 @@ class Recorder:
         Raises:
             UserError: There is no such block.
         """
-        if block == POOL:
+        if block in (POOL, PIXELS):
             return block
         number = cast(int, block)
         if not -self.depth <= number < self.depth:
@@ -180,7 +188,7 @@ class VisualTrace(ABC):
             reads: ``"pooled"`` (after the projection) or ``"patches"`` (after the last norm).
             record: Blocks to open, -1 for the last; None opens all.
             watch: Points ``(block, "normed" | "context" | "output")`` whose gradients may be asked for; they are opened
-                too. The block is a number, or ``"pool"`` for the attention pool.
+                too. The block is a number, ``"pool"`` for the attention pool, or ``"pixels"`` (its output: the input).
 
         Raises:
             UserError: The tower has blocks or points that cannot be opened, or fewer blocks than asked for.
@@ -193,7 +201,10 @@ class VisualTrace(ABC):
         self._recorder = Recorder(depth, record, watch)
         with evaluation_mode(module), torch.inference_mode(False), torch.no_grad():
             # From the first watched point on, gradients are switched on; leaving this context switches them back.
-            self.read = self._run(outside_inference(pixels), self._recorder)
+            pixels = self._recorder.mark((PIXELS, "output"), outside_inference(pixels))
+            if PIXELS in self._recorder.opened:
+                self._recorder.blocks[PIXELS] = BlockTrace(ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, pixels)
+            self.read = self._run(pixels, self._recorder)
 
     @abstractmethod
     def _run(self, pixels: Tensor, recorder: Recorder) -> Tensor:

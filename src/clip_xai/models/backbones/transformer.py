@@ -55,6 +55,10 @@ class Block(ABC):
     def project(self, context: Tensor) -> Tensor:
         """Return attention's output ``[B, R, W]`` of contexts with their heads side by side, ``[B, R, H * d]``."""
 
+    def scaled(self, attended: Tensor) -> Tensor:
+        """Return what attention's output adds to the tokens: times the layer scale, where the block has one."""
+        return attended
+
     @abstractmethod
     def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Return the block's output of rows ``[B, R, W]`` and of what attention gave them."""
@@ -314,13 +318,21 @@ def open_block(
         with evaluation_mode(block.module), torch.inference_mode(False), torch.no_grad():
             return block.run(tokens, mask)
 
+    def added(context: Tensor) -> Tensor:
+        return block.scaled(projected(context))
+
+    def finished(context: Tensor) -> Tensor:
+        return block.finish(tokens[:, rows], projected(context))
+
     normed = recorder.mark((index, "normed"), block.normed(tokens))
     query, key, value = block.query_key_value(normed, rows)
     context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     context = recorder.mark((index, "context"), context)
-    output = recorder.mark((index, "output"), block.finish(tokens[:, rows], projected(context)))
+    output = recorder.mark((index, "output"), finished(context))
     rest = complete if output.shape[1] < tokens.shape[1] else None
-    recorder.blocks[index] = BlockTrace(normed, query, key, value, context, output, mask, projected, rest)
+    recorder.blocks[index] = BlockTrace(
+        normed, query, key, value, context, output, mask, projected, rest, added, finished, tokens
+    )
     return output
 
 
@@ -388,3 +400,17 @@ def resample_positions(positions: Tensor, grid: tuple[int, int], prefix_tokens: 
     square = patches.float().unflatten(0, (side, side)).permute(2, 0, 1).unsqueeze(0)
     resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([prefix, resized[0].permute(1, 2, 0).flatten(0, 1).to(patches)])
+
+
+def whole_grid(image_size: int, patch_size: int) -> tuple[int, int]:
+    """Return rows and columns of patches.
+
+    Raises:
+        UserError: The patches do not fill the image.
+    """
+    if image_size < patch_size or image_size % patch_size:
+        lower = max(1, image_size // patch_size) * patch_size
+        raise UserError(
+            f"backbone.image_size={image_size} is no multiple of {patch_size}: choose {lower} or {lower + patch_size}"
+        )
+    return image_size // patch_size, image_size // patch_size

@@ -1,0 +1,72 @@
+"""open_clip's image towers around timm trunks of other kinds, such as ConvNeXt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from open_clip.timm_model import TimmModel
+from torch import Tensor
+
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.tower import Features, ImageTower
+from clip_xai.models.backbones.trace import Point, Record, VisualTrace
+
+
+class OpaqueTower(ImageTower):
+    """A timm trunk of another kind: it encodes, and perturbation methods can explain it, but it is not opened."""
+
+    family = "convolutional"
+    supports: frozenset[str] = frozenset()
+
+    def __init__(self, visual: TimmModel, image_size: int | None = None) -> None:
+        """Wrap a tower.
+
+        Raises:
+            UserError: Another image size than the trunk's own is asked for, or its features are not a map.
+        """
+        self.module: Any = visual
+        self.image_size = int(visual.image_size[0])
+        if image_size not in (None, self.image_size):
+            raise UserError(f"this tower takes {self.image_size} pixels only: leave backbone.image_size out")
+        weight = next(visual.parameters())
+        with torch.no_grad():
+            pixels = torch.zeros(1, 3, self.image_size, self.image_size, device=weight.device, dtype=weight.dtype)
+            features = visual.eval().trunk.forward_features(pixels)
+            self.embed_dim = int(visual(pixels).shape[1])
+        if features.ndim != 4:
+            raise UserError(f"the features of {type(visual.trunk).__name__} are no map: choose another architecture")
+        # timm's convolutional trunks give channels first, its hierarchical transformers channels last.
+        last = features.shape[-1] == visual.trunk.num_features and features.shape[1] == features.shape[2]
+        self._flatten: Callable[[Tensor], Tensor] = _channels_last if last else _channels_first
+        rows, columns = features.shape[1:3] if last else features.shape[2:]
+        self.grid, self.width = (int(rows), int(columns)), int(visual.trunk.num_features)
+
+    def features(self, pixels: Tensor) -> Features:
+        """Encode images in one pass."""
+        trunk = self.module.trunk
+        features = trunk.forward_features(pixels)
+        return Features(pooled=self.module.head(trunk.forward_head(features)), patches=self._flatten(features))
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Raise a UserError."""
+        raise self._refusal()
+
+    def trace(
+        self, pixels: Tensor, *, reads: str = "pooled", record: Record = (), watch: Iterable[Point] = ()
+    ) -> VisualTrace:
+        """Raise a UserError."""
+        raise self._refusal()
+
+    def _refusal(self) -> UserError:
+        kind = type(self.module.trunk).__name__
+        return UserError(f"a {kind} cannot be traced: choose occlusion, or a backbone with a CLIP ViT or ResNet")
+
+
+def _channels_first(features: Tensor) -> Tensor:
+    return features.flatten(2).transpose(1, 2)
+
+
+def _channels_last(features: Tensor) -> Tensor:
+    return features.flatten(1, 2)
