@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,39 +10,13 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
 from clip_xai.models.backbones.base import Backbone, Features
+from clip_xai.models.decoding import Caption, Decoding, decode
 from clip_xai.models.mappers import Mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 IGNORED = -100
 
-
-@dataclass(frozen=True)
-class Caption:
-    """A generated caption and the tokens that spell it, the end marker left out."""
-
-    text: str
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How captions are decoded.
-
-    Attributes:
-        beams: 1 is greedy search.
-        max_new_tokens: Most tokens in a caption.
-        min_new_tokens: Fewest tokens in a caption.
-        length_penalty: Exponent of the length by which a beam's log-probability is divided.
-        no_repeat_ngram_size: No n-gram of this size occurs twice; 0 allows all.
-        repetition_penalty: 1 changes nothing.
-    """
-
-    beams: int = 1
-    max_new_tokens: int = 80
-    min_new_tokens: int = 0
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    repetition_penalty: float = 1.0
+__all__ = ["IGNORED", "Caption", "Captioner", "Decoding"]
 
 
 class Captioner(nn.Module):
@@ -80,50 +53,66 @@ class Captioner(nn.Module):
         features: Features = self.backbone.features(pixels)
         return features.read(self.reads)
 
-    def prefix(self, read: Tensor) -> Tensor:
-        """Return the embeddings before the caption, mapper slots and prompt, ``[B, K + P, E]``."""
-        slots = self.mapper(read)
-        if not len(self.prompt_ids):
-            return slots
-        prompt = self.language_model.transformer.wte(self.prompt_ids).expand(slots.shape[0], -1, -1)
-        return torch.cat([slots, prompt], dim=1)
+    def prefix(self, read: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        """Return what stands before the caption, the mapper's K vectors and the prompt, ``[B, K + P, E]``.
 
-    def caption_logits(self, prefix: Tensor, caption_embeddings: Tensor) -> Tensor:
+        Args:
+            read: What the mapper reads, ``[B, D]`` or ``[B, N, W]``.
+            prompts: A prompt for each row instead of the captioner's own; ``prefix_mask`` says where shorter ones are
+                padded.
+        """
+        mapped = self.mapper(read)
+        ids = self.prompt_ids.expand(len(mapped), -1) if prompts is None else self._padded(prompts)[0]
+        if not ids.shape[1]:
+            return mapped
+        return torch.cat([mapped, self.language_model.transformer.wte(ids)], dim=1)
+
+    def prefix_mask(self, prompts: Sequence[str] | None) -> Tensor | None:
+        """Return ``[B, S]``, False at the padding of prompts in the sequence before the caption; None without any."""
+        if prompts is None:
+            return None
+        mask = self._padded(prompts)[1]
+        slots = self.mapper.prefix_length - self.mapper.memory_length
+        return torch.cat([mask.new_ones(len(mask), slots), mask], dim=1)
+
+    def caption_logits(self, prefix: Tensor, caption_embeddings: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return next-token logits ``[B, M, V]`` at the positions that predict the M caption tokens.
 
         Args:
             prefix: ``[B, K + P, E]``.
             caption_embeddings: Embeddings of the caption's tokens ``[B, M, E]``; the last one is never read.
+            mask: ``prefix_mask`` of the prompts, where rows have their own.
         """
-        inputs = torch.cat([prefix, caption_embeddings[:, :-1]], dim=1)
-        # Padding stands on the right, so causality alone keeps it from every supervised position: no mask is needed.
-        hidden = self.language_model.transformer(inputs_embeds=inputs, use_cache=False).last_hidden_state
-        return self.language_model.lm_head(hidden[:, prefix.shape[1] - 1 :])
+        return self.language_model.lm_head(self._hidden(prefix, caption_embeddings, mask))
 
-    def loss(self, read: Tensor, token_ids: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, read: Tensor, token_ids: Tensor, label_smoothing: float = 0.0, prompts: Sequence[str] | None = None
+    ) -> Tensor:
         """Return the mean cross-entropy in nats per supervised token.
 
         Args:
             read: What the mapper reads, ``[B, D]`` or ``[B, N, W]``.
             token_ids: Caption tokens with the end marker, ``[B, M]``; -100 where there is no token.
             label_smoothing: Share of the target spread over the vocabulary; keep 0 outside training.
+            prompts: A prompt for each row instead of the captioner's own.
         """
         embeddings = self.language_model.transformer.wte(token_ids.clamp(min=0))
-        logits = self.caption_logits(self.prefix(read), embeddings)
-        return F.cross_entropy(
-            logits.flatten(0, 1), token_ids.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
-        )
+        hidden = self._hidden(self.prefix(read, prompts), embeddings, self.prefix_mask(prompts))
+        supervised = token_ids != IGNORED
+        # The output layer is the widest of all: it sees the supervised positions alone.
+        logits = self.language_model.lm_head(hidden[supervised])
+        return F.cross_entropy(logits, token_ids[supervised], label_smoothing=label_smoothing)
 
-    def token_log_probs(self, read: Tensor, token_ids: Tensor) -> Tensor:
+    def token_log_probs(self, read: Tensor, token_ids: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Return log p(y_t | image, y_<t) in nats under teacher forcing, ``[B, M]``, 0 where ``token_ids`` is -100."""
         embeddings = self.language_model.transformer.wte(token_ids.clamp(min=0))
-        logits = self.caption_logits(self.prefix(read), embeddings)
+        logits = self.caption_logits(self.prefix(read, prompts), embeddings, self.prefix_mask(prompts))
         chosen = logits.log_softmax(-1).gather(-1, token_ids.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return chosen.masked_fill(token_ids == IGNORED, 0.0)
 
-    def log_prob(self, read: Tensor, token_ids: Tensor) -> Tensor:
+    def log_prob(self, read: Tensor, token_ids: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Return the log-probability of whole captions in nats, ``[B]``."""
-        return self.token_log_probs(read, token_ids).sum(-1)
+        return self.token_log_probs(read, token_ids, prompts).sum(-1)
 
     def encode_captions(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Return caption tokens with the end marker, padded with -100 to ``[B, M]``.
@@ -140,26 +129,70 @@ class Captioner(nn.Module):
         return tokens.to(self.prompt_ids.device)
 
     @torch.no_grad()
-    def generate(self, read: Tensor, decoding: Decoding | None = None) -> list[Caption]:
-        """Generate one caption for each row of ``[B, D]`` or ``[B, N, W]``, with a key-value cache, as one batch."""
-        decoding = decoding or Decoding()
-        prefix = self.prefix(read)
-        ids = self.language_model.generate(
-            inputs_embeds=prefix,
-            attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device),
-            do_sample=False,
-            num_beams=decoding.beams,
-            max_new_tokens=decoding.max_new_tokens,
-            min_new_tokens=decoding.min_new_tokens or None,
-            length_penalty=decoding.length_penalty if decoding.beams > 1 else None,
-            no_repeat_ngram_size=decoding.no_repeat_ngram_size or None,
-            repetition_penalty=decoding.repetition_penalty,
-            eos_token_id=self.tokenizer.eos_id,
-            pad_token_id=self.tokenizer.pad_id,
-        )
-        return [self._caption(row) for row in ids.tolist()]
+    def generate(
+        self,
+        read: Tensor,
+        decoding: Decoding | None = None,
+        prompts: Sequence[str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> list[Caption]:
+        """Generate one caption for each row of ``[B, D]`` or ``[B, N, W]``, with a key-value cache, as one batch.
 
-    def _caption(self, token_ids: list[int]) -> Caption:
-        if self.tokenizer.eos_id in token_ids:
-            token_ids = token_ids[: token_ids.index(self.tokenizer.eos_id)]
-        return Caption(text=self.tokenizer.decode(token_ids), token_ids=tuple(token_ids))
+        Args:
+            read: What the mapper reads.
+            decoding: How to decode; greedily if None.
+            prompts: A prompt for each row instead of the captioner's own.
+            rows: A number for each row that, with the seed, chooses its draws when sampling; 0, 1, 2 ... if None.
+
+        Raises:
+            UserError: The language model has not enough positions.
+        """
+        sequence, memory = self._split(self.prefix(read, prompts))
+        sequence, mask = padded_left(sequence, self.prefix_mask(prompts))
+        with self.mapper.looking_at(self.language_model.transformer, memory):
+            return decode(self.language_model, self.tokenizer, sequence, decoding or Decoding(), mask, rows)
+
+    def _hidden(self, prefix: Tensor, caption_embeddings: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the last hidden states ``[B, M, E]`` that predict the M caption tokens."""
+        sequence, memory = self._split(prefix)
+        sequence, mask = padded_left(sequence, mask)
+        inputs = torch.cat([sequence, caption_embeddings[:, :-1]], dim=1)
+        # Padding of captions stands on the right, so causality alone keeps it from every supervised position: only
+        # padded prompts need a mask.
+        masked: dict[str, Tensor] = {}
+        if mask is not None:
+            whole = torch.cat([mask, mask.new_ones(len(mask), inputs.shape[1] - mask.shape[1])], dim=1)
+            masked = {"attention_mask": whole.long(), "position_ids": (whole.cumsum(-1) - 1).clamp(min=0)}
+        transformer = self.language_model.transformer
+        with self.mapper.looking_at(transformer, memory):
+            hidden = transformer(inputs_embeds=inputs, use_cache=False, **masked).last_hidden_state
+        return hidden[:, sequence.shape[1] - 1 :]
+
+    def _split(self, prefix: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what stands in the sequence, ``[B, S, E]``, and the memory beside it, ``[B, M, E]`` or None."""
+        end = self.mapper.prefix_length
+        start = end - self.mapper.memory_length
+        if start == end:
+            return prefix, None
+        return torch.cat([prefix[:, :start], prefix[:, end:]], dim=1), prefix[:, start:end]
+
+    def _padded(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the prompts' tokens padded on the left ``[B, P]``, and where they are not padding."""
+        rows = [self.tokenizer.encode(prompt) for prompt in prompts]
+        size = max(map(len, rows), default=0)
+        ids = [[self.tokenizer.pad_id] * (size - len(row)) + row for row in rows]
+        mask = [[False] * (size - len(row)) + [True] * len(row) for row in rows]
+        device = self.prompt_ids.device
+        shape = (len(rows), size)
+        return (
+            torch.tensor(ids, dtype=torch.long, device=device).reshape(shape),
+            torch.tensor(mask, dtype=torch.bool, device=device).reshape(shape),
+        )
+
+
+def padded_left(sequence: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Move the padding of ``[B, S, E]`` to the left of each row, and its mask ``[B, S]`` with it."""
+    if mask is None:
+        return sequence, None
+    order = mask.int().argsort(dim=1, stable=True)
+    return sequence.gather(1, order.unsqueeze(-1).expand_as(sequence)), mask.gather(1, order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -69,6 +70,16 @@ class CaptionTokenizer:
         """Number of tokens, markers included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @cached_property
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """The bytes that each token id spells; none for markers and for ids without a token."""
+        alphabet = _byte_of_letter()
+        spelled = [b""] * (max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1)
+        for token, index in self._tokenizer.get_vocab(with_added_tokens=False).items():
+            if token not in (START, END):
+                spelled[index] = bytes(alphabet[letter] for letter in token)
+        return tuple(spelled)
+
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without markers."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -87,3 +98,10 @@ def _without_leading_space(text: str, start: int, end: int) -> tuple[int, int]:
     while start < end and text[start].isspace():
         start += 1
     return start, end
+
+
+def _byte_of_letter() -> dict[str, int]:
+    """Byte-level BPE writes printable bytes as themselves and the others, in order, as the letters from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(hidden)}

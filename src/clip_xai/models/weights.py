@@ -15,6 +15,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import build_language_model
+from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 
@@ -30,6 +31,7 @@ class CaptionerSettings:
         language_model: ``tiny`` or a published size, such as ``gpt2``.
         language_model_pretrained: Where the language model started from, None for random weights.
         prompt: Text between the image's prefix and the caption.
+        lora: Settings of :func:`~clip_xai.models.lora.add_lora`, None for no adapters.
     """
 
     backbone: BackboneSource
@@ -38,12 +40,15 @@ class CaptionerSettings:
     language_model: str = "tiny"
     language_model_pretrained: str | None = "embedded:tiny"
     prompt: str = ""
+    lora: dict[str, Any] | None = None
 
 
 def build_captioner(settings: CaptionerSettings) -> Captioner:
     """Build a captioner at its starting weights."""
     backbone = build_backbone(**asdict(settings.backbone))
     language_model, tokenizer = build_language_model(settings.language_model, settings.language_model_pretrained)
+    if settings.lora is not None:
+        add_lora(language_model, **settings.lora)
     return _assemble(settings, backbone, language_model, tokenizer)
 
 
@@ -105,6 +110,8 @@ def load_captioner(directory: Path) -> Captioner:
     state = load_file(directory / "model.safetensors")
     backbone = build_backbone(**asdict(settings.backbone))
     language_model = GPT2LMHeadModel(GPT2Config(**config["language_model_config"]))
+    if settings.lora is not None:
+        add_lora(language_model, **settings.lora)
     captioner = _assemble(settings, backbone, language_model, CaptionTokenizer.load(directory))
     load_state(captioner, state, directory / "model.safetensors")
     if captioner.backbone.fingerprint != config["backbone_fingerprint"]:
@@ -128,6 +135,8 @@ def _assemble(
         embed_dim=backbone.embed_dim,
         width=backbone.width,
         embedding_dim=language_model.config.n_embd,
+        grid=backbone.grid,
+        blocks=language_model.config.n_layer,
         **settings.mapper_settings,
     )
     return Captioner(backbone, mapper, language_model, tokenizer, settings.prompt)

@@ -40,12 +40,14 @@ def captioner_settings(
         language_model=language_model.name,
         language_model_pretrained=language_model.pretrained,
         prompt=language_model.prompt,
+        lora=None if language_model.lora is None else vars(language_model.lora).copy(),
     )
 
 
 def decoding(generation: GenerationConfig) -> Decoding:
     """The decoding settings, without the batch size."""
-    return Decoding(**{key: value for key, value in vars(generation).items() if key != "batch_size"})
+    values = {key: value for key, value in vars(generation).items() if key != "batch_size"}
+    return Decoding(**{**values, "banned_phrases": tuple(generation.banned_phrases)})
 
 
 def device_of(trainer: TrainerConfig) -> torch.device:

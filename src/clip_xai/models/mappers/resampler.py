@@ -1,56 +1,14 @@
-"""Mappers: from an image tower's features to the prefix that a language model reads as if it were words."""
+"""A Perceiver resampler over patch tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Mapper(nn.Module):
-    """Turns what it reads of an image into K prefix embeddings ``[B, K, E]``.
-
-    Attributes:
-        reads: ``"pooled"`` (``[B, D]``) or ``"patches"`` (``[B, N, W]``). Behind a pooled mapper every word's evidence
-            passes through one vector, so the words of a caption have no spatial evidence of their own.
-        prefix_length: K.
-    """
-
-    reads: str
-    prefix_length: int
-
-
-class BottleneckMLP(Mapper):
-    """The original captioner's mapper: one hidden layer, K slots, LayerNorm and a learnable scale.
-
-    ``prefix = dropout(alpha * LayerNorm(reshape(W2 GELU(W1 e / |e|))))`` with Xavier-uniform weights of gain 1 and 0.5,
-    zero biases and alpha starting at 0.5. With D 512, hidden 2,048, K 32 and E 1,024 it has 68,194,305 parameters.
-    """
-
-    reads = "pooled"
-
-    def __init__(
-        self, feature_dim: int, embedding_dim: int, prefix_length: int = 32, hidden: int = 2048, dropout: float = 0.05
-    ) -> None:
-        super().__init__()
-        self.prefix_length = prefix_length
-        self.hidden = nn.Linear(feature_dim, hidden)
-        self.output = nn.Linear(hidden, prefix_length * embedding_dim)
-        self.norm = nn.LayerNorm(embedding_dim)
-        self.scale = nn.Parameter(torch.tensor(0.5))
-        self.dropout = nn.Dropout(dropout)
-        for layer, gain in ((self.hidden, 1.0), (self.output, 0.5)):
-            nn.init.xavier_uniform_(layer.weight, gain=gain)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Map ``[B, D]`` image embeddings to ``[B, K, E]``."""
-        hidden = F.gelu(self.hidden(F.normalize(pooled, dim=-1)))
-        slots = self.output(hidden).unflatten(-1, (self.prefix_length, -1))
-        return self.dropout(self.scale * self.norm(slots))
+from clip_xai.models.mappers.base import Mapper
 
 
 class Resampler(Mapper):
@@ -60,7 +18,8 @@ class Resampler(Mapper):
     keeps a location: its attention over the patches.
     """
 
-    reads = "patches"
+    reads: ClassVar[str] = "patches"
+    idea: ClassVar[str] = "learned latents look at the patches, 2 layers: the default"
 
     def __init__(
         self,
@@ -123,26 +82,3 @@ class ResamplerLayer(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-MAPPERS: dict[str, Callable[..., Mapper]] = {"bottleneck_mlp": BottleneckMLP, "resampler": Resampler}
-
-
-def build_mapper(name: str, *, embed_dim: int, width: int, embedding_dim: int, **settings: Any) -> Mapper:
-    """Build a mapper for a backbone and a language model.
-
-    Args:
-        name: A key of ``MAPPERS``.
-        embed_dim: D of the backbone, read by pooled mappers.
-        width: W of the backbone, read by patch mappers.
-        embedding_dim: E of the language model.
-        settings: The mapper's own settings, such as ``prefix_length``.
-
-    Raises:
-        ValueError: No mapper has that name.
-    """
-    if name not in MAPPERS:
-        raise ValueError(f"no mapper is called {name!r}; choose one of {', '.join(MAPPERS)}")
-    cls = MAPPERS[name]
-    feature_dim = embed_dim if getattr(cls, "reads", "pooled") == "pooled" else width
-    return cls(feature_dim=feature_dim, embedding_dim=embedding_dim, **settings)

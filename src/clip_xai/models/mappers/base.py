@@ -1,0 +1,43 @@
+"""What every mapper promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class Mapper(nn.Module):
+    """Turns what it reads of an image into K embeddings ``[B, K, E]`` for the language model.
+
+    Most mappers write a prefix: K vectors that stand before the caption as if they were words. A mapper with a
+    ``memory_length`` M keeps its last M vectors out of the sequence; the language model's blocks look at them through
+    ``looking_at`` instead.
+
+    Attributes:
+        reads: ``"pooled"`` (``[B, D]``) or ``"patches"`` (``[B, N, W]``). Behind a pooled mapper every word's evidence
+            passes through one vector, so the words of a caption have no spatial evidence of their own.
+        idea: What it does, in a few words, for the table of mappers.
+        needs: What it must be told of its neighbours besides their widths: ``"grid"`` (rows and columns of the patch
+            grid), ``"blocks"`` (number of the language model's blocks).
+        prefix_length: K.
+        memory_length: M, 0 for a plain prefix.
+    """
+
+    reads: ClassVar[str]
+    idea: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    prefix_length: int
+    memory_length: int = 0
+
+    @contextmanager
+    def looking_at(self, transformer: nn.Module, memory: Tensor | None) -> Iterator[None]:
+        """Let a GPT-2's blocks look at the memory ``[B, M, E]`` inside the ``with`` block; a prefix needs nothing.
+
+        Args:
+            transformer: The GPT-2 whose blocks look.
+            memory: The mapper's last M vectors, None where M is 0.
+        """
+        yield
