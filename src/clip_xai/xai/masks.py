@@ -142,7 +142,15 @@ class ActivationMasks(Masks):
     def pixels(self, images: Tensor, rows: Tensor, side: int) -> Tensor:
         """Make masks at the resolution of the image; a channel that is constant keeps nothing."""
         device = self.activations.device
-        chosen = self.activations[images.to(device), rows.to(device), None].float()
+        return self._enlarged(self.activations[images.to(device), rows.to(device), None].float(), side)
+
+    def cells(self, image: int, side: int, grid: tuple[int, int]) -> Tensor:
+        """Return the mean of one image's masks over each cell of a grid, ``[C, h, w]``."""
+        chunks = self.activations[image, :, None].float().split(64)
+        return torch.cat([pooled(self._enlarged(chunk, side), grid) for chunk in chunks])
+
+    @staticmethod
+    def _enlarged(chosen: Tensor, side: int) -> Tensor:
         large = F.interpolate(chosen, size=(side, side), mode="bilinear", align_corners=False)[:, 0]
         low, high = large.amin(dim=(1, 2), keepdim=True), large.amax(dim=(1, 2), keepdim=True)
         # Told on the coarse grid: enlarging a constant leaves rounding behind, which would be scaled up to a mask.

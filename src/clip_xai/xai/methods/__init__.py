@@ -1,19 +1,42 @@
 """The explainers, one file a family, and all of them by name."""
 
 from clip_xai.xai.explainer import Explainer
-from clip_xai.xai.methods.activation import GradCam
-from clip_xai.xai.methods.attention import AttentionRollout, GradEclip
+from clip_xai.xai.methods.activation import GradCam, GradCamPlusPlus, HiResCam, LayerCam
+from clip_xai.xai.methods.attention import AttentionGradient, AttentionRollout, GradEclip
+from clip_xai.xai.methods.embedding_space import EmbeddingSpace
+from clip_xai.xai.methods.gradient import GuidedBackprop, InputXGradient, Saliency
+from clip_xai.xai.methods.legrad import LeGrad
+from clip_xai.xai.methods.path import GradientShap, IntegratedGradients, SmoothGrad
 from clip_xai.xai.methods.perturbation import Occlusion
+from clip_xai.xai.methods.perturbed_cam import AblationCam, AbsCamFinal, AbsCamInit, ScoreCam
 from clip_xai.xai.methods.rise import Rise
 from clip_xai.xai.methods.shapley import KernelShap
+from clip_xai.xai.methods.surgery import ClipSurgery
 from clip_xai.xai.methods.text import TokenGradXInput
 
 METHODS: dict[str, type[Explainer]] = {
     method.name: method
     for method in (
         GradCam,
+        ScoreCam,
+        AblationCam,
+        AbsCamInit,
+        AbsCamFinal,
+        GradCamPlusPlus,
+        LayerCam,
+        HiResCam,
         AttentionRollout,
         GradEclip,
+        AttentionGradient,
+        LeGrad,
+        ClipSurgery,
+        Saliency,
+        InputXGradient,
+        SmoothGrad,
+        IntegratedGradients,
+        GradientShap,
+        GuidedBackprop,
+        EmbeddingSpace,
         Occlusion,
         Rise,
         KernelShap,
@@ -23,11 +46,28 @@ METHODS: dict[str, type[Explainer]] = {
 
 __all__ = [
     "METHODS",
+    "AblationCam",
+    "AbsCamFinal",
+    "AbsCamInit",
+    "AttentionGradient",
     "AttentionRollout",
+    "ClipSurgery",
+    "EmbeddingSpace",
     "GradCam",
+    "GradCamPlusPlus",
     "GradEclip",
+    "GradientShap",
+    "GuidedBackprop",
+    "HiResCam",
+    "InputXGradient",
+    "IntegratedGradients",
     "KernelShap",
+    "LayerCam",
+    "LeGrad",
     "Occlusion",
     "Rise",
+    "Saliency",
+    "ScoreCam",
+    "SmoothGrad",
     "TokenGradXInput",
 ]

@@ -52,6 +52,7 @@ class Occlusion(BankExplainer):
 
     name: ClassVar[str] = "occlusion"
     linear_in_target: ClassVar[bool] = True
+    cost: ClassVar[str] = "1 F a window + 1 F"
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.window:

@@ -73,6 +73,7 @@ class Rise(BankExplainer):
 
     name: ClassVar[str] = "rise"
     linear_in_target: ClassVar[bool] = True
+    cost: ClassVar[str] = "N F"
 
     def __post_init__(self) -> None:
         if self.kind not in ("bernoulli", "gaussian"):

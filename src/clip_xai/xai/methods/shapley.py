@@ -67,6 +67,7 @@ class KernelShap(BankExplainer):
 
     name: ClassVar[str] = "kernelshap"
     linear_in_target: ClassVar[bool] = True
+    cost: ClassVar[str] = "up to samples + 2 F"
 
     def __post_init__(self) -> None:
         if self.players not in ("grid", "superpixels"):
