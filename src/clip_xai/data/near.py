@@ -20,7 +20,7 @@ _SET_BITS = np.array([bin(value).count("1") for value in range(256)], dtype=np.u
 
 
 def near_pairs(looks: Sequence[Looks], bits: int, difference: float) -> list[tuple[int, int]]:
-    """Return pairs of rows that look alike, enough of them to connect all that do.
+    """Return pairs of rows that look alike.
 
     Args:
         looks: Hash and thumbnail of every row.
@@ -28,9 +28,11 @@ def near_pairs(looks: Sequence[Looks], bits: int, difference: float) -> list[tup
         difference: Largest root mean square difference of two thumbnails, of 255 levels.
 
     Returns:
-        Pairs ``(i, j)`` with ``i < j``, in order. Of several rows with one and the same hash that look alike, each is
-        paired with the first only.
+        Pairs ``(i, j)`` with ``i < j``, in order. Rows of one and the same hash are compared with the first of each
+        look only, and stand behind it from then on: thousands of blank pictures must not make millions of pairs.
     """
+    if not looks:
+        return []
     thumbnails = np.frombuffer(b"".join(thumbnail for _, thumbnail in looks), dtype=np.uint8)
     thumbnails = thumbnails.reshape(len(looks), -1).astype(np.int16)
 

@@ -106,6 +106,7 @@ class Preprocess:
         interpolation: ``bicubic`` or ``bilinear``.
         mean: Mean of red, green and blue on the scale [0, 1].
         std: Standard deviation of red, green and blue on the scale [0, 1].
+        grey: Show the model luminance alone, three times (MedCLIP).
     """
 
     image_size: int = 224
@@ -113,6 +114,7 @@ class Preprocess:
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
+    grey: bool = False
 
     def __post_init__(self) -> None:
         if self.resize not in _RESIZES:
@@ -197,7 +199,10 @@ class Preprocess:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change whenever the numbers given to the model could change."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        settings = asdict(self)
+        if not self.grey:
+            del settings["grey"]  # features that were cached before the setting came stay valid
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height after the resize, rounded as open_clip rounds them."""

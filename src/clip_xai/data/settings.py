@@ -38,8 +38,8 @@ class BuildSettings:
     held_out: str | None = None
     folds: int = 5
     fold: int = 0
-    near_bits: int | None = 4
-    near_difference: float = 8.0
+    near_bits: int | None = 6
+    near_difference: float = 6.0
     workers: int | None = None
 
     def __post_init__(self) -> None:
