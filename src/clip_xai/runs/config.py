@@ -171,8 +171,8 @@ class DataConfig:
     held_out: str | None = None
     folds: int = 5
     fold: int = 0
-    near_bits: int | None = 4
-    near_difference: float = 8.0
+    near_bits: int | None = 6
+    near_difference: float = 6.0
     workers: int | None = None
     limit: int | None = None
     max_tokens: int = 96

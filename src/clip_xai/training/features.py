@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_xai.data.images import UnreadableImageError, read_image
+from clip_xai.data.images import UnreadableImageError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.progress import track
 
@@ -152,7 +152,7 @@ class FeatureCache:
 
     def _pixels(self, image: Path) -> Tensor | UnreadableImageError:
         try:
-            return self.backbone.preprocess(read_image(image))
+            return self.backbone.preprocess.read(image)
         except UnreadableImageError as error:
             return error
 
