@@ -30,6 +30,7 @@ class Attribution:
         geometry: Where each image's square lies on its photograph.
         tokens: For ``"text"``, the names of the columns of each of the T scores. Columns past a score's last name
             are NaN.
+        delta: For methods whose values should add up to a difference of scores, what they miss of it, ``[B, T]``.
     """
 
     values: Tensor
@@ -41,6 +42,7 @@ class Attribution:
     kind: str = "image"
     geometry: list[Geometry] | None = None
     tokens: list[list[str]] | None = None
+    delta: Tensor | None = None
 
     def __post_init__(self) -> None:
         images, targets = self.scores.shape
@@ -88,8 +90,11 @@ class Attribution:
         }
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file: ``values`` and ``scores``, and the metadata as JSON in its header."""
-        tensors = {name: getattr(self, name).detach().float().cpu().contiguous() for name in ("values", "scores")}
+        """Write one safetensors file: ``values``, ``scores``, any ``delta``, and the rest as JSON in its header."""
+        held = {name: getattr(self, name) for name in ("values", "scores", "delta")}
+        tensors = {
+            name: tensor.detach().float().cpu().contiguous() for name, tensor in held.items() if tensor is not None
+        }
         save_file(tensors, path, metadata={"attribution": json.dumps(self.metadata(), ensure_ascii=False)})
 
     @classmethod

@@ -9,11 +9,19 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
+
+SUPPORTED = {
+    "attention": "attention over all patches",
+    "class_token": "a class token",
+    "output_gradients": "the tokens after its blocks",
+    "text_trace": "a text tower opened up",
+}
 
 
 @dataclass(frozen=True)
@@ -25,12 +33,16 @@ class Explainer(ABC):
         modality: ``"image"``: evidence over the patch grid; ``"text"``: evidence over words.
         text_dependent: False when the result is the same whatever the target asks; such a method is a control.
         linear_in_target: Whether the evidence for a weighted sum of scores is the weighted sum of the evidence.
+        needs_of_tower: What a tower must support, out of ``Backbone.supports``; nothing for methods of every family.
+        cost: Forward (F) and backward (B) passes of the image tower for one image and T scores, for the table.
     """
 
     name: ClassVar[str]
     modality: ClassVar[str] = "image"
     text_dependent: ClassVar[bool] = True
     linear_in_target: ClassVar[bool]
+    needs_of_tower: ClassVar[frozenset[str]] = frozenset()
+    cost: ClassVar[str] = ""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -47,7 +59,25 @@ class Explainer(ABC):
             backbone: The tower.
             pixels: Preprocessed images ``[B, 3, S, S]``.
             target: What is to be explained.
+
+        Raises:
+            UserError: The method is not defined for this tower or target.
         """
+
+    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+        """Return why the method is not defined for a tower and a target, None if it is."""
+        lacking = [SUPPORTED[need] for need in sorted(self.needs_of_tower - backbone.supports)]
+        return f"reads {' and '.join(lacking)}, which backbone {backbone.name} has not" if lacking else None
+
+    def require(self, backbone: Backbone, target: Target) -> None:
+        """Raise a ``UserError`` with the reason and the methods that are defined, unless this one is."""
+        reason = self.refusal(backbone, target)
+        if reason is None:
+            return
+        from clip_xai.xai.methods import METHODS  # the methods are made of this class
+
+        able = [name for name, method in METHODS.items() if method().refusal(backbone, target) is None]
+        raise UserError(f"{self.name} {reason}: choose one of {', '.join(able)}")
 
     def _attribution(
         self, values: Tensor, scores: Tensor, target: Target, tokens: list[list[str]] | None = None
@@ -69,8 +99,8 @@ class TraceExplainer(Explainer):
     """An explainer whose map is a function of one trace."""
 
     @abstractmethod
-    def needs(self) -> Needs:
-        """Return what it reads of the tower."""
+    def needs(self, backbone: Backbone, target: Target) -> Needs:
+        """Return what it reads of this tower for this target."""
 
     @abstractmethod
     def maps(self, trace: Trace) -> Tensor:
@@ -78,7 +108,8 @@ class TraceExplainer(Explainer):
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores with a trace of its own; see the base class."""
-        return self._attribution_of(Trace(backbone, pixels, target, self.needs()), target)
+        self.require(backbone, target)
+        return self._attribution_of(Trace(backbone, pixels, target, self.needs(backbone, target)), target)
 
     def _attribution_of(self, trace: Trace, target: Target) -> Attribution:
         return self._attribution(self.maps(trace), trace.scores, target)
@@ -88,8 +119,8 @@ class TraceExplainer(Explainer):
 class BankExplainer(Explainer):
     """An explainer that changes the image and watches the score: a function of one bank of masked images."""
 
-    def needs(self) -> Needs:
-        """Return what else it reads of the tower, on the images themselves."""
+    def needs(self, backbone: Backbone, target: Target) -> Needs:
+        """Return what else it reads of this tower for this target, on the images themselves."""
         return Needs()
 
     @abstractmethod
@@ -104,7 +135,9 @@ class BankExplainer(Explainer):
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores with a bank of its own; see the base class."""
-        trace = Trace(backbone, pixels, target, self.needs()) if self.needs() != Needs() else None
+        self.require(backbone, target)
+        needs = self.needs(backbone, target)
+        trace = Trace(backbone, pixels, target, needs) if needs != Needs() else None
         return self._attribution_of(PerturbationBank(backbone, pixels), target, trace)
 
     def _attribution_of(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> Attribution:
@@ -132,11 +165,15 @@ def explain_together(
 
     Returns:
         One attribution for each explainer, in their order, equal to what each gives alone.
+
+    Raises:
+        UserError: A method is not defined for this tower or target.
     """
     needs = Needs()
     for explainer in explainers:
+        explainer.require(backbone, target)
         if isinstance(explainer, TraceExplainer | BankExplainer):
-            needs |= explainer.needs()
+            needs |= explainer.needs(backbone, target)
     shared = Trace(backbone, pixels, target, needs) if needs != Needs() else None
     bank = bank or PerturbationBank(backbone, pixels)
     return [_with(explainer, shared, bank, backbone, pixels, target) for explainer in explainers]

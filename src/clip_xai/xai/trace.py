@@ -9,8 +9,10 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import BlockTrace, Point
+from clip_xai.models.backbones.trace import PIXELS, BlockIndex, BlockTrace, Point
 from clip_xai.xai.target import Target
+
+PIXEL_POINT: Point = (PIXELS, "output")
 
 
 @dataclass(frozen=True)
@@ -19,64 +21,101 @@ class Needs:
 
     Attributes:
         activations: Blocks whose activations are read, -1 for the last; None for all.
-        gradients: Points ``(block, "normed" | "context")`` whose gradients are read.
+        gradients: Points ``(block, "normed" | "context" | "output")`` whose gradients are read, ``PIXEL_POINT`` for the
+            input's.
+        watched: Points that some explainer differentiates on its own from, such as LeGrad.
     """
 
-    activations: frozenset[int] | None = frozenset()
+    activations: frozenset[BlockIndex] | None = frozenset()
     gradients: frozenset[Point] = frozenset()
+    watched: frozenset[Point] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
         every = self.activations is None or other.activations is None
         activations = None if every else (self.activations or frozenset()) | (other.activations or frozenset())
-        return Needs(activations, self.gradients | other.gradients)
+        return Needs(activations, self.gradients | other.gradients, self.watched | other.watched)
 
 
 class Trace:
     """One pass of a tower for T targets.
 
     Attributes:
+        backbone: The tower's backbone.
+        target: The target.
+        tower: The opened tower.
         scores: ``[B, T]``.
+        cotangents: Derivatives of the scores with respect to what the tower hands over, ``[B, T, *]``; None where no
+            gradient was asked for.
         grid: Rows and columns of the patch grid.
         depth: L.
+        prefix_tokens: Tokens before the patches.
         read_rows: Query rows that the target reads in the last block.
     """
 
-    def __init__(self, backbone: Backbone, pixels: Tensor, target: Target, needs: Needs) -> None:
+    def __init__(
+        self, backbone: Backbone, pixels: Tensor, target: Target, needs: Needs, *, refuse_zero: bool = True
+    ) -> None:
         """Run the tower once, the target once, and, where gradients are needed, both backward once.
+
+        Args:
+            backbone: The tower.
+            pixels: ``[B, 3, S, S]``.
+            target: What is to be explained.
+            needs: What will be read.
+            refuse_zero: Whether a gradient of exactly zero is an error.
 
         Raises:
             UserError: The score of some target does not depend on the image at a point that is needed.
         """
-        self._tower = backbone.trace(pixels, reads=target.reads, record=needs.activations, watch=tuple(needs.gradients))
-        self.grid, self.depth, self.read_rows = self._tower.grid, self._tower.depth, self._tower.read_rows
+        self.backbone, self.target = backbone, target
+        watch = tuple(needs.gradients | needs.watched)
+        record: list[int] | None = None if needs.activations is None else list(needs.activations)  # type: ignore[arg-type]
+        self.tower = backbone.trace(pixels, reads=target.reads, record=record, watch=watch)
+        self.grid, self.depth, self.read_rows = self.tower.grid, self.tower.depth, self.tower.read_rows
+        self.prefix_tokens = self.tower.prefix_tokens
+        self.cotangents: Tensor | None = None
         self._gradients: dict[Point, Tensor] = {}
         if not needs.gradients:
             with torch.no_grad():
-                self.scores = target.score(self._tower.read)
+                self.scores = target.score(self.tower.read).detach()
             return
-        self.scores, cotangents = target.score_and_cotangent(self._tower.read)
-        self._gradients = self._tower.gradients(cotangents, tuple(needs.gradients))
-        for point, gradient in self._gradients.items():
-            _refuse_zero(gradient, point, target)
+        self.scores, self.cotangents = target.score_and_cotangent(self.tower.read)
+        self._gradients = self.tower.gradients(self.cotangents, tuple(needs.gradients))
+        for point, gradient in self._gradients.items() if refuse_zero else ():
+            self._refuse_zero(gradient, point)
 
-    def block(self, index: int) -> BlockTrace:
+    def block(self, index: BlockIndex) -> BlockTrace:
         """Return the activations of a block; -1 is the last."""
-        return self._tower.block(index)
+        return self.tower.block(index)
 
-    def gradient(self, block: int, point: str) -> Tensor:
+    def gradient(self, block: BlockIndex, point: str) -> Tensor:
         """Return the gradient of the T scores at a point, ``[B, T, *activation.shape[1:]]``."""
         return self._gradients[block, point]
 
+    @property
+    def pixels(self) -> Tensor:
+        """The input ``[B, 3, S, S]``, where its gradient was asked for."""
+        return self.tower.block(PIXELS).computed.detach()
 
-def _refuse_zero(gradient: Tensor, point: Point, target: Target) -> None:
-    block, name = point
-    if name == "normed":
-        gradient = gradient[:, :, 1:]  # maps are made of patches; the class token alone is no evidence
-    reached = (gradient != 0).flatten(2).any(dim=2).all(dim=0)
+    @property
+    def pixel_gradient(self) -> Tensor:
+        """The gradient of the T scores at the input, ``[B, T, 3, S, S]``."""
+        return self._gradients[PIXEL_POINT]
+
+    def _refuse_zero(self, gradient: Tensor, point: Point) -> None:
+        block, name = point
+        if name != "context" and block != PIXELS and gradient.shape[2] > self.prefix_tokens:
+            gradient = gradient[:, :, self.prefix_tokens :]  # maps are made of patches; the class token is no evidence
+        refuse_zero(gradient, self.target, "the pixels" if block == PIXELS else f"{name!r} of block {block}")
+
+
+def refuse_zero(evidence: Tensor, target: Target, where: str) -> None:
+    """Raise a ``UserError`` if the evidence ``[B, T, ...]`` is exactly zero for some score of some image."""
+    reached = (evidence != 0).flatten(2).any(dim=2).all(dim=0)
     if reached.all():
         return
     label = target.labels[int(reached.int().argmin())]
     raise UserError(
-        f"the score of {label!r} has a gradient of exactly zero at {name!r} of block {block}: nothing that is computed "
-        "there reaches the score, so there is no evidence to draw; choose an earlier layer or another target"
+        f"the score of {label!r} has a gradient of exactly zero at {where}: nothing that is computed there reaches "
+        "the score, so there is no evidence to draw; choose an earlier layer or another target"
     )

@@ -1,30 +1,79 @@
-"""Class activation maps on the tokens of a ViT."""
+"""Class activation maps: the tokens (or channels) of one block, weighted by their gradient."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.trace import Point
 from clip_xai.xai.explainer import TraceExplainer
+from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
 
-@dataclass(frozen=True)
-class GradCam(TraceExplainer):
-    """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) on the patch tokens at ``ln_1`` of one block.
+def cam_point(backbone: Backbone, layer: int) -> Point:
+    """Return where a class activation map reads a block.
 
-    With A_i in R^W the output of ``ln_1`` at patch i and s the score::
+    In a transformer it is the input of the block's attention, after its norm: behind the last attention, patch tokens
+    no longer reach a class token, so that there the gradient is exactly zero, and so would be the map. In a
+    convolutional or windowed tower it is the block's output.
+    """
+    return layer, "normed" if backbone.image_tower.family == "transformer" else "output"
+
+
+@dataclass(frozen=True)
+class ActivationMap(TraceExplainer):
+    """A map ``H_i`` of the activations ``A_i`` in R^W at patch i and of the gradients ``G_i = ds/dA_i``.
+
+    Prefix tokens (the class token) count neither in means nor in the map. Nothing is normalised.
+
+    Attributes:
+        layer: Block (or stage), -1 for the last.
+    """
+
+    layer: int = -1
+
+    linear_in_target: ClassVar[bool] = False
+    cost: ClassVar[str] = "1 F, 1 batched B down to the block"
+
+    def needs(self, backbone: Backbone, target: Target) -> Needs:
+        """Activations at one point and their gradient."""
+        return Needs(gradients=frozenset({cam_point(backbone, self.layer)}))
+
+    def maps(self, trace: Trace) -> Tensor:
+        """Return raw maps ``[B, T, h, w]``."""
+        layer, name = cam_point(trace.backbone, self.layer)
+        activations = trace.block(layer).normed if name == "normed" else trace.block(layer).computed
+        tokens = activations.detach().float()
+        gradients = trace.gradient(layer, name).float()
+        if trace.tower.family == "transformer":
+            tokens, gradients = tokens[:, trace.prefix_tokens :], gradients[:, :, trace.prefix_tokens :]
+        return self.combined(tokens, gradients).unflatten(-1, trace.tower.grid_of(self.layer))
+
+    @abstractmethod
+    def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
+        """Return maps ``[B, T, N]`` of tokens ``[B, N, W]`` and their gradients ``[B, T, N, W]``."""
+
+
+@dataclass(frozen=True)
+class GradCam(ActivationMap):
+    """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391).
+
+    With A_i in R^W what a block computed at patch i and s the score::
 
         w = mean_i ds/dA_i         H_i = ReLU(w . A_i)
 
-    The place is the input of the block's attention because behind the last attention patch tokens no longer reach the
-    class token: there the gradient is exactly zero, and so would be the map.
+    In a transformer A is the output of the block's first norm (``ln_1``): behind the last attention patch tokens no
+    longer reach the class token, so that the gradient there is exactly zero. In a convolutional or windowed tower A is
+    the block's output.
 
-    Shapes: maps ``[B, T, h, w]``, raw. Cost for T targets: one forward pass and one batched backward pass from the
-    read to the chosen block.
+    Shapes: maps ``[B, T, h, w]``, raw, over the block's own grid. Cost for T targets: one forward pass and one batched
+    backward pass from the read to the chosen block; below it no graph is built.
 
     Deviations from the published code: the class token counts neither in the channel mean nor in the map, and
     nothing is normalised, while pytorch-grad-cam scales every map to [0, 1].
@@ -34,19 +83,128 @@ class GradCam(TraceExplainer):
 
     Raises:
         UserError: The gradient is exactly zero for some target.
+
+    Example:
+        >>> from clip_xai.xai.examples import example
+        >>> GradCam().explain(*example()).values.shape
+        torch.Size([2, 2, 4, 4])
     """
 
-    layer: int = -1
-
     name: ClassVar[str] = "gradcam"
-    linear_in_target: ClassVar[bool] = False
 
-    def needs(self) -> Needs:
-        """Activations of ``ln_1`` and their gradient."""
-        return Needs(gradients=frozenset({(self.layer, "normed")}))
+    def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
+        """Weigh channels by their mean gradient."""
+        return torch.einsum("btw,bnw->btn", gradients.mean(dim=2), tokens).relu()
 
-    def maps(self, trace: Trace) -> Tensor:
-        """Return raw maps ``[B, T, h, w]``."""
-        tokens = trace.block(self.layer).normed[:, 1:].detach().float()
-        weights = trace.gradient(self.layer, "normed")[:, :, 1:].float().mean(dim=2)
-        return torch.einsum("btw,bnw->btn", weights, tokens).relu().unflatten(-1, trace.grid)
+
+@dataclass(frozen=True)
+class GradCamPlusPlus(ActivationMap):
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018, arXiv 1710.11063).
+
+    With G_iw = ds/dA_iw at patch i and channel w::
+
+        alpha_iw = G_iw^2 / (2 G_iw^2 + sum_j A_jw G_jw^3)   where G_iw is not 0, else 0
+        w_w      = sum_i alpha_iw ReLU(G_iw)
+        H_i      = ReLU(sum_w w_w A_iw)
+
+    This is the form of pytorch-grad-cam, which raises the gradient to powers instead of differentiating exp(s) twice
+    and thrice, and adds 1e-6 to the denominator. Because of that constant and of the cubes, the map changes with the
+    scale of the score: a cosine, a logit and a log-probability give different maps. The scale is in the settings.
+
+    Shapes and place as in ``GradCam``. Cost for T targets: one forward pass and one batched backward pass from the read
+    to the chosen block.
+
+    Deviations from the published code: the class token does not count and nothing is normalised.
+
+    Attributes:
+        layer: Block, -1 for the last.
+        epsilon: Added to the denominator.
+
+    Raises:
+        UserError: The gradient is exactly zero for some target.
+
+    Example:
+        >>> from clip_xai.xai.examples import example
+        >>> GradCamPlusPlus(layer=0).explain(*example()).values.shape
+        torch.Size([2, 2, 4, 4])
+    """
+
+    epsilon: float = 1e-6
+
+    name: ClassVar[str] = "gradcam_plusplus"
+
+    def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
+        """Weigh channels by their positive gradients, each with its own alpha."""
+        squares = gradients.square()
+        sums = torch.einsum("bnw,btnw->btw", tokens, squares * gradients).unsqueeze(2)
+        alpha = squares / (2 * squares + sums + self.epsilon)
+        alpha = torch.where(gradients != 0, alpha, 0.0)
+        weights = (alpha * gradients.relu()).sum(dim=2)
+        return torch.einsum("btw,bnw->btn", weights, tokens).relu()
+
+
+@dataclass(frozen=True)
+class LayerCam(ActivationMap):
+    """LayerCAM (Jiang et al., IEEE TIP 2021): every place weighs its own channels, by positive gradients only.
+
+    ::
+
+        H_i = ReLU( sum_w ReLU(G_iw) A_iw )          G_iw = ds/dA_iw
+
+    Shapes and place as in ``GradCam``. Cost for T targets: one forward pass and one batched backward pass from the read
+    to the chosen block.
+
+    Deviations from the published code: the class token does not count and nothing is normalised.
+
+    Attributes:
+        layer: Block, -1 for the last.
+
+    Raises:
+        UserError: The gradient is exactly zero for some target.
+
+    Example:
+        >>> from clip_xai.xai.examples import example
+        >>> bool((LayerCam().explain(*example()).values >= 0).all())
+        True
+    """
+
+    name: ClassVar[str] = "layercam"
+
+    def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
+        """Weigh each place by its positive gradients."""
+        return torch.einsum("btnw,bnw->btn", gradients.relu(), tokens).relu()
+
+
+@dataclass(frozen=True)
+class HiResCam(ActivationMap):
+    """HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891): gradient times activation, place by place.
+
+    ::
+
+        H_i = ReLU( sum_w G_iw A_iw )          G_iw = ds/dA_iw
+
+    Before the ReLU the map adds up to the score for a score that is linear in A; averaging the gradients first, as
+    Grad-CAM does, loses that.
+
+    Shapes and place as in ``GradCam``. Cost for T targets: one forward pass and one batched backward pass from the read
+    to the chosen block.
+
+    Deviations from the published code: the class token does not count and nothing is normalised.
+
+    Attributes:
+        layer: Block, -1 for the last.
+
+    Raises:
+        UserError: The gradient is exactly zero for some target.
+
+    Example:
+        >>> from clip_xai.xai.examples import example
+        >>> bool((HiResCam().explain(*example()).values >= 0).all())
+        True
+    """
+
+    name: ClassVar[str] = "hirescam"
+
+    def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
+        """Multiply place by place."""
+        return torch.einsum("btnw,bnw->btn", gradients, tokens).relu()
