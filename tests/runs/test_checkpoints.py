@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clip_xai.errors import UserError
-from clip_xai.runs.checkpoints import RunCard, newest_export, newest_last, resolve_checkpoint
+from clip_xai.runs.checkpoints import RunCard, checkpoint_to_resume, newest_export, newest_last, resolve_checkpoint
 
 
 def add_run(root: Path, name: str, card: RunCard, export: bool = True, last: bool = True) -> Path:
@@ -69,3 +69,13 @@ def test_last_is_the_newest_run_of_the_same_stage_even_if_it_was_broken_off(tmp_
     assert newest_last(card(1, hour=9), tmp_path) == broken / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match="ckpt_path=last"):
         newest_last(card(3, hour=9), tmp_path)
+
+
+def test_what_to_resume_may_be_a_run_a_file_or_the_last_run(tmp_path: Path) -> None:
+    run_dir = add_run(tmp_path, "a", card(1, hour=1))
+    last = run_dir / "checkpoints" / "last.ckpt"
+    for named in ("last", str(run_dir), str(last)):
+        assert checkpoint_to_resume(named, card(1, hour=9), tmp_path) == last
+    assert checkpoint_to_resume(None, card(1, hour=9), tmp_path) is None
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoint_to_resume(str(tmp_path / "nothing.ckpt"), card(1, hour=9), tmp_path)

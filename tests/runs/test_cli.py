@@ -38,11 +38,17 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["backbone=tinny"], "backbone=tinny: there is no such option (near: tiny); backbone can be dermlip, tiny"),
         (["bakbone=tiny"], "bakbone: there is no such setting or group (near: backbone"),
         (["+stage.mine=3"], "stage.mine: there is no such setting or group"),
-        (["stage=3"], "stage=3: there is no such option; stage can be 1, 2"),
+        (["stage=3"], "stage=3: there is no such option; stage can be 0, 1, 2"),
         (["stage=1,2"], "stage=1,2 holds several values: add -m to run one after the other, or quote the value"),
         (["data=dermacap"], "data.root has no value: add data.root=... to the command"),
         (["stage.trains=[mappr]"], "stage.trains: mappr is not one of mapper, embeddings"),
         (["trainer.limit_val_batches=[1]"], "trainer.limit_val_batches: "),
+        (["trainer.devices=2"], "trainer.devices: several devices need trainer=ddp"),
+        (["trainer.validate_on=test"], "trainer.validate_on=test: the split that is reported must not choose"),
+        (["trainer.strategy=dpp"], "trainer.strategy: dpp is not one of auto, ddp, fsdp"),
+        (["stage=0", "stage.trains=[mapper]"], "stage.trains: mapper is not one of image, text, temperature"),
+        (["stage=0", "trainer.accumulate_grad_batches=2"], "stage=0 contrasts all pairs of a step"),
+        (["stage.decay=1.5"], "stage.decay: 1.5 is not between 0 and 1"),
         (["data.root=nowhere", "data=dermacap"], "data.root=nowhere: there is no such directory"),
     ],
 )
@@ -53,13 +59,16 @@ def test_a_mistake_is_one_line(typed, arguments: list[str], line: str) -> None: 
 
 
 def test_a_sweep_over_several_devices_is_refused(typed) -> None:  # type: ignore[no-untyped-def]
-    status, lines = typed("train", "-m", "seed=1,2", "trainer.devices=2")
-    assert (status, lines) == (1, ["a sweep runs on one device, not on 2: set trainer.devices=1"])
+    for arguments in (["-m", "seed=1,2"], ["hparams_search=optuna"]):
+        status, lines = typed("train", *arguments, "trainer=ddp", "trainer.devices=4")
+        assert (status, lines) == (1, ["a sweep runs on one device, not on 4: set trainer.devices=1"])
+    status, lines = typed("train", "-m", "seed=1,2", "hparams_search=optuna")
+    assert status == 1 and len(lines) == 1 and "leave out -m" in lines[0]
 
 
 def test_mistakes_in_a_sweep_are_one_line_too(typed) -> None:  # type: ignore[no-untyped-def]
     status, lines = typed("train", "-m", "stage=1,7")
-    assert status == 1 and lines == ["stage=7: there is no such option; stage can be 1, 2"]
+    assert status == 1 and lines == ["stage=7: there is no such option; stage can be 0, 1, 2"]
 
 
 def test_nothing_to_explain_says_what_to_run_first(typed) -> None:  # type: ignore[no-untyped-def]

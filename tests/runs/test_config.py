@@ -23,10 +23,11 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 JOBS = {
     "train": (
         *("backbone", "mapper", "language_model", "stage", "data"),
-        *("trainer", "logger", "callbacks", "experiment", "debug"),
+        *("trainer", "logger", "callbacks", "generation", "experiment", "debug"),
+        *("hparams_search", "launcher"),
     ),
-    "evaluate": ("data", "trainer", "logger"),
-    "explain": ("data", "xai", "target", "trainer", "logger"),
+    "evaluate": ("data", "trainer", "logger", "generation"),
+    "explain": ("data", "xai", "target", "trainer", "logger", "generation"),
 }  # fmt: skip
 CHOICES = [
     (job, group, option.stem)
@@ -106,7 +107,19 @@ def test_numbers_that_are_settings_stay_numbers() -> None:
 def test_mapper_settings_are_what_the_mapper_takes(mapper: str) -> None:
     config = composed("train", f"mapper={mapper}")
     settings = captioner_settings(config.backbone, config.mapper, config.language_model)
-    build_mapper(settings.mapper, embed_dim=8, width=8, embedding_dim=64, **settings.mapper_settings)
+    neighbours = {"embed_dim": 8, "width": 8, "embedding_dim": 128, "grid": (4, 4), "blocks": 2}
+    build_mapper(settings.mapper, **neighbours, **settings.mapper_settings)
+
+
+def test_a_mapper_is_smaller_beside_the_tiny_language_model_only() -> None:
+    def prefix_lengths(*overrides: str) -> int:
+        return composed("train", *overrides).mapper.prefix_length
+
+    assert prefix_lengths() == prefix_lengths("language_model=tiny") == 12
+    assert prefix_lengths("language_model=gpt2") == prefix_lengths("language_model=gpt2-medium") == 32
+    assert prefix_lengths("mapper=bottleneck_mlp") == 12
+    assert prefix_lengths("mapper=clipcap_mlp") == 10  # no size of its own
+    assert prefix_lengths("mapper.prefix_length=5") == 5
 
 
 def test_explainers_are_built_with_their_settings() -> None:

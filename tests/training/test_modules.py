@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 from clip_xai.data.record import Record
+from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
+from clip_xai.training.averaging import WeightAverage
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.modules import (
@@ -46,6 +50,17 @@ class Steps(Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
+class Measures(Callback):
+    """All that validation measured, epoch by epoch."""
+
+    def __init__(self) -> None:
+        self.measured: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        self.measured.append({key: float(value) for key, value in metrics.items() if key.startswith("val/")})
+
+
 def fit(
     records: list[Record],
     directory: Path,
@@ -54,21 +69,30 @@ def fit(
     label_smoothing: float = 0.1,
     seed: int = 0,
     embedded: bool = False,
+    accumulate: int = 1,
+    dropout: bool = True,
+    precision: Any = "32-true",
 ) -> tuple[Captioner, Trainer]:
     captioner = small_captioner(seed=seed)
     if embedded:
         captioner.backbone.source = "embedded:small"
+    if not dropout:
+        for part in captioner.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
     features = FeatureCache(directory / "cache", captioner.backbone).table([r.image for r in records], "patches")
     data = CaptionData(
-        captioner, features, records, records[:6], batch_size=4, max_tokens=30, seed=5, sources=["skincap"], replay=0.5
-    )
+        captioner, features, records, records[:6], batch_size=4, max_tokens=30, seed=5, sources=["skincap"], replay=0.5,
+        accumulate=accumulate,
+    )  # fmt: skip
     unfreezing = Unfreezing(["mapper", "embeddings"], {1: 1, 3: 2})
     optimisation = Optimisation(learning_rate=3e-3, label_smoothing=label_smoothing, seed=9)
     module = CaptionerModule(captioner, SETTINGS, optimisation, unfreezing)
     trainer = Trainer(
         accelerator="cpu", max_epochs=EPOCHS, default_root_dir=directory, logger=False, enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0, gradient_clip_val=1.0, log_every_n_steps=1,
+        num_sanity_val_steps=0, gradient_clip_val=1.0, log_every_n_steps=1, accumulate_grad_batches=accumulate,
+        precision=precision,
         callbacks=[unfreezing, *callbacks],
     )  # fmt: skip
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -93,6 +117,58 @@ def test_interrupted_and_resumed_equals_uninterrupted(records: list[Record], tmp
     assert all(torch.equal(value, wanted[key]) for key, value in resumed.state_dict().items())
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_everything_that_a_resumed_run_measures_is_what_the_uninterrupted_one_measured(
+    records: list[Record], tmp_path: Path, average: bool
+) -> None:
+    def callbacks() -> list[Callback]:
+        return [WeightAverage(0.9)] if average else []
+
+    whole, resumed = Measures(), Measures()
+    fit(records, tmp_path, [whole, keeper(tmp_path / "a"), *callbacks()])
+    fit(records, tmp_path, [keeper(tmp_path / "b"), StopAfter(1), *callbacks()])
+    fit(records, tmp_path, [resumed, keeper(tmp_path / "c"), *callbacks()], tmp_path / "b" / "last.ckpt")
+    assert resumed.measured == whole.measured[2:]
+    one, other = (read_checkpoint(tmp_path / name / "last.ckpt") for name in "ac")
+    for kept in ("state_dict", "raw_weights") if average else ("state_dict",):
+        assert one[kept].keys() == other[kept].keys()
+        assert all(torch.equal(value, other[kept][key]) for key, value in one[kept].items())
+    first, second = (checkpoint["optimizer_states"][0]["state"] for checkpoint in (one, other))
+    assert all(torch.equal(first[key]["exp_avg_sq"], second[key]["exp_avg_sq"]) for key in first)
+
+
+def test_accumulated_batches_train_as_the_whole_step_does(records: list[Record], tmp_path: Path) -> None:
+    whole, _ = fit(records, tmp_path, [], dropout=False)
+    cut, _ = fit(records, tmp_path, [], dropout=False, accumulate=2)
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(cut.state_dict()[key], value, atol=2e-5, rtol=1e-4, msg=key)
+
+
+def test_bfloat16_trains_close_to_float32(records: list[Record], tmp_path: Path) -> None:
+    single, half = Measures(), Measures()
+    fit(records, tmp_path, [single], dropout=False)
+    captioner, _ = fit(records, tmp_path, [half], dropout=False, precision="bf16-mixed")
+    losses = [[measured["val/loss"] for measured in run.measured] for run in (single, half)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03) and losses[1] != losses[0]
+    assert {parameter.dtype for parameter in captioner.parameters()} == {torch.float32}
+
+
+def test_what_a_stage_forgets_is_measured_on_the_other_sources(records: list[Record], tmp_path: Path) -> None:
+    captioner = small_captioner()
+    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in records], "patches")
+    data = CaptionData(captioner, table, records, records, batch_size=5, max_tokens=30, seed=5, sources=["skincap"])
+    module = CaptionerModule(captioner, SETTINGS, Optimisation(), Unfreezing())
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer.validate(module, datamodule=data, verbose=False)
+    for key, source in (("val/loss", "skincap"), ("val/common_loss", "ham10000")):
+        log_probs, count = 0.0, 0
+        for record in (record for record in records if record.source == source):
+            tokens = captioner.encode_captions([record.references[0]])
+            log_probs += captioner.log_prob(table[record.image].unsqueeze(0), tokens).item()
+            count += tokens.numel()
+        assert trainer.callback_metrics[key].item() == pytest.approx(-log_probs / count, rel=1e-5)
+
+
 def test_checkpoints_are_plain_and_hold_the_tower_only_where_it_is_random(
     records: list[Record], tmp_path: Path
 ) -> None:
@@ -109,6 +185,11 @@ def test_a_checkpoint_of_another_tower_is_refused(records: list[Record], tmp_pat
     fit(records, tmp_path, [keeper(tmp_path / "a"), StopAfter(0)], embedded=True)
     with pytest.raises(Exception, match="another tiny tower"):
         fit(records, tmp_path, [], tmp_path / "a" / "last.ckpt", seed=1, embedded=True)
+    checkpoint = read_checkpoint(tmp_path / "a" / "last.ckpt")
+    checkpoint["state_dict"].pop("captioner.mapper.latents")
+    torch.save(checkpoint, tmp_path / "lacking.ckpt")
+    with pytest.raises(UserError, match=r"missing or unknown captioner\.mapper\.latents"):
+        fit(records, tmp_path, [], tmp_path / "lacking.ckpt", embedded=True)
 
 
 def test_validation_loss_is_per_token_and_never_smoothed(records: list[Record], tmp_path: Path) -> None:

@@ -5,26 +5,28 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from peft import LoraConfig, inject_adapter_in_model
 
 from clip_xai.data.record import Record
+from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
+from clip_xai.runs.training_settings import CAPTIONER_PARTS
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.modules import CaptionerModule, Optimisation
-from clip_xai.training.unfreezing import Unfreezing
+from clip_xai.training.unfreezing import PARTS, Unfreezing
 
 from .conftest import SETTINGS, small_captioner
 
 # Written out by hand from the plan {1: 1, 2: 3}: what changes in each epoch, and nothing else does.
 MOVES = {
     0: ("mapper.",),
-    1: ("mapper.", "language_model.transformer.h.2.", "language_model.transformer.ln_f."),
+    1: ("mapper.", "language_model.transformer.h.2."),
     2: (
         "mapper.",
         "language_model.transformer.h.0.",
         "language_model.transformer.h.1.",
         "language_model.transformer.h.2.",
-        "language_model.transformer.ln_f.",
     ),
 }
 
@@ -61,11 +63,34 @@ def test_what_is_frozen_does_not_change_by_a_byte_and_the_rest_does(records: lis
         assert changed == {key for key in before if key.startswith(prefixes)}, epoch
 
 
-def test_embeddings_train_when_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("embeddings", {"wte", "wpe"}),
+        ("token_embeddings", {"wte"}),
+        ("final_norm", {"ln_f"}),
+    ],
+)
+def test_parts_train_when_they_are_named(name: str, wanted: set[str]) -> None:
     captioner = small_captioner()
-    parts = Unfreezing(["embeddings"], {}).trained(captioner, 0)
-    transformer = captioner.language_model.transformer
-    assert {id(part) for part in parts} == {id(transformer.wte), id(transformer.wpe)}
+    parts = Unfreezing([name], {}).trained(captioner, 0)
+    assert {id(part) for part in parts} == {id(getattr(captioner.language_model.transformer, part)) for part in wanted}
+
+
+def test_adapters_train_alone_and_are_missed_by_name() -> None:
+    captioner = small_captioner()
+    with pytest.raises(UserError, match="has no adapters"):
+        Unfreezing(["lora"], {}).trained(captioner, 0)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["c_attn"], lora_dropout=0.1), captioner.language_model)
+    captioner.requires_grad_(False)
+    for part in Unfreezing(["lora"], {}).trained(captioner, 0):
+        part.requires_grad_(True)
+    found = {name for name, parameter in captioner.named_parameters() if parameter.requires_grad}
+    assert found == {name for name, _ in captioner.named_parameters() if "lora_" in name} and len(found) == 6
+
+
+def test_the_names_of_parts_are_those_of_the_settings() -> None:
+    assert PARTS == CAPTIONER_PARTS
 
 
 def test_frozen_parts_stand_in_evaluation_mode() -> None:

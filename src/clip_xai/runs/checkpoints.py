@@ -108,5 +108,25 @@ def newest_last(like: RunCard, runs_root: Path) -> Path:
     return kept[-1]
 
 
+def checkpoint_to_resume(ckpt_path: str | None, card: RunCard, runs_root: Path) -> Path | None:
+    """Return the checkpoint that ``ckpt_path`` names, or None.
+
+    Args:
+        ckpt_path: ``last``, a checkpoint, a run directory, or None.
+        card: This run's; ``last`` is the newest run like it.
+        runs_root: Where ``last`` is looked for.
+
+    Raises:
+        UserError: There is none.
+    """
+    if ckpt_path is None:
+        return None
+    path = newest_last(card, runs_root) if ckpt_path == "last" else Path(ckpt_path)
+    path = path / LAST if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"ckpt_path={ckpt_path}: there is no such checkpoint")
+    return path
+
+
 def _is_export(path: Path) -> bool:
     return (path / "config.json").is_file() and (path / "model.safetensors").is_file()

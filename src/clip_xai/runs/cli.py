@@ -42,7 +42,6 @@ def run_job(job: str, conf: Path) -> None:
             composed configuration as a dataclass instance.
         conf: The directory of the YAML files.
     """
-    accept_numbers_as_choices()
     register_schemas()
     if not {"-m", "--multirun"} & set(sys.argv):
         sys.argv[1:] = [quote_free_text(argument) for argument in sys.argv[1:]]
@@ -69,7 +68,6 @@ def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
     Returns:
         The job's dataclass, such as :class:`clip_xai.runs.config.TrainConfig`.
     """
-    accept_numbers_as_choices()
     register_schemas()
     if not (CONF / f"{job}.yaml").is_file():
         raise UserError(f"{CONF} is missing: run this from a checkout of the repository, installed with make setup")
@@ -108,10 +106,23 @@ def _start(job: str, config: DictConfig) -> Any:
         raise UserError(f"{sorted(missing)[0]} has no value: add {sorted(missing)[0]}=... to the command")
     _refuse_additions(config, SCHEMAS[job])
     settings: Any = OmegaConf.to_object(config)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and settings.trainer.devices > 1:
+    sweep, search = HydraConfig.get().mode == RunMode.MULTIRUN, getattr(settings, "hparams_search", None) is not None
+    if (sweep or search) and settings.trainer.world_size > 1:
         # Lightning starts its other processes with this command line: each would run the whole sweep again.
-        raise UserError(f"a sweep runs on one device, not on {settings.trainer.devices}: set trainer.devices=1")
+        raise UserError(f"a sweep runs on one device, not on {settings.trainer.world_size}: set trainer.devices=1")
+    if sweep and search:
+        raise UserError("hparams_search chooses the settings by itself: leave out -m, or hparams_search")
+    if search:
+        return importlib.import_module("clip_xai.runs.search").search(settings, _compose_trial)
     return getattr(importlib.import_module(f"clip_xai.runs.{job}"), job)(settings)
+
+
+def _compose_trial(overrides: Sequence[str]) -> Any:
+    """The settings of one trial: what was typed, without the search, and the overrides."""
+    typed = [item for item in HydraConfig.get().overrides.task if not re.match(r"\+*hparams_search\b", item)]
+    config = hydra.compose("train", [*typed, *overrides])
+    _refuse_additions(config, SCHEMAS["train"])
+    return OmegaConf.to_object(config)
 
 
 def _refuse_additions(config: DictConfig, schema: type, prefix: str = "") -> None:
@@ -242,3 +253,7 @@ def setting_names(schema: type, prefix: str = "") -> list[str]:
             if isinstance(kind, type) and is_dataclass(kind):
                 names += setting_names(kind, f"{prefix}{item.name}.")
     return names
+
+
+# A launcher that runs a sweep in other processes imports this module there, and nothing else before it composes.
+accept_numbers_as_choices()

@@ -14,6 +14,12 @@ from omegaconf import MISSING
 
 from clip_xai.errors import UserError
 from clip_xai.runs.explainer_settings import XaiConfig
+from clip_xai.runs.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
+
+TARGETS = (
+    *("caption_word", "caption_span", "caption", "caption_contrast"),
+    *("similarity", "contrast", "class", "embedding_dimension"),
+)
 
 
 @dataclass
@@ -22,35 +28,71 @@ class BackboneConfig:
 
     Attributes:
         name: The backbone's name, by which runs are found again.
-        architecture: ``tiny`` or a model name of open_clip.
-        pretrained: ``embedded:tiny``, ``hf-hub:ORGANISATION/MODEL``, a folder in open_clip's format, a file of weights,
-            or null for random weights.
+        architecture: ``tiny``, one of this package's own, or a model name of open_clip.
+        pretrained: ``embedded:tiny``, ``hf-hub:ORGANISATION/MODEL``, a folder, a file of weights, a tag of open_clip, or
+            null for random weights.
+        revision: Commit, tag or branch of the hub's repository, or null for the newest.
+        image_size: Side of the input in pixels, or null for the tower's own; positions are resampled.
+        text: Build the text tower; captions alone do not need it.
+        quick_gelu: The activation, where a publisher's configuration does not say it right; null to believe it.
     """
 
     name: str = MISSING
     architecture: str = MISSING
     pretrained: str | None = None
+    revision: str | None = None
+    image_size: int | None = None
+    text: bool = True
+    quick_gelu: bool | None = None
 
 
 @dataclass
 class MapperConfig:
-    """How image features become the prefix of the language model. What is null keeps the mapper's own default.
+    """How image features reach the language model. What is null keeps the mapper's own default.
 
     Attributes:
-        name: ``resampler`` reads patch tokens, ``bottleneck_mlp`` the pooled embedding.
-        prefix_length: Number of prefix vectors.
+        name: ``bottleneck_mlp``, ``clipcap_mlp`` and ``clipcap_transformer`` read the pooled embedding;
+            ``linear_patch``, ``resampler`` and ``cross_attention`` read patch tokens.
+        prefix_length: Number of prefix vectors (``linear_patch`` and ``cross_attention`` take it from the grid).
         dropout: Probability of dropping an activation while training.
-        layers: Layers of the resampler.
-        head_width: Width of one attention head of the resampler.
-        hidden: Inner width of the bottleneck.
+        layers: Layers of ``resampler`` and ``clipcap_transformer``.
+        head_width: Width of one attention head of ``resampler`` and ``cross_attention``.
+        heads: Attention heads of ``clipcap_transformer`` and ``cross_attention``.
+        hidden: Inner width of ``bottleneck_mlp``.
+        clip_length: Vectors that ``clipcap_transformer`` spreads the embedding over.
+        pool: Side of the squares of patches that ``linear_patch`` averages.
+        gated: Whether ``cross_attention`` opens its gates from zero, or has none.
     """
 
     name: str = MISSING
-    prefix_length: int = 12
-    dropout: float = 0.0
+    prefix_length: int | None = None
+    dropout: float | None = None
     layers: int | None = None
     head_width: int | None = None
+    heads: int | None = None
     hidden: int | None = None
+    clip_length: int | None = None
+    pool: int | None = None
+    gated: bool | None = None
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters beside the language model's frozen matrices (LoRA, arXiv 2106.09685).
+
+    Attributes:
+        rank: Of each adapter.
+        alpha: Adapters are scaled by alpha over rank.
+        dropout: Before each adapter, while training.
+        last_blocks: Only so many last blocks have adapters; null gives them to all.
+        targets: The matrices of a block that have adapters.
+    """
+
+    rank: int = 16
+    alpha: int = 16
+    dropout: float = 0.05
+    last_blocks: int | None = None
+    targets: list[str] = field(default_factory=lambda: ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"])
 
 
 @dataclass
@@ -61,58 +103,13 @@ class LanguageModelConfig:
         name: ``tiny`` or a published size (``gpt2``, ``gpt2-medium`` ...).
         pretrained: ``embedded:tiny``, a hub name, a folder in the transformers format, or null for random weights.
         prompt: Text between the image's prefix and the caption.
+        lora: Adapters, which ``stage.trains`` calls ``lora``; null for none.
     """
 
     name: str = MISSING
     pretrained: str | None = None
     prompt: str = ""
-
-
-@dataclass
-class StageConfig:
-    """One stage of training.
-
-    Attributes:
-        number: 1 ('adaptation') or 2 ('language').
-        name: What the stage is called.
-        starts_from: Number of the stage whose checkpoint this one starts from, or null.
-        sources: The sources trained on, or null for all.
-        replay: Share of the other sources' training records mixed in, drawn anew each epoch.
-        trains: What trains from the first step: ``mapper``, ``embeddings`` (the language model's token and position
-            tables).
-        unfreeze: How many of the language model's last blocks train in epoch 0, 1 ...; the last entry holds on.
-        epochs: Passes over the training records.
-        batch_size: Records per step.
-        learning_rate: Peak learning rate.
-        mapper_learning_rate_factor: The mapper's learning rate is this times ``learning_rate``.
-        weight_decay: AdamW's decay of matrices (never of biases, norms and embeddings).
-        warmup: Share of all steps over which the learning rate rises; then it falls along a cosine.
-        label_smoothing: In the training loss only.
-        gradient_clip: Largest gradient norm.
-    """
-
-    number: int = MISSING
-    name: str = MISSING
-    starts_from: int | None = None
-    sources: list[str] | None = None
-    replay: float = 0.0
-    trains: list[str] = field(default_factory=lambda: ["mapper"])
-    unfreeze: list[int] = field(default_factory=list)
-    epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    mapper_learning_rate_factor: float = 1.0
-    weight_decay: float = 0.01
-    warmup: float = 0.06
-    label_smoothing: float = 0.0
-    gradient_clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.trains) - {"mapper", "embeddings"})
-        if unknown:
-            raise UserError(f"stage.trains: {', '.join(unknown)} is not one of mapper, embeddings")
-        if not 0 <= self.replay <= 1:
-            raise UserError(f"stage.replay: {self.replay} is not between 0 and 1")
+    lora: LoraConfig | None = None
 
 
 @dataclass
@@ -156,6 +153,7 @@ class DataConfig:
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
         workers: Files looked at side by side; null for the number of cores.
         limit: At most this many records of each split, or null for all.
+        draw_references: While training, draw one of a record's references anew each epoch; else take always the first.
         max_tokens: Captions are cut after this many tokens (the end-of-text token included).
     """
 
@@ -175,30 +173,8 @@ class DataConfig:
     near_difference: float = 6.0
     workers: int | None = None
     limit: int | None = None
+    draw_references: bool = True
     max_tokens: int = 96
-
-
-@dataclass
-class TrainerConfig:
-    """The machine and the precision.
-
-    Attributes:
-        accelerator: ``auto``, ``cpu``, ``gpu`` ...
-        devices: How many.
-        precision: Lightning's name of it (``32-true``, ``bf16-mixed`` ...).
-        feature_batch_size: Photographs per step through the frozen backbone.
-        limit_train_batches: At most this many steps per epoch, or null for all.
-        limit_val_batches: At most this many validation steps, or null for all.
-        log_every_n_steps: Steps between two logged training losses.
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: str = "32-true"
-    feature_batch_size: int = 64
-    limit_train_batches: int | None = None
-    limit_val_batches: int | None = None
-    log_every_n_steps: int = 10
 
 
 @dataclass
@@ -221,31 +197,24 @@ class LoggerConfig:
 
 
 @dataclass
-class CallbacksConfig:
-    """What happens beside the training steps.
-
-    Attributes:
-        progress_bar: Show one.
-        sample_captions: How many captions of validation photographs are written when training ends.
-        patience: Stop after this many epochs without a lower validation loss, or null to go on to the end.
-    """
-
-    progress_bar: bool = True
-    sample_captions: int = 8
-    patience: int | None = None
-
-
-@dataclass
 class GenerationConfig:
-    """How captions are decoded; the settings of :class:`clip_xai.models.captioner.Decoding` and the batch size.
+    """How captions are decoded; the settings of :class:`clip_xai.models.decoding.Decoding` and the batch size.
 
     Attributes:
         beams: 1 is greedy search.
         max_new_tokens: Most tokens in a caption.
-        min_new_tokens: Fewest tokens in a caption.
+        min_new_tokens: Fewest tokens in a caption before ``whole_sentences`` cuts.
         length_penalty: Exponent of the length by which a beam's log-probability is divided.
+        early_stopping: Stop as soon as there are as many finished captions as beams.
         no_repeat_ngram_size: No n-gram of this size occurs twice; 0 allows all.
         repetition_penalty: 1 changes nothing.
+        sample: Draw each token instead of taking the likeliest.
+        temperature: Divides the logits before a draw.
+        top_k: Draw among this many likeliest tokens; 0 among all.
+        top_p: Draw among the likeliest tokens that together have this probability.
+        seed: Seed of the draws.
+        banned_phrases: Never written, in whatever case, after a space or not.
+        whole_sentences: A caption that reaches ``max_new_tokens`` is cut back to the end of its last sentence.
         batch_size: Photographs per step.
     """
 
@@ -253,8 +222,16 @@ class GenerationConfig:
     max_new_tokens: int = 80
     min_new_tokens: int = 0
     length_penalty: float = 1.0
+    early_stopping: bool = False
     no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    banned_phrases: list[str] = field(default_factory=list)
+    whole_sentences: bool = True
     batch_size: int = 64
 
 
@@ -263,19 +240,33 @@ class TargetConfig:
     """What is explained.
 
     Attributes:
-        names: ``caption`` (the log-probability of each word) and ``similarity`` (image and text), one or both.
-        kind: The similarity: ``cosine``, ``dot`` or ``logit``.
+        names: One or several of ``TARGETS``. ``caption_word`` (each word of the caption), ``caption_span`` (some words
+            of it, such as the diagnosis) and ``caption`` (the whole) are log-probabilities; ``caption_contrast`` is the
+            whole against the same with other words in the span's place.
+        kind: Of similarities and classes: ``cosine``, ``dot`` or ``logit``; of classes also ``log_probability``.
+        against: The other texts of ``contrast``; what could stand in the span's place for ``caption_contrast``.
+        classes: The classes of ``class``.
+        templates: Texts with {} where the class stands; null for the built-in ones.
+        dimensions: The dimensions of ``embedding_dimension``.
+        word: One word of the caption for ``caption_word``; null for every word.
+        span: Words of the caption for ``caption_span`` and ``caption_contrast``; null for the diagnosis it states.
     """
 
-    names: list[str] = field(default_factory=lambda: ["caption", "similarity"])
+    names: list[str] = field(default_factory=lambda: ["caption_word", "caption_span", "caption", "similarity"])
     kind: str = "cosine"
+    against: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    templates: list[str] | None = None
+    dimensions: list[int] = field(default_factory=list)
+    word: str | None = None
+    span: str | None = None
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.names) - {"caption", "similarity"})
+        unknown = [name for name in self.names if name not in TARGETS]
         if unknown or not self.names:
-            raise UserError(f"target.names: {self.names} must hold caption, similarity or both")
-        if self.kind not in ("cosine", "dot", "logit"):
-            raise UserError(f"target.kind: {self.kind} is not one of cosine, dot, logit")
+            raise UserError(f"target.names: {', '.join(unknown) or 'nothing'} is not of {', '.join(TARGETS)}")
+        if self.kind not in ("cosine", "dot", "logit", "log_probability"):
+            raise UserError(f"target.kind: {self.kind} is not one of cosine, dot, logit, log_probability")
 
 
 @dataclass
@@ -283,6 +274,7 @@ class TrainConfig:
     """The job ``train``.
 
     Attributes:
+        hparams_search: A search for settings, each trial a run of its own; null for one run.
         init_from: Weights to start from: a run directory, a checkpoint or an exported model; null for the newest run of
             the stage that this one starts from.
         ckpt_path: ``last`` or a checkpoint to resume exactly; null to start anew.
@@ -300,6 +292,7 @@ class TrainConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    hparams_search: SearchConfig | None = None
     init_from: str | None = None
     ckpt_path: str | None = None
     seed: int = 42

@@ -5,29 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import load_file
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.weights import CaptionerSettings, build_captioner, load_state, read_settings, save_captioner
-from clip_xai.runs.checkpoints import EXPORT, LAST, RunCard, newest_export, newest_last, resolve_checkpoint
-from clip_xai.runs.config import StageConfig, TrainConfig
+from clip_xai.runs.adapt import adapt
+from clip_xai.runs.checkpoints import EXPORT, RunCard, checkpoint_to_resume, newest_export, resolve_checkpoint
+from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.instantiate import captioner_settings, decoding, feature_table
 from clip_xai.runs.loggers import log_table, open_loggers
 from clip_xai.runs.records import load_records
+from clip_xai.runs.trainer import ScoreCaptions, build_trainer, is_first_process, quiet_lightning, strategy_of
+from clip_xai.runs.training_settings import ADAPTATION, StageConfig
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureTable
 from clip_xai.training.modules import CaptionerModule, Optimisation, captioner_state, read_checkpoint
@@ -36,8 +37,12 @@ from clip_xai.training.unfreezing import Unfreezing
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Train one stage.
+
+    Args:
+        config: All settings.
+        callbacks: Lightning's, besides those that the settings name.
 
     Writes into ``config.run_dir``: ``checkpoints/`` (``last.ckpt``, ``best.ckpt``), ``export/`` (the best weights),
     ``metrics.json``, ``set_aside.json`` (unreadable photographs), ``run.json`` and the loggers' files.
@@ -48,6 +53,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UserError: Weights, data or the stage before are missing.
     """
+    if config.stage.number == ADAPTATION:
+        return adapt(config, callbacks)
     started = time.perf_counter()
     torch.set_flush_denormal(True)  # denormal numbers make a small model on a CPU ten times as slow
     lightning.seed_everything(config.seed, verbose=False)
@@ -55,16 +62,25 @@ def train(config: TrainConfig) -> dict[str, Any]:
     card = RunCard.now(config.backbone.name, config.mapper.name, config.language_model.name, config.stage.number)
     settings = captioner_settings(config.backbone, config.mapper, config.language_model)
     captioner = build_captioner(settings)
-    resumed = checkpoint_to_resume(config, card)
+    resumed = checkpoint_to_resume(config.ckpt_path, card, Path(config.runs_root))
     load_start(captioner, settings, config, card, resumed)
-    splits = {split: load_records(config.data, split) for split in ("train", "val")}
+    splits = {
+        "train": load_records(config.data, "train"),
+        "val": load_records(config.data, config.trainer.validate_on),
+    }
     table = feature_table(captioner, [*splits["train"], *splits["val"]], config.data, config.trainer)
     run_dir.mkdir(parents=True, exist_ok=True)
-    card.write(run_dir)
-    set_aside(table, run_dir)
+    if is_first_process():
+        card.write(run_dir)
+        set_aside(table, run_dir)
     data = caption_data(captioner, table, splits, config)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        best = best_of(fit(captioner, settings, data, config, loggers, resumed), resumed)
+        best, before = fit(captioner, settings, data, config, loggers, resumed, callbacks)
+        best = best_of(best, resumed, config.callbacks.mode)
+        if not is_first_process():
+            return best_metrics(best)
+        if config.trainer.strategy != "auto":
+            captioner = build_captioner(settings)  # the other one's weights belong to the strategy
         load_state(captioner, captioner_state(read_checkpoint(best)), best)
         captioner.cpu().eval()
         save_captioner(captioner, settings, run_dir / EXPORT)
@@ -75,21 +91,11 @@ def train(config: TrainConfig) -> dict[str, Any]:
         "set_aside": len(table.unreadable),
         "seconds": round(time.perf_counter() - started, 1),
     }
+    if before is not None:
+        metrics["val/common_loss before"] = before
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     log.info("stage %d done: %s", config.stage.number, run_dir)
     return metrics
-
-
-def checkpoint_to_resume(config: TrainConfig, card: RunCard) -> Path | None:
-    """Return the checkpoint that ``ckpt_path`` names, or None."""
-    if config.ckpt_path is None:
-        return None
-    path = newest_last(card, Path(config.runs_root)) if config.ckpt_path == "last" else Path(config.ckpt_path)
-    if path.is_dir():
-        path = path / LAST
-    if not path.is_file():
-        raise UserError(f"ckpt_path={config.ckpt_path}: there is no such checkpoint")
-    return path
 
 
 def load_start(
@@ -122,7 +128,7 @@ def load_start(
 
 def require_same_parts(settings: CaptionerSettings, written: CaptionerSettings, origin: Path) -> None:
     """Refuse weights of other parts in one line, before tensors of other shapes do it in many."""
-    for part in ("backbone", "mapper", "mapper_settings", "language_model", "prompt"):
+    for part in ("backbone", "mapper", "mapper_settings", "language_model", "lora"):
         wanted, found = getattr(settings, part), getattr(written, part)
         if wanted != found:
             raise UserError(f"{origin} has another {part} ({found}) than this run ({wanted}); make them the same")
@@ -142,6 +148,10 @@ def caption_data(
         seed=config.seed,
         sources=config.stage.sources,
         replay=config.stage.replay,
+        accumulate=config.trainer.accumulate_grad_batches,
+        bucket=config.trainer.length_bucket,
+        supervise_padding=config.stage.supervise_padding,
+        draw_references=config.data.draw_references,
     )
 
 
@@ -160,6 +170,7 @@ def optimisation(stage: StageConfig, seed: int) -> Optimisation:
         mapper_factor=stage.mapper_learning_rate_factor,
         weight_decay=stage.weight_decay,
         warmup=stage.warmup,
+        warmup_steps=stage.warmup_steps,
         label_smoothing=stage.label_smoothing,
         seed=seed,
     )
@@ -172,73 +183,60 @@ def fit(
     config: TrainConfig,
     loggers: Sequence[Logger],
     resumed: Path | None,
-) -> Path:
-    """Run the stage's epochs and return the path of the checkpoint with the lowest validation loss."""
+    extra: Sequence[Callback] = (),
+) -> tuple[Path, float | None]:
+    """Run the stage's epochs.
+
+    Returns:
+        The path of the best checkpoint, and the loss on the sources that the stage is not about before it began (None
+        where there are none, or where the run is a resumed one).
+
+    Raises:
+        UserError: The strategy cannot do what is asked for, or what is monitored is never measured.
+    """
     stage = config.stage
     unfreezing = Unfreezing(stage.trains, dict(enumerate(stage.unfreeze)))
     module = CaptionerModule(captioner, settings, optimisation(stage, config.seed), unfreezing)
-    keeper = ModelCheckpoint(
-        dirpath=Path(config.run_dir) / "checkpoints",
-        filename="best",
-        monitor="val/loss",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [unfreezing, keeper]
-    if config.callbacks.progress_bar:
-        callbacks.append(RichProgressBar())
-    if config.callbacks.patience is not None:
-        callbacks.append(EarlyStopping("val/loss", patience=config.callbacks.patience))
+    callbacks: list[Callback] = [unfreezing, *extra]
+    if config.callbacks.score_captions is not None:
+        callbacks.append(ScoreCaptions(data, config.callbacks, decoding(config.generation)))
     with quiet_lightning():
-        trainer = Trainer(
-            accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
-            precision=config.trainer.precision,  # type: ignore[arg-type]
-            max_epochs=stage.epochs,
-            gradient_clip_val=stage.gradient_clip,
-            limit_train_batches=config.trainer.limit_train_batches,
-            limit_val_batches=config.trainer.limit_val_batches,
-            log_every_n_steps=config.trainer.log_every_n_steps,
-            num_sanity_val_steps=0,
-            enable_progress_bar=config.callbacks.progress_bar,
-            enable_model_summary=False,
-            logger=list(loggers),
-            callbacks=callbacks,
-        )
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    return Path(keeper.best_model_path)
+        before = None
+        trainer, keeper = build_trainer(config, loggers, callbacks, strategy_of(config, unfreezing))
+        if resumed is None and data.common_set is not None and config.trainer.world_size == 1:
+            trainer.validate(module, datamodule=data, verbose=False)
+            before = float(trainer.callback_metrics["val/common_loss"])
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except MisconfigurationException as error:
+            if config.callbacks.monitor in str(error):
+                known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
+                raise UserError(
+                    f"callbacks.monitor={config.callbacks.monitor} is not measured; choose of {known}"
+                ) from error
+            raise
+    return Path(keeper.best_model_path), before
 
 
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's hints from the terminal; its errors and its other warnings stay."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # Features come from memory (workers would only cost), frozen parts stand in evaluation mode on purpose.
-        for hint in ("does not have many workers", "in eval mode", "is not empty", "LeafSpec", "dirpath has changed"):
-            warnings.filterwarnings("ignore", message=f".*{hint}.*")
-        warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-        yield
-    logger.setLevel(level)
-
-
-def best_of(best: Path, resumed: Path | None) -> Path:
+def best_of(best: Path, resumed: Path | None, mode: str) -> Path:
     """Return the better of this run's best checkpoint and that of the run it resumed."""
     earlier = None if resumed is None else resumed.with_name(best.name)
     if earlier is None or not earlier.is_file():
         return best
-    return min(best, earlier, key=lambda file: best_metrics(file)["val/loss"])
+    return (min if mode == "min" else max)(best, earlier, key=best_score)
+
+
+def best_score(checkpoint: Path) -> float:
+    """Return the value of what was monitored."""
+    content = read_checkpoint(checkpoint)
+    [state] = [state for key, state in content["callbacks"].items() if key.startswith("ModelCheckpoint")]
+    return float(state["best_model_score"])
 
 
 def best_metrics(checkpoint: Path) -> dict[str, Any]:
-    """Return epoch and validation loss of the best checkpoint."""
+    """Return the epoch of a checkpoint and all that was measured on the validation records then."""
     content = read_checkpoint(checkpoint)
-    states = [state for key, state in content["callbacks"].items() if key.startswith("ModelCheckpoint")]
-    loss = float(states[0]["best_model_score"])
-    perplexity = float(torch.tensor(loss).exp())
-    return {"epoch": content["epoch"], "val/loss": loss, "val/perplexity": perplexity}
+    return {"epoch": content["epoch"], **content["measured"]}
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,20 +13,44 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.models.captioner import Captioner
+from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.training.features import FeatureTable
 
-Place = tuple[int, int]  # epoch, index
+POOL = 32  # steps among which records are sorted by length
+
+
+class Place(NamedTuple):
+    """One record's place in a step of the optimiser.
+
+    Attributes:
+        epoch: Chooses the reference, together with ``row``.
+        row: Row of the record.
+        length: Tokens that captions of this step are padded to.
+        total: Supervised tokens of the whole step, over all its parts.
+        parts: Parts that the step is cut into: devices times accumulated batches.
+    """
+
+    epoch: int
+    row: int
+    length: int
+    total: int = 0
+    parts: int = 1
 
 
 class CaptionDataset(Dataset[dict[str, Tensor]]):
-    """Features and tokens of records; item ``(epoch, index)`` depends on nothing but its place and the seed.
+    """Features and tokens of records; what stands at a place depends on nothing but the place and the seed.
 
     While training one of a record's references is drawn anew each epoch; otherwise it is always the first.
     """
 
     def __init__(
-        self, records: Sequence[Record], features: FeatureTable, captioner: Captioner, length: int, seed: int | None
+        self,
+        records: Sequence[Record],
+        features: FeatureTable,
+        captioner: Captioner,
+        max_tokens: int,
+        seed: int | None,
+        supervise_padding: bool = False,
     ) -> None:
         """Encode all references.
 
@@ -33,32 +58,55 @@ class CaptionDataset(Dataset[dict[str, Tensor]]):
             records: Records that have features.
             features: Their features.
             captioner: Its tokenizer encodes the captions.
-            length: Tokens per caption, the end marker included. One length for all batches: shapes that do not change
-                make a small model on a CPU several times as fast.
+            max_tokens: Captions are cut after this many tokens, the end marker included.
             seed: Seed of the draw of references, or None for always the first.
+            supervise_padding: Teach the end marker at every padded position too, as the original captioner does.
         """
         self.records = records
         self.features = features
         self.seed = seed
-        self.tokens = [captioner.encode_captions(record.references, length).cpu() for record in records]
+        self.drawn: tuple[int, np.ndarray] | None = None  # the last epoch and its draws
+        self.padding = captioner.tokenizer.eos_id if supervise_padding else IGNORED
+        self.tokens = [
+            [row[row != IGNORED][:max_tokens] for row in captioner.encode_captions(record.references).cpu()]
+            for record in records
+        ]
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, place: Place) -> dict[str, Tensor]:
-        """Return ``read`` (``[D]`` or ``[N, W]``), ``tokens`` (``[M]``, -100 where there is none) and ``index``."""
-        epoch, index = place
+    def caption(self, epoch: int, index: int) -> Tensor:
+        """Return the tokens of the reference that a record has in an epoch, the end marker included."""
         tokens = self.tokens[index]
-        chosen = 0 if self.seed is None else np.random.default_rng((self.seed, epoch, index)).integers(len(tokens))
+        if self.seed is None or len(tokens) == 1:
+            return tokens[0]
+        if self.drawn is None or self.drawn[0] != epoch:
+            self.drawn = epoch, np.random.default_rng((self.seed, epoch)).integers(2**31, size=len(self))
+        return tokens[self.drawn[1][index] % len(tokens)]
+
+    def __getitems__(self, places: Sequence[Place]) -> dict[str, Tensor]:
+        """Return one part of a step as a batch.
+
+        Returns:
+            ``read`` (``[B, D]`` or ``[B, N, W]``), ``tokens`` (``[B, M]``, -100 where there is none), ``row``
+            (``[B]``), and the step's ``total`` of supervised tokens and number of ``parts`` (scalars).
+        """
+        first = places[0]
+        tokens = torch.full((len(places), first.length), self.padding)
+        for row, place in zip(tokens, places, strict=True):
+            caption = self.caption(place.epoch, place.row)
+            row[: len(caption)] = caption
         return {
-            "read": self.features[self.records[index].image],
-            "tokens": tokens[int(chosen)],
-            "index": torch.tensor(index),
+            "read": self.features.stack([self.records[place.row].image for place in places]),
+            "tokens": tokens,
+            "row": torch.tensor([place.row for place in places]),
+            "total": torch.tensor(first.total),
+            "parts": torch.tensor(first.parts),
         }
 
 
-class EpochSampler(Sampler[Place]):
-    """Places of one epoch: all main records and a share of the others, shuffled; a function of seed and epoch alone.
+class EpochSampler(Sampler[int]):
+    """Records of one epoch: all main ones and a share of the others, shuffled; a function of seed and epoch alone.
 
     Lightning calls ``set_epoch``; a resumed run therefore meets the records in the order of an uninterrupted one.
     """
@@ -85,28 +133,122 @@ class EpochSampler(Sampler[Place]):
     def __len__(self) -> int:
         return len(self.main) + self.replayed
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[int]:
         draw = np.random.default_rng((self.seed, self.epoch))
         replayed = draw.choice(self.others, self.replayed, replace=False) if self.replayed else self.others[:0]
-        for index in draw.permutation(np.concatenate([self.main, replayed])):
-            yield self.epoch, int(index)
+        return iter(draw.permutation(np.concatenate([self.main, replayed])).tolist())
 
 
-class InOrder(Sampler[Place]):
-    """All places in the order of the records."""
+class Steps(Sampler[list[Place]]):
+    """The steps of an epoch, each cut into the parts that devices and accumulated batches take.
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    A step holds the same records, padded to the same length, however many devices there are, and every part knows the
+    tokens of the whole step; so the gradient is that of one device with one large batch. Captions of like length
+    share a step: the epoch's order is cut into pools of ``POOL`` steps, each pool sorted by length and cut into steps,
+    and the steps shuffled.
+    """
+
+    def __init__(
+        self,
+        dataset: CaptionDataset,
+        sampler: EpochSampler,
+        batch_size: int,
+        *,
+        bucket: int | None = 8,
+        accumulate: int = 1,
+        devices: int = 1,
+        rank: int = 0,
+    ) -> None:
+        """Set how an epoch is cut.
+
+        Args:
+            dataset: Knows the captions' lengths.
+            sampler: The order of each epoch; Lightning tells it the epoch.
+            batch_size: Records a step, over all its parts.
+            bucket: Padded lengths are multiples of this; None pads all steps to the longest caption of the data set and
+                leaves the order as it is drawn.
+            accumulate: Parts that one device takes one after the other.
+            devices: Parts taken at the same time.
+            rank: Which of the devices this is.
+
+        Raises:
+            UserError: There are fewer records than parts.
+        """
+        self.dataset = dataset
+        self.sampler = sampler
+        self.bucket = bucket
+        self.accumulate = accumulate
+        self.devices = devices
+        self.rank = rank
+        self.steps = -(-len(sampler) // batch_size)
+        if len(sampler) // self.steps < accumulate * devices:
+            raise UserError(
+                f"a step of {len(sampler) // self.steps} photographs cannot be cut into {accumulate * devices} parts; "
+                "raise stage.batch_size, or lower trainer.devices or trainer.accumulate_grad_batches"
+            )
+        self.longest = max(len(tokens) for row in dataset.tokens for tokens in row)
 
     def __len__(self) -> int:
-        return self.size
+        return self.steps * self.accumulate
 
-    def __iter__(self) -> Iterator[Place]:
-        return ((0, index) for index in range(self.size))
+    def __iter__(self) -> Iterator[list[Place]]:
+        epoch, parts = self.sampler.epoch, self.accumulate * self.devices
+        for step in self.cut(list(self.sampler)):
+            lengths = [len(self.dataset.caption(epoch, index)) for index in step]
+            length = self.padded(max(lengths))
+            total = sum(lengths) if self.dataset.padding == IGNORED else length * len(step)
+            places = [Place(epoch, index, length, total, parts) for index in step]
+            pieces = [places[start::parts] for start in range(parts)]  # of like size, whatever the step's
+            yield from pieces[self.rank :: self.devices]
+
+    def cut(self, order: Sequence[int]) -> list[list[int]]:
+        """Return the records of each step, in steps whose sizes differ by one at most."""
+        epoch = self.sampler.epoch
+        if self.bucket is None:
+            return [list(map(int, step)) for step in np.array_split(np.asarray(order), self.steps)]
+        draw = np.random.default_rng((self.sampler.seed, epoch, 1))
+        pools = np.array_split(np.asarray(order), -(-self.steps // POOL))
+        sizes = [len(share) for share in np.array_split(np.arange(self.steps), len(pools))]
+        steps: list[list[int]] = []
+        for pool, size in zip(pools, sizes, strict=True):
+            by_length = sorted(map(int, pool), key=lambda index: len(self.dataset.caption(epoch, index)))
+            steps += [list(map(int, step)) for step in np.array_split(np.asarray(by_length), size)]
+        return [steps[index] for index in draw.permutation(len(steps))]
+
+    def padded(self, length: int) -> int:
+        """Return the length that captions of at most ``length`` tokens are padded to."""
+        return self.longest if self.bucket is None else min(self.longest, -(-length // self.bucket) * self.bucket)
+
+
+class InOrder(Sampler[list[Place]]):
+    """All records once, the shortest captions first, as many batches on each device."""
+
+    def __init__(self, dataset: CaptionDataset, batch_size: int, devices: int = 1, rank: int = 0) -> None:
+        self.batches = -(-len(dataset) // (batch_size * devices))
+        if len(dataset) < self.batches * devices:
+            raise UserError(f"{len(dataset)} validation photographs are too few for {devices} devices")
+        order = sorted(range(len(dataset)), key=lambda index: len(dataset.caption(0, index)))
+        pieces = np.array_split(np.asarray(order), self.batches * devices)[rank::devices]
+        self.pieces = []
+        for piece in pieces:
+            length = max(len(dataset.caption(0, int(index))) for index in piece)
+            self.pieces.append([Place(0, int(index), -(-length // 8) * 8) for index in piece])
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return iter(self.pieces)
 
 
 class CaptionData(LightningDataModule):
-    """Training and validation batches of one stage."""
+    """Training and validation batches of one stage.
+
+    Attributes:
+        train_set: Training records.
+        val_set: Validation records of the stage's sources: what chooses the checkpoint.
+        common_set: Validation records of all other sources, to see what a stage forgets; None where there are none.
+    """
 
     def __init__(
         self,
@@ -120,6 +262,10 @@ class CaptionData(LightningDataModule):
         seed: int,
         sources: Sequence[str] | None = None,
         replay: float = 0.0,
+        accumulate: int = 1,
+        bucket: int | None = 8,
+        supervise_padding: bool = False,
+        draw_references: bool = True,
     ) -> None:
         """Put the batches together; records without features are left out (``features.unreadable`` names them).
 
@@ -127,49 +273,79 @@ class CaptionData(LightningDataModule):
             captioner: Encodes the captions.
             features: Features of both splits.
             train: Training records.
-            val: Validation records; of ``sources`` alone where these are given.
-            batch_size: Records per batch.
+            val: Validation records.
+            batch_size: Records per step of the optimiser, over all devices and accumulated batches.
             max_tokens: Captions are cut after this many tokens.
             seed: Seed of order, replay and choice of references.
             sources: The sources this stage is about, or None for all.
             replay: Share of the other sources' training records mixed into each epoch.
+            accumulate: Batches that one step is cut into, one after the other.
+            bucket: See :class:`Steps`.
+            supervise_padding: See :class:`CaptionDataset`; in training alone.
+            draw_references: Draw a record's reference anew each epoch; else take always the first.
 
         Raises:
             UserError: No training or no validation record is left.
         """
         super().__init__()
         self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.bucket = bucket
         readable = [record for record in train if record.image in features.rows]
         judged = [record for record in val if record.image in features.rows and _belongs(record, sources)]
+        common = [record for record in val if record.image in features.rows and not _belongs(record, sources)]
         main = [index for index, record in enumerate(readable) if _belongs(record, sources)]
         others = [index for index, record in enumerate(readable) if not _belongs(record, sources)]
         if not main or not judged:
             wanted = "any source" if sources is None else ", ".join(sources)
             split = "training" if not main else "validation"
             raise UserError(f"there is no {split} photograph of {wanted}; widen data.limit, data.root or stage.sources")
-        length = min(max_tokens, _longest(captioner, [*readable, *judged]))
-        self.train_set = CaptionDataset(readable, features, captioner, length, seed)
-        self.val_set = CaptionDataset(judged, features, captioner, length, None)
+        self.train_set = CaptionDataset(
+            readable, features, captioner, max_tokens, seed if draw_references else None, supervise_padding
+        )
+        self.val_set = CaptionDataset(judged, features, captioner, max_tokens, None)
+        self.common_set = CaptionDataset(common, features, captioner, max_tokens, None) if common else None
         self.sampler = EpochSampler(main, others, replay, seed)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches in an order that epoch and seed fix."""
-        return self._loader(self.train_set, self.sampler)
+        devices, rank = self._share()
+        steps = Steps(
+            self.train_set,
+            self.sampler,
+            self.batch_size,
+            bucket=self.bucket,
+            accumulate=self.accumulate,
+            devices=devices,
+            rank=rank,
+        )
+        return _loader(self.train_set, steps)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches in the records' order, first references."""
-        return self._loader(self.val_set, InOrder(len(self.val_set)))
+    def val_dataloader(self) -> list[DataLoader[dict[str, Tensor]]]:
+        """First references of the stage's sources, then of all others where there are any."""
+        sets = [self.val_set] if self.common_set is None else [self.val_set, self.common_set]
+        return [_loader(dataset, InOrder(dataset, self.batch_size, *self._share())) for dataset in sets]
 
-    def _loader(self, dataset: CaptionDataset, sampler: Sampler[Place]) -> DataLoader[dict[str, Tensor]]:
-        # A generator of its own: otherwise each new iterator would take a number from the global one, and dropout in a
-        # resumed run would differ.
-        return DataLoader(dataset, self.batch_size, sampler=sampler, generator=torch.Generator().manual_seed(0))
+    def _share(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+
+def _loader(dataset: CaptionDataset, batches: Sampler[list[Place]]) -> DataLoader[dict[str, Tensor]]:
+    # A generator of its own: otherwise each new iterator would take a number from the global one, and dropout in a
+    # resumed run would differ.
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=_as_it_is,
+        generator=torch.Generator().manual_seed(0),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The data set hands over whole batches."""
+    return batch
 
 
 def _belongs(record: Record, sources: Sequence[str] | None) -> bool:
     return sources is None or record.source in sources
-
-
-def _longest(captioner: Captioner, records: Sequence[Record]) -> int:
-    texts = {text for record in records for text in record.references}
-    return max(len(captioner.tokenizer.encode(text)) for text in texts) + 1

@@ -41,7 +41,12 @@ class FeatureTable:
 
     def stack(self, images: Sequence[Path]) -> Tensor:
         """Return the features of images, ``[B, D]`` or ``[B, N, W]``."""
-        return torch.stack([self[image] for image in images])
+        rows = [self.rows[image] for image in images]
+        first = rows[0][0]
+        stacked = np.empty((len(rows), *first.shape[1:]), first.dtype)
+        for target, (array, row) in zip(stacked, rows, strict=True):
+            target[...] = array[row]
+        return torch.from_numpy(stacked)
 
 
 class FeatureCache:

@@ -16,10 +16,11 @@ from torchmetrics import MeanMetric
 
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import IGNORED, Captioner
-from clip_xai.models.weights import CaptionerSettings, trainable_state
+from clip_xai.models.weights import CaptionerSettings
 from clip_xai.training.unfreezing import Unfreezing
 
 PREFIX = "captioner."
+HEAD = PREFIX + "language_model.lm_head.weight"  # tied to the embedding, kept once
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Optimisation:
         mapper_factor: The mapper's learning rate is this times ``learning_rate``.
         weight_decay: Of matrices; never of biases, norms, embeddings and latents.
         warmup: Share of all steps with a rising learning rate; then a cosine falls to 0.
+        warmup_steps: The rise takes at least so many steps.
         label_smoothing: In the training loss only.
         seed: Seed of dropout; each epoch starts from seed and epoch.
     """
@@ -39,6 +41,7 @@ class Optimisation:
     mapper_factor: float = 1.0
     weight_decay: float = 0.01
     warmup: float = 0.06
+    warmup_steps: int = 0
     label_smoothing: float = 0.0
     seed: int = 42
 
@@ -65,37 +68,70 @@ class CaptionerModule(LightningModule):
         self.captioner = captioner
         self.optimisation = optimisation
         self.unfreezing = unfreezing
+        self.fingerprint = captioner.backbone.fingerprint  # read while the weights are whole
+        self.sharded = False
+        self.strict_loading = False  # a checkpoint lacks the tower; ``on_load_checkpoint`` accounts for every other key
         self.val_loss = MeanMetric()
+        self.common_loss = MeanMetric()
         self.save_hyperparameters({"settings": asdict(settings), "optimisation": asdict(optimisation)})
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch of ``read`` and ``tokens``."""
-        loss = self.captioner.loss(batch["read"], batch["tokens"], self.optimisation.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+    def configure_model(self) -> None:
+        """Shard the weights over the devices where the strategy brings a mesh of them (FSDP2)."""
+        if self.device_mesh is None or self.sharded:
+            return
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        mesh = self.device_mesh["data_parallel"]
+        for block in self.captioner.language_model.transformer.h:
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.captioner, mesh=mesh)
+        register_fsdp_forward_method(self.captioner, "loss")
+        self.sharded = True
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return this part's share of the step's loss: the mean over all parts is the step's mean per token.
+
+        Captions differ in length, so parts differ in tokens; the mean of the parts' own means would weigh the tokens of
+        a short part more, and depend on how many devices share a step.
+        """
+        tokens = batch["tokens"]
+        loss = self.captioner.loss(batch["read"], tokens, self.optimisation.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(tokens))
+        return loss * ((tokens != IGNORED).sum() * batch["parts"] / batch["total"])
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch to the mean cross-entropy per supervised token, without label smoothing."""
         tokens = batch["tokens"]
-        self.val_loss.update(self.captioner.loss(batch["read"], tokens), (tokens != IGNORED).sum())
+        metric = self.common_loss if dataloader_idx else self.val_loss
+        metric.update(self.captioner.loss(batch["read"], tokens), (tokens != IGNORED).sum())
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/loss`` (nats per token) and ``val/perplexity``, its exponential."""
+        """Log ``val/loss`` (nats per token), ``val/perplexity``, its exponential, and ``val/common_loss``.
+
+        The last is the loss on the sources that the stage is not about, where there are any: what it forgets.
+        """
         loss = self.val_loss.compute()
         self.val_loss.reset()
         self.log("val/loss", loss, prog_bar=True)
         self.log("val/perplexity", loss.exp())
+        if self.common_loss.update_called:
+            self.log("val/common_loss", self.common_loss.compute())
+            self.common_loss.reset()
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's dropout from seed and epoch alone, so that a resumed run goes on as if never stopped."""
-        lightning.seed_everything(self.optimisation.seed + 1_000_003 * self.current_epoch % 2**31, verbose=False)
+        """Start the epoch's dropout from seed, epoch and device alone: a resumed run goes on as if never stopped."""
+        seed = self.optimisation.seed + 1_000_003 * self.current_epoch + 7_919 * self.global_rank
+        lightning.seed_everything(seed % 2**31, verbose=False)
 
     def configure_optimizers(self) -> Any:
         """AdamW over all that will ever train, with warm-up and cosine per step."""
         parts = self.unfreezing.ever_trained(self.captioner)
-        optimiser = AdamW(self.parameter_groups(parts), lr=self.optimisation.learning_rate)
+        groups = self.parameter_groups(parts)
+        # One kernel for all weights, where there is one.
+        fused = all(parameter.is_cuda for group in groups for parameter in group["params"])
+        optimiser = AdamW(groups, lr=self.optimisation.learning_rate, fused=fused)
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        warmup = max(1, round(self.optimisation.warmup * total))
+        warmup = max(1, self.optimisation.warmup_steps, round(self.optimisation.warmup * total))
         schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(step, warmup, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -118,26 +154,36 @@ class CaptionerModule(LightningModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what has a place of its own."""
-        backbone = self.captioner.backbone
-        state = trainable_state(self.captioner, with_backbone=backbone.source is None)
-        checkpoint["state_dict"] = {PREFIX + key: value for key, value in state.items()}
-        checkpoint["backbone_fingerprint"] = backbone.fingerprint
+        """Leave out what has a place of its own, and add what was measured last."""
+        left_out = ("val_loss.", "common_loss.") + ((PREFIX + "backbone.",) if self._tower_has_a_place() else ())
+        checkpoint["state_dict"] = {
+            key: value.detach()
+            for key, value in checkpoint["state_dict"].items()
+            if not key.startswith(left_out) and key != HEAD
+        }
+        checkpoint["backbone_fingerprint"] = self.fingerprint
+        measured = self.trainer.callback_metrics
+        checkpoint["measured"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fill in what was left out.
+        """Refuse what does not fit.
 
         Raises:
-            UserError: The tower at hand is not the one of the checkpoint.
+            UserError: The tower at hand is not the one of the checkpoint, or a weight is missing or unknown.
         """
         backbone = self.captioner.backbone
-        if backbone.source is not None and checkpoint["backbone_fingerprint"] != backbone.fingerprint:
+        if self._tower_has_a_place() and checkpoint["backbone_fingerprint"] != self.fingerprint:
             raise UserError(f"the checkpoint was trained on another {backbone.name} tower than the one at hand")
-        state = checkpoint["state_dict"]
-        for key, value in self.state_dict().items():
-            if key.startswith(PREFIX + "backbone."):
-                state.setdefault(key, value)
-        state[PREFIX + "language_model.lm_head.weight"] = state[PREFIX + "language_model.transformer.wte.weight"]
+        if "state_dict" not in checkpoint:  # a sharded model has taken the weights already
+            return
+        given = {key for key in checkpoint["state_dict"] if not key.startswith(PREFIX + "backbone.")}
+        wanted = {key for key in self.state_dict() if not key.startswith(PREFIX + "backbone.") and key != HEAD}
+        if given != wanted:
+            odd = sorted(given ^ wanted)[:3]
+            raise UserError(f"the checkpoint does not fit this captioner: missing or unknown {', '.join(odd)}")
+
+    def _tower_has_a_place(self) -> bool:
+        return self.captioner.backbone.source is not None
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:

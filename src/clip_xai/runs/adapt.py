@@ -1,0 +1,118 @@
+"""Stage 0 of the job ``train``: a backbone meets photographs and their captions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning import Callback
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from safetensors.torch import save_file
+
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.build import build_backbone
+from clip_xai.runs.checkpoints import RunCard, checkpoint_to_resume
+from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.loggers import open_loggers
+from clip_xai.runs.records import load_records
+from clip_xai.runs.trainer import build_trainer, is_first_process, quiet_lightning
+from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
+from clip_xai.training.modules import Optimisation, read_checkpoint
+
+log = logging.getLogger(__name__)
+ADAPTED = Path("backbone") / "model.safetensors"
+
+
+def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    """Train a backbone on image-caption pairs.
+
+    Writes into ``config.run_dir`` ``backbone/model.safetensors``, which ``backbone.pretrained=`` takes, beside
+    ``checkpoints/``, ``metrics.json``, ``set_aside.json`` and ``run.json``.
+
+    Returns:
+        What stands in ``metrics.json``.
+
+    Raises:
+        UserError: The settings ask for what a contrast cannot do, or weights or data are missing.
+    """
+    started = time.perf_counter()
+    refuse(config)
+    torch.set_flush_denormal(True)
+    lightning.seed_everything(config.seed, verbose=False)
+    run_dir, stage = Path(config.run_dir), config.stage
+    backbone = build_backbone(**vars(config.backbone))
+    train = [r for r in load_records(config.data, "train") if stage.sources is None or r.source in stage.sources]
+    val = load_records(config.data, config.trainer.validate_on)
+    data = PairData(backbone, train, val, batch_size=stage.batch_size, seed=config.seed, workers=config.trainer.workers)
+    card = RunCard.now(config.backbone.name, config.mapper.name, config.language_model.name, stage.number)
+    resumed = checkpoint_to_resume(config.ckpt_path, card, Path(config.runs_root))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if is_first_process():
+        card.write(run_dir)
+        (run_dir / "set_aside.json").write_text(json.dumps(data.unreadable, indent=2) + "\n")
+    plan = TowerPlan(stage.trains, dict(enumerate(stage.unfreeze)))
+    optimisation = Optimisation(
+        learning_rate=stage.learning_rate,
+        weight_decay=stage.weight_decay,
+        warmup=stage.warmup,
+        warmup_steps=stage.warmup_steps,
+        seed=config.seed,
+    )
+    module = AdaptationModule(backbone, optimisation, plan)
+    with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers, quiet_lightning():
+        trainer, keeper = build_trainer(config, loggers, [plan, *callbacks], strategy_of(config, plan))
+        before: dict[str, float] = {}
+        if resumed is None and config.trainer.world_size == 1:
+            trainer.validate(module, datamodule=data, verbose=False)
+            before = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        best = read_checkpoint(keeper.best_model_path)
+    metrics = {
+        "epoch": best["epoch"],
+        **best["measured"],
+        **{f"{key} before": value for key, value in before.items()},
+        "train_photographs": len(data.train_set),
+        "val_photographs": len(data.val_set),
+        "set_aside": len(data.unreadable),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    if is_first_process():
+        save_backbone(best["state_dict"], run_dir / ADAPTED)
+        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        name = config.backbone.name
+        log.info(
+            "stage 0 done; next: python train.py backbone=%s backbone.pretrained=%s stage=1", name, run_dir / ADAPTED
+        )
+    return metrics
+
+
+def save_backbone(state: dict[str, torch.Tensor], file: Path) -> None:
+    """Write the backbone's weights of a checkpoint as one safetensors file, under the names of its library."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    prefix = "backbone.model."
+    # Cloned: tensors that share memory cannot stand in one file twice.
+    weights = {key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)}
+    save_file(weights, file)
+
+
+def refuse(config: TrainConfig) -> None:
+    """Refuse in one line what a contrast cannot do."""
+    if config.trainer.accumulate_grad_batches > 1:
+        raise UserError(
+            "stage=0 contrasts all pairs of a step with each other, which accumulated batches would not be; set"
+            " trainer.accumulate_grad_batches=1, or train on more devices"
+        )
+    if config.trainer.strategy == "fsdp":
+        raise UserError("stage=0 runs on one device or with trainer=ddp, not with trainer=fsdp")
+
+
+def strategy_of(config: TrainConfig, plan: TowerPlan) -> str | Strategy:
+    """Return Lightning's strategy."""
+    return DDPStrategy(find_unused_parameters=plan.changes) if config.trainer.strategy == "ddp" else "auto"

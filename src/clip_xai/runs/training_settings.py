@@ -1,0 +1,192 @@
+"""Shape and type of what training is told: the stage, the machine, the callbacks, the search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from clip_xai.errors import UserError
+
+ADAPTATION = 0  # the stage that trains a backbone on pictures and captions
+CAPTIONER_PARTS = ("mapper", "embeddings", "token_embeddings", "lora", "final_norm")
+BACKBONE_PARTS = ("image", "text", "temperature")
+STRATEGIES = ("auto", "ddp", "fsdp")
+PROFILERS = ("simple", "advanced", "pytorch")
+
+
+@dataclass
+class StageConfig:
+    """One stage of training.
+
+    Attributes:
+        number: 0 (a backbone meets its captions), 1 ('adaptation') or 2 ('language').
+        name: What the stage is called.
+        starts_from: Number of the stage whose checkpoint this one starts from, or null.
+        sources: The sources trained on, or null for all.
+        replay: Share of the other sources' training records mixed in, drawn anew each epoch.
+        trains: What trains from the first step. Stages 1 and 2: ``mapper``; ``embeddings`` (the language model's token
+            and position tables) or ``token_embeddings`` alone, which are its output layer too; ``lora`` (its adapters);
+            ``final_norm``. Stage 0: ``image``, ``text``, ``temperature``.
+        unfreeze: How many last blocks train in epoch 0, 1 ...; the last entry holds on. Of the language model; in
+            stage 0 of the towers that ``trains`` names, which train whole where the list is empty.
+        epochs: Passes over the training records.
+        batch_size: Records per step of the optimiser, over all devices and accumulated batches: the same training
+            whatever the machine.
+        learning_rate: Peak learning rate.
+        mapper_learning_rate_factor: The mapper's learning rate is this times ``learning_rate``.
+        weight_decay: AdamW's decay of matrices (never of biases, norms and embeddings).
+        warmup: Share of all steps over which the learning rate rises; then it falls along a cosine.
+        warmup_steps: The rise takes at least so many steps.
+        label_smoothing: In the training loss only.
+        supervise_padding: Teach the end marker at every padded position, as the original captioner does; its loss then
+            depends on how a batch is padded.
+        gradient_clip: Largest gradient norm.
+        decay: Decay of an exponential moving average of the weights, which is then what is judged and kept; or null.
+    """
+
+    number: int = MISSING
+    name: str = MISSING
+    starts_from: int | None = None
+    sources: list[str] | None = None
+    replay: float = 0.0
+    trains: list[str] = field(default_factory=lambda: ["mapper"])
+    unfreeze: list[int] = field(default_factory=list)
+    epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    mapper_learning_rate_factor: float = 1.0
+    weight_decay: float = 0.01
+    warmup: float = 0.06
+    warmup_steps: int = 0
+    label_smoothing: float = 0.0
+    supervise_padding: bool = False
+    gradient_clip: float = 1.0
+    decay: float | None = None
+
+    def __post_init__(self) -> None:
+        known = BACKBONE_PARTS if self.number == ADAPTATION else CAPTIONER_PARTS
+        unknown = sorted(set(self.trains) - set(known))
+        if unknown:
+            raise UserError(f"stage.trains: {', '.join(unknown)} is not one of {', '.join(known)}")
+        if not 0 <= self.replay <= 1:
+            raise UserError(f"stage.replay: {self.replay} is not between 0 and 1")
+        if self.decay is not None and not 0 < self.decay < 1:
+            raise UserError(f"stage.decay: {self.decay} is not between 0 and 1; null trains without an average")
+
+
+@dataclass
+class TrainerConfig:
+    """The machine and the precision.
+
+    Attributes:
+        accelerator: ``auto``, ``cpu``, ``gpu`` ...
+        devices: How many on each node.
+        num_nodes: How many nodes.
+        strategy: ``auto`` (one device), ``ddp`` (the model whole on each device) or ``fsdp`` (sharded over them).
+        precision: Lightning's name of it (``32-true``, ``bf16-mixed`` ...).
+        accumulate_grad_batches: A step's records are cut into so many batches on each device, one after the other.
+        length_bucket: Captions of like length share a step, padded to a multiple of this; null pads every step to the
+            longest caption of the data set.
+        feature_batch_size: Photographs per step through the frozen backbone.
+        workers: Processes that read photographs beside the training in stage 0; later stages read features.
+        limit_train_batches: At most this many steps per epoch, or null for all.
+        limit_val_batches: At most this many validation steps, or null for all.
+        log_every_n_steps: Steps between two logged training losses.
+        validate_on: ``val``, or ``train`` to see whether a model can learn a few photographs by heart. The split that
+            is reported never chooses a checkpoint.
+        profiler: ``simple``, ``advanced`` or ``pytorch``, written into the run directory; null for none.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    accumulate_grad_batches: int = 1
+    length_bucket: int | None = 8
+    feature_batch_size: int = 64
+    workers: int = 0
+    limit_train_batches: int | None = None
+    limit_val_batches: int | None = None
+    log_every_n_steps: int = 10
+    validate_on: str = "val"
+    profiler: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"trainer.strategy: {self.strategy} is not one of {', '.join(STRATEGIES)}")
+        if self.validate_on == "test":
+            raise UserError(
+                "trainer.validate_on=test: the split that is reported must not choose a checkpoint; use val"
+            )
+        if self.validate_on not in ("val", "train"):
+            raise UserError(f"trainer.validate_on: {self.validate_on} is not one of val, train")
+        if self.profiler is not None and self.profiler not in PROFILERS:
+            raise UserError(f"trainer.profiler: {self.profiler} is not one of {', '.join(PROFILERS)}, or null")
+        if self.devices < 1 or self.num_nodes < 1 or self.accumulate_grad_batches < 1:
+            raise UserError("trainer.devices, num_nodes and accumulate_grad_batches are 1 or more")
+        if self.strategy == "auto" and self.devices * self.num_nodes > 1:
+            raise UserError(
+                "trainer.devices: several devices need trainer=ddp (or trainer=fsdp for models too large for one)"
+            )
+
+    @property
+    def world_size(self) -> int:
+        """Devices of all nodes."""
+        return self.devices * self.num_nodes
+
+
+@dataclass
+class CallbacksConfig:
+    """What happens beside the training steps.
+
+    Attributes:
+        progress_bar: Show one.
+        sample_captions: How many captions of validation photographs are written when training ends.
+        patience: Stop after this many epochs without a better ``monitor``, or null to go on to the end.
+        monitor: What chooses the best checkpoint, and stops early: ``val/loss``, ``val/common_loss``, or where
+            ``score_captions`` is set ``val/rouge_l`` or ``val/bleu``
+        mode: ``min`` or ``max``: which values of ``monitor`` are good.
+        score_captions: Every so many epochs, captions of some validation photographs are written and scored; null for
+            never.
+        scored_photographs: How many.
+    """
+
+    progress_bar: bool = True
+    sample_captions: int = 8
+    patience: int | None = None
+    monitor: str = "val/loss"
+    mode: str = "min"
+    score_captions: int | None = None
+    scored_photographs: int = 64
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("min", "max"):
+            raise UserError(f"callbacks.mode: {self.mode} is not one of min, max")
+
+
+@dataclass
+class SearchConfig:
+    """A search for good settings with Optuna; every trial is a training run of its own.
+
+    Attributes:
+        name: Name of the study; the same name goes on with it.
+        storage: The study's database, such as ``sqlite:///runs/search.db``; null for ``<runs_root>/search.db``.
+        trials: Trials of the study, finished ones included.
+        seed: Seed of the sampler.
+        startup_trials: Trials drawn at random before the sampler learns from them, and before any is pruned.
+        prune_after: Epochs that every trial may run; later ones stop a trial whose monitored value is worse than the
+            median. Null prunes none.
+        space: Setting -> ``{low, high}`` with optional ``log: true`` or ``step``, or ``{choices: [...]}``. A choice may
+            be an option of a group, such as ``mapper``.
+    """
+
+    name: str = "search"
+    storage: str | None = None
+    trials: int = 20
+    seed: int = 0
+    startup_trials: int = 5
+    prune_after: int | None = 1
+    space: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,332 @@
+"""Stage 0: a CLIP backbone of any family meets photographs and their captions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchmetrics import MeanMetric
+
+from clip_xai.data.images import UnreadableImageError, read_image
+from clip_xai.data.record import Record
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.training.contrastive import MAX_LOGIT_SCALE, multi_positive_loss
+from clip_xai.training.data import EpochSampler
+from clip_xai.training.modules import Optimisation, is_decayed, learning_rate_factor
+
+# What stands before the blocks of a tower; all else outside the blocks stands behind them.
+_ENTRANCE = re.compile(r"embed|conv|ln_pre|norm_pre|pre_layrnorm|stem|cls_token|latent")
+
+
+class Pair(NamedTuple):
+    """A photograph's place in an epoch; the epoch chooses its reference."""
+
+    epoch: int
+    row: int
+
+
+class PairDataset(Dataset[dict[str, Any]]):
+    """Preprocessed photographs with one of their references, drawn anew each epoch where there is a seed."""
+
+    def __init__(self, records: Sequence[Record], backbone: Backbone, seed: int | None) -> None:
+        self.records = records
+        self.preprocess = backbone.preprocess
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, pair: Pair) -> dict[str, Any]:
+        """Return ``pixels [3, S, S]``, ``text`` and ``group``, the lesion or patient."""
+        record = self.records[pair.row]
+        references = record.references or (record.caption,)
+        draw = 0 if self.seed is None else np.random.default_rng((self.seed, *pair)).integers(len(references))
+        pixels = self.preprocess(read_image(record.image))
+        return {"pixels": pixels, "text": references[int(draw)], "group": f"{record.source}/{record.group}"}
+
+
+class PairSteps(Sampler[list[Pair]]):
+    """The batches of an epoch; with several devices each takes its share of every batch."""
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, devices: int = 1, rank: int = 0) -> None:
+        self.sampler = sampler
+        self.devices, self.rank = devices, rank
+        self.steps = -(-len(sampler) // batch_size)
+        if len(sampler) // self.steps < 2 * devices:
+            raise UserError(f"{len(sampler)} photographs are too few for a contrast on {devices} devices")
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Pair]]:
+        epoch = self.sampler.epoch
+        for step in np.array_split(np.fromiter(self.sampler, dtype=np.int64), self.steps):
+            share = step[: len(step) // self.devices * self.devices][self.rank :: self.devices]  # alike on all devices
+            yield [Pair(epoch, int(index)) for index in share]
+
+
+class PairData(LightningDataModule):
+    """Photographs and captions of training and validation records, in batches that epoch and seed fix."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        train: Sequence[Record],
+        val: Sequence[Record],
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+    ) -> None:
+        """Set aside what cannot be read (``unreadable`` names it).
+
+        Args:
+            backbone: Its preprocessing.
+            train: Training records.
+            val: Validation records.
+            batch_size: Pairs a step, over all devices: each is contrasted with all others.
+            seed: Seed of the order and the references.
+            workers: Processes that read photographs beside the training.
+        """
+        super().__init__()
+        self.unreadable: dict[str, str] = {}
+        self.batch_size, self.workers = batch_size, workers
+        self.train_set = PairDataset(self._readable(train), backbone, seed)
+        self.val_set = PairDataset(self._readable(val), backbone, None)
+        if len(self.train_set) < 2 or len(self.val_set) < 2:
+            raise UserError(
+                "a contrast needs two photographs at least, in training and in validation; widen data.limit"
+            )
+        self.sampler = EpochSampler(range(len(self.train_set)), [], 0.0, seed)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """All training pairs, in an order that epoch and seed fix."""
+        return self._loader(self.train_set, self.sampler)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """All validation pairs in one mixed order, first references."""
+        return self._loader(self.val_set, EpochSampler(range(len(self.val_set)), [], 0.0, 0))
+
+    def _loader(self, dataset: PairDataset, sampler: EpochSampler) -> DataLoader[dict[str, Any]]:
+        devices, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return DataLoader(
+            dataset,
+            batch_sampler=PairSteps(sampler, self.batch_size, devices, rank),
+            num_workers=self.workers,
+            generator=torch.Generator().manual_seed(0),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _readable(self, records: Sequence[Record]) -> list[Record]:
+        kept = []
+        for record in records:
+            try:
+                read_image(record.image)
+                kept.append(record)
+            except UnreadableImageError as error:
+                self.unreadable[str(record.image)] = str(error)
+        return kept
+
+
+class AdaptationModule(LightningModule):
+    """CLIP's training (arXiv 2103.00020) of any backbone.
+
+    ``loss = (CE over texts + CE over images) / 2`` of ``tau cos(image, text)``, where a text fits every photograph of
+    the same lesion or patient and every photograph with the same words: several positives share the target as in
+    supervised contrastive learning. The towers stand in evaluation mode: no dropout, fixed statistics of batch norms.
+    """
+
+    def __init__(self, backbone: Backbone, optimisation: Optimisation, plan: TowerPlan) -> None:
+        """Wrap a backbone with a text tower.
+
+        Args:
+            backbone: Its weights are changed.
+            optimisation: How to optimise.
+            plan: The callback that decides what trains.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.optimisation = optimisation
+        self.plan = plan
+        self.val_loss, self.found = MeanMetric(), MeanMetric()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the contrastive loss of the batches of all devices together."""
+        similarities, positives = self._similarities(batch)
+        loss = multi_positive_loss(similarities, positives)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(similarities))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the mean loss and to the share of photographs whose nearest text fits."""
+        similarities, positives = self._similarities(batch)
+        self.val_loss.update(multi_positive_loss(similarities, positives), len(similarities))
+        self.found.update(positives.gather(1, similarities.argmax(1, keepdim=True)).float())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/loss`` and ``val/found``, the share of photographs whose nearest text in the batch fits."""
+        for name, metric in (("val/loss", self.val_loss), ("val/found", self.found)):
+            self.log(name, metric.compute(), prog_bar=name == "val/loss")
+            metric.reset()
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's random numbers from seed and epoch alone."""
+        lightning.seed_everything((self.optimisation.seed + 1_000_003 * self.current_epoch) % 2**31, verbose=False)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Keep the temperature within CLIP's bound."""
+        for name, parameter in self.backbone.named_parameters():
+            if name.endswith("logit_scale"):
+                parameter.clamp_(max=MAX_LOGIT_SCALE)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over all that will ever train, with warm-up and cosine per step."""
+        wanted = self.plan.ever_trained(self.backbone)
+        told = self.optimisation
+        groups = [
+            {"params": [p for name, p in wanted.items() if is_decayed(name, p)], "weight_decay": told.weight_decay},
+            {"params": [p for name, p in wanted.items() if not is_decayed(name, p)], "weight_decay": 0.0},
+        ]
+        optimiser = AdamW([group for group in groups if group["params"]], lr=told.learning_rate, betas=(0.9, 0.98))
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warmup = max(1, told.warmup_steps, round(told.warmup * total))
+        schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(step, warmup, total))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what was measured last."""
+        measured = self.trainer.callback_metrics
+        checkpoint["measured"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
+
+    def _similarities(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return scaled cosines ``[B, B]`` of the pairs of all devices, and which of them fit."""
+        tokens = self.backbone.tokenize(batch["text"]).to(self.device)
+        embeddings = torch.stack([self.backbone.encode_image(batch["pixels"]), self.backbone.encode_tokens(tokens)])
+        keys = [list(batch["text"]), list(batch["group"])]
+        if self.trainer.world_size > 1:
+            # The backward of gathering sums over devices, and the strategy divides by their number again.
+            shared: Any = self.all_gather(embeddings, sync_grads=True)
+            embeddings = shared.transpose(0, 1).flatten(1, 2)
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, keys)
+            keys = [[key for part in gathered for key in part[kind]] for kind in range(2)]
+        images, texts = F.normalize(embeddings, dim=-1)
+        fits = [torch.tensor([[one == other for other in kind] for one in kind]) for kind in keys]
+        scale = self.backbone.logit_scale.clamp(max=math.exp(MAX_LOGIT_SCALE))
+        return scale * images @ texts.T, (fits[0] | fits[1]).to(self.device)
+
+
+class TowerPlan(Callback):
+    """What of a backbone trains, and how many of its towers' last blocks from which epoch on."""
+
+    def __init__(self, trains: Sequence[str], schedule: Mapping[int, int] | None = None) -> None:
+        """Set the plan.
+
+        Args:
+            trains: ``image`` and ``text``, the towers, and ``temperature``.
+            schedule: Epoch -> number of last blocks of the trained towers that train from then on, together with what
+                stands behind them; empty trains the towers whole.
+        """
+        self.trains = frozenset(trains)
+        self.schedule = dict(schedule or {})
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Freeze for good what never trains."""
+        backbone: Any = pl_module.backbone
+        self._thaw(backbone, self.ever_trained(backbone))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Apply the plan for this epoch."""
+        backbone: Any = pl_module.backbone
+        self._thaw(backbone, self.trained(backbone, trainer.current_epoch))
+
+    def trained(self, backbone: Backbone, epoch: int) -> dict[str, nn.Parameter]:
+        """Return the parameters that train in an epoch, by name.
+
+        Raises:
+            UserError: The plan counts blocks and a tower has none, or nothing trains.
+        """
+        parts = tower_parts(backbone)
+        found: dict[str, nn.Parameter] = {}
+        for part in ("image", "text", "temperature"):
+            if part in self.trains:
+                found |= parts[part] if part == "temperature" else self._last(parts[part], part, epoch, backbone.name)
+        if not found:
+            raise UserError(f"stage.trains: backbone {backbone.name} has none of {', '.join(sorted(self.trains))}")
+        return found
+
+    def ever_trained(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """Return the parameters that train in any epoch of the plan, by name."""
+        found: dict[str, nn.Parameter] = {}
+        for epoch in (0, *self.schedule):
+            found |= self.trained(backbone, epoch)
+        return found
+
+    @property
+    def changes(self) -> bool:
+        """Whether other parts train in one epoch than in another."""
+        return len(set(self.schedule.values())) > 1
+
+    def _last(self, tower: dict[str, nn.Parameter], part: str, epoch: int, name: str) -> dict[str, nn.Parameter]:
+        if not self.schedule:
+            return tower
+        prefix, count = block_list(tower)
+        if count < 2:
+            raise UserError(f"stage.unfreeze: the {part} tower of backbone {name} has no list of blocks; set it to []")
+        wanted = self.schedule[max(start for start in self.schedule if start <= epoch)]
+        first = count - min(wanted, count)
+        behind = {key: p for key, p in tower.items() if not key.startswith(prefix) and not _ENTRANCE.search(key)}
+        last = {key: p for key, p in tower.items() if key.startswith(prefix) and _number(key, prefix) >= first}
+        return last | behind
+
+    def _thaw(self, backbone: Backbone, wanted: dict[str, nn.Parameter]) -> None:
+        backbone.eval().requires_grad_(False)
+        for parameter in wanted.values():
+            parameter.requires_grad_(True)
+
+
+def tower_parts(backbone: Backbone) -> dict[str, dict[str, nn.Parameter]]:
+    """Return a backbone's parameters by name, as ``image`` tower, ``text`` tower and ``temperature``."""
+    parts: dict[str, dict[str, nn.Parameter]] = {"image": {}, "text": {}, "temperature": {}}
+    for name, parameter in backbone.named_parameters():
+        if re.search(r"logit_(scale|bias)$", name):
+            parts["temperature"][name] = parameter
+        elif re.search(r"visual|vision", name):
+            parts["image"][name] = parameter
+        else:
+            parts["text"][name] = parameter
+    return parts
+
+
+def block_list(tower: Mapping[str, Any]) -> tuple[str, int]:
+    """Return where the blocks of a tower stand and how many there are, from the names of its parameters.
+
+    >>> block_list(["visual.conv1.weight", "visual.blocks.0.w", "visual.blocks.1.w", "visual.blocks.1.mlp.0.w"])
+    ('visual.blocks.', 2)
+    """
+    lists: dict[str, set[int]] = {}
+    for name in tower:
+        match = re.match(r"(.*?\.)(\d+)\.", name)  # the outermost list that a parameter stands in
+        if match:
+            lists.setdefault(match[1], set()).add(int(match[2]))
+    if not lists:
+        return "", 0
+    prefix = max(lists, key=lambda key: len(lists[key]))
+    return prefix, max(lists[prefix]) + 1
+
+
+def _number(name: str, prefix: str) -> int:
+    return int(name[len(prefix) :].partition(".")[0])
