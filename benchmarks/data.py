@@ -1,4 +1,4 @@
-"""What reading photographs costs, and what the whole of DermaCAP costs: ``python benchmarks/data.py [decode|rehearsal]``.
+"""What reading photographs and all of DermaCAP costs: ``python benchmarks/data.py [decode|rehearsal]``.
 
 ``decode``: one process, one thread; photographs a second through decoding alone, decoding at a reduced size, and either
 followed by the transform, for the sizes that the six data sets have. ``rehearsal``: 22,755 tiny pictures in the six

@@ -124,6 +124,7 @@ def families(counts: dict[str, int]) -> list[int]:
 
 def _ham(folder: Path, painter: _Painter, planted: Planted) -> None:
     """The Dataverse's tables for training and test, the challenge's for validation; nested and in lower case."""
+    kind_of: dict[str, str] = {}
     for split, prefix, ids, name in (
         ("train", "HAM", range(24306, 34321), "HAM10000_metadata.csv"),
         ("test", "HAMTEST", range(34524, 36036), "ISIC2018_Task3_Test_GroundTruth.csv"),
@@ -139,6 +140,7 @@ def _ham(folder: Path, painter: _Painter, planted: Planted) -> None:
         ]  # fmt: skip
         table(folder / name, HAM_COLUMNS, *rows)
         by_lesion: dict[str, list[str]] = {}
+        kind_of.update({row["image_id"]: row["dx"] for row in rows})
         for n, row in enumerate(rows):
             file = f"{row['image_id']}.jpg"
             place = "ISIC2018_Task3_Test_Images" if split == "test" else f"ham10000_images_part_{1 + n % 2}/nested"
@@ -149,6 +151,7 @@ def _ham(folder: Path, painter: _Painter, planted: Planted) -> None:
     hot = [
         {"image": image, **dict.fromkeys(CLASSES, "0.0"), CLASSES[n % 7]: "1.0"} for n, image in enumerate(validation)
     ]
+    kind_of.update({image: CLASSES[n % 7].lower() for n, image in enumerate(validation)})
     answers = "ISIC2018_Task3_Validation_GroundTruth"
     table(folder / answers / f"{answers}.csv", ["image", *CLASSES], *hot)
     for image in validation:
@@ -177,10 +180,14 @@ def _ham(folder: Path, painter: _Painter, planted: Planted) -> None:
         path(number).unlink()
         planted.missing.add(name(number))
     # Photographs that came under two lesion ids: byte for byte, and saved anew; one of them across the official splits.
-    for one, two in ((24410, 24411), (24412, 34600)):
+    pairs = ((24410, 24411), (24412, 34600)), ((24420, 24421), (24422, 34601), (24424, 34330))
+    for one, two in [pair for some in pairs for pair in some]:
+        if kind_of[f"ISIC_{one:07d}"] != kind_of[f"ISIC_{two:07d}"]:
+            planted.conflicts.append((name(one), name(two)))
+    for one, two in pairs[0]:
         path(two).write_bytes(path(one).read_bytes())
         planted.same.append((name(one), name(two)))
-    for one, two in ((24420, 24421), (24422, 34601), (24424, 34330)):
+    for one, two in pairs[1]:
         painter.paint(name(two), path(two), painter.numbers[name(one)], quality=85)
         planted.alike.append((name(one), name(two)))
 
@@ -231,7 +238,8 @@ def _midas(folder: Path, painter: _Painter, planted: Planted) -> list[int]:
         cells["midas_location"] = f"l {cells['midas_location']}\u00a0" if n % 10 == 0 else cells["midas_location"]
         size = 0.0 if n % 57 == 0 else 4.0 + n % 9
         listed.append({"": n, "midas_record_id": 1 + n % 733, "midas_file_name": file, "midas_age": 21 + n % 78,
-                       "midas_pathreport": "margins free", "length_(mm)": size, "width_(mm)": size, **cells})  # fmt: skip
+                       "midas_pathreport": "margins free",
+                       "length_(mm)": size, "width_(mm)": size, **cells})  # fmt: skip
         disk = f"{stem}_cropped.{ending}" if n % 72 == 5 and n < 72 * 47 else f"{stem}.JPG" if n % 50 == 7 else file
         if n % 284 == 3 and len(planted.missing) < 14:
             planted.missing.add(f"mra_midas/{file}")

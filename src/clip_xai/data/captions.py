@@ -19,7 +19,8 @@ POLICIES = ("visible", "clinical", "fields")
 
 #: Names of single growths, of which one says 'a melanoma', unlike 'psoriasis'.
 _GROWTH = re.compile(
-    r"(oma|nevus|keratosis|lesion|papule|acrochordon|lentigo|keloid|scar|cyst|macule|abscess|stain|spot|milium)( in situ)?$"
+    r"(oma|nevus|keratosis|lesion|papule|acrochordon|lentigo|keloid|scar|cyst|macule|abscess|stain|spot|milium)"
+    r"( in situ)?$"
 )
 
 _NAMED_AFTER = {name: name.capitalize() for name in ("kaposi", "spitz", "becker", "darier", "behcet", "lyme")}

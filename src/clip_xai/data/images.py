@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,19 +38,6 @@ FORMATS = tuple(
         GifImagePlugin.GifImageFile,
     )
 )
-
-#: What Pillow's decoders raise on damaged files.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
 
 class UnreadableImageError(UserError):
     """A file that cannot be shown as a photograph; the message names the file and says why."""
@@ -106,7 +91,7 @@ def read_image(path: Path | str) -> Image.Image:
 
 
 def read_reduced(path: Path | str, at_least: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Read a photograph as `read_image`, JPEG files at a half, a quarter or an eighth of their size where that suffices.
+    """Read a photograph as `read_image`, JPEG files at a half, a quarter or an eighth where that suffices.
 
     The decoder then leaves out the frequencies that nobody would see, which takes a fraction of the time. A factor is
     only taken where it divides both sides, so that the reduced picture covers exactly the same scene.
@@ -207,8 +192,10 @@ def _decode(
             return clean, (width, height), str(opened.format)
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"{path}: not a picture in {', '.join(FORMATS)}") from None
-    except _DAMAGE as error:
-        raise UnreadableImageError(f"{path}: {error}") from error
+    # Damaged and malicious files make the decoders fail in whatever way they happen to: struct.error, KeyError,
+    # OverflowError ... Whichever it is, this one file cannot be shown, and that is said.
+    except Exception as error:
+        raise UnreadableImageError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _reduction(width: int, height: int, at_least: int, exact: bool) -> int:

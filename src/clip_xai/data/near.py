@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def near_pairs(looks: Sequence[Looks], bits: int, difference: float) -> list[tup
 def _candidates(codes: np.ndarray, bits: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield ``(i, js)`` with ``j > i`` whose codes differ in at most `bits` bits; a pair may come more than once."""
     edges = np.linspace(0, 64, bits + 2).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         band = (codes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
         cuts = np.flatnonzero(np.diff(band[order])) + 1

@@ -47,7 +47,7 @@ class SourceReader:
 
     def reject(self, file: str, reason: str, kind: str = "row") -> None:
         """Leave a row out and say why."""
-        self.problems.append(Problem(self.source, file, kind, reason))
+        self.problems.append(Problem(self.source, file or "a row without a name", kind, reason))
 
     def note(self, text: str) -> None:
         """Say something about the whole download."""

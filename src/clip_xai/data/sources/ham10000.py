@@ -176,7 +176,7 @@ def _read_archive(reader: SourceReader, rows: dict[str, _Row], table: Table) -> 
         image_id = row["isic_id"].upper()
         known_row = rows.get(image_id)
         reader.rows += known_row is None
-        split = _split_of(image_id)
+        split = known_row.split if known_row is not None else _split_of(image_id)
         if split is None:
             reader.reject(row["isic_id"], "not one of HAM10000's ids: from another collection of the ISIC Archive")
             continue
