@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from clip_xai.models.hub import hub_folder
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 EMBEDDED = "embedded:tiny"
+TOKENIZER = "tokenizer.json"
 
 
 def build_language_model(name: str, pretrained: str | None) -> tuple[GPT2LMHeadModel, CaptionTokenizer]:
@@ -90,15 +92,31 @@ def _random(name: str) -> tuple[GPT2LMHeadModel, CaptionTokenizer]:
     return GPT2LMHeadModel(config).eval(), tokenizer
 
 
+def load_tokenizer(source: str) -> CaptionTokenizer:
+    """Return the tokenizer of a folder with ``tokenizer.json``, or of a hub name.
+
+    Raises:
+        UserError: It is nowhere to be had.
+    """
+    advice = "put GPT-2's tokenizer.json into a folder and name that"
+    folder = Path(source) if Path(source).is_dir() else hub_folder(source, TOKENIZER, (TOKENIZER,), advice)
+    if not (folder / TOKENIZER).is_file():
+        raise UserError(f"{folder} has no {TOKENIZER}; {advice}")
+    return CaptionTokenizer.load(folder)
+
+
 def _pretrained(source: str) -> tuple[GPT2LMHeadModel, CaptionTokenizer]:
     advice = (
         "put config.json, model.safetensors and tokenizer.json into a folder and set language_model.pretrained=FOLDER, "
         "or run on random weights with language_model.pretrained=null"
     )
-    files = ("config.json", "model.safetensors", "tokenizer.json")
+    files = ("config.json", "model.safetensors", TOKENIZER)
     folder = Path(source) if Path(source).is_dir() else hub_folder(source, "config.json", files, advice)
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise UserError(f"the language model {source} lacks {', '.join(missing)}; {advice}")
+    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    if kind != "gpt2":
+        raise UserError(f"the language model {source} is a {kind}; choose a GPT-2: {', '.join(PUBLISHED_SIZES)}")
     model = GPT2LMHeadModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     return model.eval(), CaptionTokenizer.load(folder)

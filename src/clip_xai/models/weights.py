@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,21 @@ def build_captioner(settings: CaptionerSettings) -> Captioner:
     return _assemble(settings, backbone, language_model, tokenizer)
 
 
-def save_captioner(captioner: Captioner, settings: CaptionerSettings, directory: Path) -> None:
+def save_captioner(
+    captioner: Captioner, settings: CaptionerSettings, directory: Path, with_backbone: bool | None = None
+) -> None:
     """Write a captioner to a directory that :func:`load_captioner` reads.
 
-    The tower's weights are written only where they are random: published and embedded ones are loaded from their own
-    place again and checked by fingerprint.
+    Args:
+        captioner: The captioner.
+        settings: What it was built from.
+        directory: Made if need be.
+        with_backbone: Write the tower's weights too. If None only where they are random: published and embedded ones
+            are loaded from their own place again and checked by fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    state = trainable_state(captioner, with_backbone=captioner.backbone.source is None)
+    holds_backbone = captioner.backbone.source is None if with_backbone is None else with_backbone
+    state = trainable_state(captioner, with_backbone=holds_backbone)
     save_file(state, directory / "model.safetensors")
     captioner.tokenizer.save(directory)
     config = {
@@ -67,6 +74,7 @@ def save_captioner(captioner: Captioner, settings: CaptionerSettings, directory:
         "settings": asdict(settings),
         "language_model_config": captioner.language_model.config.to_diff_dict(),
         "backbone_fingerprint": captioner.backbone.fingerprint,
+        "holds_backbone": holds_backbone,
     }
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
@@ -90,7 +98,8 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
         UserError: A key is missing or unknown.
     """
     missing, unexpected = captioner.load_state_dict(state, strict=False)
-    expected = {key for key in captioner.state_dict() if not key.startswith("backbone.")}
+    with_backbone = any(key.startswith("backbone.") for key in state)
+    expected = {key for key in captioner.state_dict() if with_backbone or not key.startswith("backbone.")}
     lost = [key for key in missing if key in expected and key != "language_model.lm_head.weight"]
     if lost or unexpected:
         raise UserError(f"{origin} does not fit this captioner: missing {lost[:3]}, unexpected {unexpected[:3]}")
@@ -108,7 +117,9 @@ def load_captioner(directory: Path) -> Captioner:
     config = json.loads(file.read_text())
     settings = read_settings(config["settings"])
     state = load_file(directory / "model.safetensors")
-    backbone = build_backbone(**asdict(settings.backbone))
+    # A tower that lies in the directory is not looked for in its own place.
+    source = replace(settings.backbone, pretrained=None) if config.get("holds_backbone") else settings.backbone
+    backbone = build_backbone(**asdict(source))
     language_model = GPT2LMHeadModel(GPT2Config(**config["language_model_config"]))
     if settings.lora is not None:
         add_lora(language_model, **settings.lora)
