@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 
 from clip_xai.errors import UserError
 
 TIMEOUT_SECONDS = 5.0
 
 
-def hub_folder(repository: str, probe: str, patterns: Sequence[str], advice: str) -> Path:
+def hub_folder(
+    repository: str, probe: str | Sequence[str], patterns: Sequence[str], advice: str, revision: str | None = None
+) -> Path:
     """Return a local folder that holds a repository's files.
+
+    The hub is the one that ``HF_ENDPOINT`` names, the cache the one that ``HF_HUB_CACHE`` or ``HF_HOME`` names.
 
     Args:
         repository: ``ORGANISATION/MODEL``.
-        probe: A file that every complete copy has; it is looked for in the cache, then on the hub.
-        patterns: Which files to download.
+        probe: A file that a complete copy has, or several of which it has one; looked for in the cache, then on the
+            hub.
+        patterns: Which files to download; code is never among them.
         advice: What the user may do when they cannot be had, for the error's one line.
+        revision: A commit, tag or branch to hold on to; None for the newest.
 
     Raises:
         UserError: The files are not in the cache and the hub does not give them.
     """
-    cached = try_to_load_from_cache(repository, probe)
-    if isinstance(cached, str):
-        return Path(cached).parent
+    probes = [probe] if isinstance(probe, str) else list(probe)
+    cache, endpoint = os.environ.get("HF_HUB_CACHE"), os.environ.get("HF_ENDPOINT")
+    for file in probes:
+        cached = try_to_load_from_cache(repository, file, cache_dir=cache, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent
     try:
         # One question with a short patience first: the library's own retries take half a minute to say that there is
         # no network.
-        get_hf_file_metadata(hf_hub_url(repository, probe), timeout=TIMEOUT_SECONDS)
-        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
+        try:
+            url = hf_hub_url(repository, probes[0], revision=revision, endpoint=endpoint)
+            get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS, endpoint=endpoint)
+        except EntryNotFoundError:
+            if len(probes) == 1:
+                raise
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=list(patterns), cache_dir=cache, endpoint=endpoint
+        )
+        return Path(folder)
     except Exception as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise UserError(f"the weights {repository} are missing ({reason}); {advice}") from error
+        at = f" at {revision}" if revision else ""
+        raise UserError(f"the weights {repository}{at} are missing ({reason}); {advice}") from error

@@ -34,7 +34,7 @@ def captioner_settings(
     """The captioner that three groups describe, as plain values that go into checkpoints and exports."""
     mapper_settings = {key: value for key, value in vars(mapper).items() if key != "name" and value is not None}
     return CaptionerSettings(
-        backbone=BackboneSource(backbone.name, backbone.architecture, backbone.pretrained),
+        backbone=BackboneSource(**vars(backbone)),
         mapper=mapper.name,
         mapper_settings=mapper_settings,
         language_model=language_model.name,

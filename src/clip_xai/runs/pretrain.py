@@ -27,6 +27,7 @@ from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.rendered import RenderedScenes
 from clip_xai.data.synthetic.scene import sample_scene
 from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
+from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import EMBEDDED, build_backbone, tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.language_model import tiny_config
@@ -176,7 +177,7 @@ class ZeroShot(Callback):
 
 
 @torch.no_grad()
-def measure(backbone: OpenClipBackbone, test: RenderedScenes) -> dict[str, float]:
+def measure(backbone: Backbone, test: RenderedScenes) -> dict[str, float]:
     """Return zero-shot accuracy on held-out pictures, for the diagnosis and each attribute.
 
     A value's classifier is the mean embedding of every short caption that names it, as CLIP's prompt ensembles are.
@@ -212,7 +213,7 @@ def prompts_by_value(test: RenderedScenes) -> dict[str, dict[str, set[str]]]:
     return prompts
 
 
-def _ensemble(backbone: OpenClipBackbone, texts: list[str]) -> Tensor:
+def _ensemble(backbone: Backbone, texts: list[str]) -> Tensor:
     embeddings = torch.nn.functional.normalize(backbone.encode_text(texts), dim=-1)
     return torch.nn.functional.normalize(embeddings.mean(0), dim=-1)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from clip_xai.models.backbones.transformer import TextTower, TextTrace
 __all__ = ["Backbone", "Features"]
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(nn.Module):
     """A CLIP dual encoder: images ``[B, 3, S, S]`` and texts into one embedding space of D dimensions.
 
     Attributes:
@@ -36,7 +36,7 @@ class Backbone(nn.Module, ABC):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         image_tower: ImageTower,
         text_tower: TextTower | None,
         tokenizer: TextTokenizer | None,
@@ -55,7 +55,7 @@ class Backbone(nn.Module, ABC):
             raise ValueError(
                 f"the tower takes {image_tower.image_size} pixels, the preprocessing gives {preprocess.image_size}"
             )
-        self.model = model
+        self.model: Any = model
         self.image_tower, self.text_tower, self.tokenizer = image_tower, text_tower, tokenizer
         self.preprocess, self.name, self.source, self.variant = preprocess, name, source, variant
 
@@ -80,9 +80,14 @@ class Backbone(nn.Module, ABC):
         return self.image_tower.supports | ({"text_trace"} if self.text_tower is not None else set())
 
     @property
-    @abstractmethod
     def logit_scale(self) -> Tensor:
         """The learned temperature tau (a scalar, already exponentiated) that multiplies the cosine."""
+        return self.model.logit_scale.exp().reshape(())
+
+    @property
+    def first_token(self) -> int:
+        """Position of a text's first token in its row of ids: 1 behind a start marker, 0 where there is none."""
+        return self._tokenizer().first
 
     def features(self, pixels: Tensor) -> Features:
         """Encode images in one pass into pooled embeddings and patch tokens.

@@ -56,9 +56,12 @@ class BertText(nn.Module):
         transformer: The encoder, without its own pooling layer.
         proj: Linear, or linear, GELU, linear with the mean width between; no biases.
         pooling: ``"class"`` reads the first token, ``"mean"`` averages all that are no padding.
+        context_length: Tokens of a text.
     """
 
-    def __init__(self, config: BertConfig, embed_dim: int, pooling: str, projection: str) -> None:
+    def __init__(
+        self, config: BertConfig, embed_dim: int, pooling: str, projection: str, context_length: int = 77
+    ) -> None:
         """Build the tower at random weights.
 
         Args:
@@ -66,8 +69,10 @@ class BertText(nn.Module):
             embed_dim: D.
             pooling: ``"class"`` or ``"mean"``.
             projection: ``"linear"`` or ``"mlp"``.
+            context_length: Tokens of a text, markers and padding included.
         """
         super().__init__()
+        self.context_length = context_length
         self.transformer = BertModel(config, add_pooling_layer=False)
         self.pooling = pooling
         width, hidden = config.hidden_size, (config.hidden_size + embed_dim) // 2
@@ -110,6 +115,7 @@ class BertTower(TextTower):
         self.bert: Any = whole.model if custom else whole.transformer
         self.projection: Any = whole.projection_head if custom else whole.proj
         self.width = int(self.bert.config.hidden_size)
+        self.vocabulary_size = int(self.bert.config.vocab_size)
 
     @property
     def blocks(self) -> Sequence[Block]:

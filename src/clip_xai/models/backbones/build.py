@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 
-from clip_xai.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
+from clip_xai.models.backbones import open_clip_models
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.catalogue import CATALOGUE
+from clip_xai.models.backbones.files import Published, find, load_exactly, read_tokenizer, read_weights
+from clip_xai.models.backbones.files import tokenizer_from_hub as _tokenizer_from_hub
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
-from clip_xai.models.backbones.text_tokenizers import ByteLevelClipTokenizer, ClipTokenizer
-from clip_xai.models.hub import hub_folder
+from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
+from clip_xai.models.backbones.text_tokenizers import (
+    ByteLevelClipTokenizer,
+    ClipTokenizer,
+    PublishedTokenizer,
+    TextTokenizer,
+)
+from clip_xai.models.backbones.transformer import TextTower
+from clip_xai.models.backbones.transformers_models import KINDS
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 EMBEDDED = "embedded:tiny"
@@ -29,28 +42,57 @@ class BackboneSource:
 
     Attributes:
         name: As in ``backbone=NAME``.
-        architecture: ``tiny`` or a model name of open_clip, such as ``ViT-B-16``.
-        pretrained: ``"embedded:tiny"``, ``"hf-hub:ORGANISATION/MODEL"``, a directory in open_clip's format, a file of
-            weights, or None for random weights.
+        architecture: ``tiny``, one of this package's own (see ``catalogue.py``), or a model name of open_clip.
+        pretrained: ``"embedded:tiny"``, ``"hf-hub:ORGANISATION/MODEL"``, a directory, a file of weights, a tag of
+            open_clip, or None for random weights.
+        revision: Commit, tag or branch of the hub's repository; None for the newest.
+        image_size: Side of the input in pixels if it is not the tower's own; positions are resampled.
+        text: Whether the text tower is built; without it nothing can be compared with texts.
+        quick_gelu: The activation, where a publisher's configuration does not say it right; None to believe it.
     """
 
     name: str
     architecture: str
     pretrained: str | None
+    revision: str | None = None
+    image_size: int | None = None
+    text: bool = True
+    quick_gelu: bool | None = None
 
 
-def build_backbone(name: str, architecture: str, pretrained: str | None) -> OpenClipBackbone:
+def build_backbone(
+    name: str,
+    architecture: str,
+    pretrained: str | None,
+    revision: str | None = None,
+    image_size: int | None = None,
+    text: bool = True,
+    quick_gelu: bool | None = None,
+) -> Backbone:
     """Build a backbone in evaluation mode, frozen, in float32.
 
     Args:
         name: As in ``backbone=NAME``.
-        architecture: ``tiny`` or a model name of open_clip.
+        architecture: ``tiny``, one of this package's own, or a model name of open_clip.
         pretrained: Where the weights are; see :class:`BackboneSource`.
+        revision: Commit, tag or branch of the hub's repository.
+        image_size: Side of the input in pixels if it is not the tower's own.
+        text: Whether the text tower is built.
+        quick_gelu: Overrules the published activation of a model in open_clip's format.
 
     Raises:
-        UserError: The architecture is unknown or the weights are nowhere to be had.
+        UserError: The architecture is unknown, the weights are nowhere to be had or do not fit, or the image size is no
+            multiple of the patches.
     """
-    backbone = _tiny(name, pretrained) if architecture == "tiny" else _open_clip(name, architecture, pretrained)
+    source = BackboneSource(name, architecture, pretrained, revision, image_size, text, quick_gelu)
+    if quick_gelu is not None and (architecture in KINDS or architecture == "tiny"):
+        raise UserError("backbone.quick_gelu is a setting of models in open_clip's format: leave it out")
+    if architecture == "tiny":
+        backbone: Backbone = _tiny(source)
+    elif architecture in KINDS:
+        backbone = _transformers(source)
+    else:
+        backbone = _open_clip(source)
     return backbone.float().eval().requires_grad_(False)
 
 
@@ -70,13 +112,7 @@ def tiny_backbone(
         vision_cfg=CLIPVisionCfg(**config["vision_cfg"]),
         text_cfg=CLIPTextCfg(**config["text_cfg"]),
     )
-    preprocess = Preprocess(
-        image_size=config["vision_cfg"]["image_size"],
-        resize="shortest",
-        interpolation="bicubic",
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
-    )
+    preprocess = Preprocess(image_size=config["vision_cfg"]["image_size"])
     text = ByteLevelClipTokenizer(tokenizer, config["text_cfg"]["context_length"])
     return OpenClipBackbone(model, text, preprocess, name, source)
 
@@ -86,62 +122,122 @@ def tiny_config() -> dict[str, Any]:
     return json.loads((TINY_CLIP / "open_clip_config.json").read_text())["model_cfg"]
 
 
-def _tiny(name: str, pretrained: str | None) -> OpenClipBackbone:
-    backbone = tiny_backbone(tiny_config(), CaptionTokenizer.load(TINY_GPT2), name, pretrained)
-    if pretrained is None:
-        return backbone
-    file = TINY_CLIP / "model.safetensors" if pretrained == EMBEDDED else Path(pretrained)
-    if not file.is_file():
-        raise UserError(
-            f"backbone {name}: no weights at {file}; set backbone.pretrained to {EMBEDDED!r}, a file, or null"
-        )
-    weights = {key: value.float() for key, value in load_file(file).items()}
-    _load_strictly(backbone, weights, file)
+def _tiny(source: BackboneSource) -> Backbone:
+    backbone = tiny_backbone(tiny_config(), CaptionTokenizer.load(TINY_GPT2), source.name, source.pretrained)
+    if source.pretrained is not None:
+        file = TINY_CLIP / "model.safetensors" if source.pretrained == EMBEDDED else Path(source.pretrained)
+        if not file.is_file():
+            raise UserError(
+                f"backbone {source.name}: no weights at {file}; "
+                f"set backbone.pretrained to {EMBEDDED!r}, a file, or null"
+            )
+        load_exactly(backbone.model, {key: value.float() for key, value in load_file(file).items()}, file)
+    if source.image_size is not None:
+        preprocess = replace(backbone.preprocess, image_size=source.image_size)
+        return OpenClipBackbone(backbone.model, backbone.tokenizer, preprocess, source.name, source.pretrained)
     return backbone
 
 
-def _open_clip(name: str, architecture: str, pretrained: str | None) -> OpenClipBackbone:
-    if pretrained is None:
-        model = _create(architecture, name)
-    elif pretrained.startswith("hf-hub:"):
-        model = _from_hub(name, pretrained)
-    elif Path(pretrained).is_dir():
-        model = open_clip.create_model(f"local-dir:{pretrained}")
-    elif Path(pretrained).is_file():
-        model = _create(architecture, name)
-        open_clip.load_checkpoint(model, pretrained, weights_only=True)
+def _open_clip(source: BackboneSource) -> Backbone:
+    """Build a model in open_clip's format; what its published configuration says comes first."""
+    name = source.name
+    published = None if source.pretrained is None else _find(source)
+    stored = (published.config("open_clip_config.json") if published else None) or {}
+    config = stored.get("model_cfg") or open_clip_models.config_of(source.architecture, name)
+    if published is not None and "quick_gelu" in published.settings:
+        config["quick_gelu"] = published.settings["quick_gelu"]
+    if source.quick_gelu is not None:
+        config["quick_gelu"] = source.quick_gelu
+    model: Any = open_clip_models.build_model(config, source.text, name)
+    if published is not None:
+        unused = open_clip_models.UNUSED_KEYS if source.text else open_clip_models.TEXT_KEYS
+        load_exactly(model, read_weights(published.weights), published.weights, unused)
+    image_tower, text_tower = open_clip_models.towers_of(model, source.image_size)
+    settings = {**(published.settings if published else {}), **stored.get("preprocess_cfg", {})}
+    preprocess = replace(_preprocess(source, settings), image_size=image_tower.image_size)
+    text_cfg = config["text_cfg"]
+    tokenizer: TextTokenizer | None = None
+    if text_tower is not None and "hf_model_name" in text_cfg:
+        repository = text_cfg.get("hf_tokenizer_name", text_cfg["hf_model_name"])
+        tokenizer = _published_tokenizer("wordpiece", published, repository, source, text_tower)
+    elif source.text:
+        tokenizer = _clip_tokenizer(text_cfg, name)
+    if isinstance(model, open_clip.CLIP) and isinstance(model.visual, VisionTransformer):
+        backbone: Backbone = OpenClipBackbone(model, tokenizer, preprocess, name, source.pretrained)
     else:
-        raise UserError(f"backbone {name}: there is no file or folder {pretrained}; {_ADVICE}")
-    settings = open_clip.get_model_preprocess_cfg(model)
-    preprocess = Preprocess(
-        image_size=int(model.visual.image_size[0]),
-        resize=settings.get("resize_mode", "shortest"),
-        interpolation=settings.get("interpolation", "bicubic"),
-        mean=tuple(settings.get("mean", CLIP_MEAN)),
-        std=tuple(settings.get("std", CLIP_STD)),
+        backbone = Backbone(model, image_tower, text_tower, tokenizer, preprocess, name, source.pretrained)
+    backbone.variant = "quick_gelu" if config.get("quick_gelu") else ""
+    return backbone
+
+
+def _transformers(source: BackboneSource) -> Backbone:
+    """Build a model in transformers' format, or MedCLIP."""
+    kind = KINDS[source.architecture]
+    published = None if source.pretrained is None else _find(source)
+    stored = (published.config("config.json") if published else None) or {}
+    config = stored if "vision_config" in stored else kind.config
+    model = kind.build(config, source.text)
+    if published is not None:
+        unused = () if source.text else kind.unused
+        load_exactly(model, kind.renamed(read_weights(published.weights), model), published.weights, unused)
+    image_tower, text_tower = kind.towers(model, source.image_size)
+    preprocess = replace(_preprocess(source, {}), image_size=image_tower.image_size)
+    tokenizer: TextTokenizer | None = None
+    if text_tower is not None and kind.tokenizer == "clip":
+        tokenizer = ClipTokenizer(text_tower.context_length)
+    elif text_tower is not None:
+        tokenizer = _published_tokenizer(kind.tokenizer, published, kind.published_tokenizer, source, text_tower)
+    activation = config.get("vision_config", {}).get("hidden_act", "")
+    return Backbone(
+        model, image_tower, text_tower, tokenizer, preprocess, source.name, source.pretrained, variant=activation
     )
-    return OpenClipBackbone(model, ClipTokenizer(model.context_length), preprocess, name, pretrained)
 
 
-def _create(architecture: str, name: str) -> open_clip.CLIP:
-    if architecture not in open_clip.list_models():
-        raise UserError(f"backbone {name}: open_clip has no architecture called {architecture!r}")
-    return open_clip.create_model(architecture, pretrained=None)
+def _find(source: BackboneSource) -> Published:
+    assert source.pretrained is not None
+    return find(source.name, source.architecture, source.pretrained, source.revision)
 
 
-def _from_hub(name: str, pretrained: str) -> open_clip.CLIP:
-    patterns = ("open_clip_config.json", "open_clip*.safetensors", "open_clip*.bin", "*token*", "vocab*")
-    folder = hub_folder(pretrained.removeprefix("hf-hub:"), "open_clip_config.json", patterns, _ADVICE)
-    return open_clip.create_model(f"local-dir:{folder}")
+def _preprocess(source: BackboneSource, settings: Mapping[str, Any]) -> Preprocess:
+    """Return the catalogue's preprocessing, with what the publisher's configuration says of it."""
+    entry = CATALOGUE.get(source.name)
+    preprocess = entry.preprocess if entry else Preprocess()
+    names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "resize"}
+    said: dict[str, Any] = {own: settings[key] for key, own in names.items() if settings.get(key)}
+    return replace(preprocess, **said)
 
 
-_ADVICE = (
-    "download them once with network, or put open_clip_config.json and open_clip_model.safetensors into a folder and "
-    "set backbone.pretrained=FOLDER, or run on random weights with backbone.pretrained=null"
-)
+def _clip_tokenizer(text_cfg: Mapping[str, Any], name: str) -> TextTokenizer:
+    if "hf_tokenizer_name" in text_cfg:
+        raise UserError(
+            f"backbone {name}: the tokenizer {text_cfg['hf_tokenizer_name']} is not supported: "
+            "leave the text tower out with backbone.text=false"
+        )
+    return ClipTokenizer(text_cfg.get("context_length", 77))
 
 
-def _load_strictly(backbone: OpenClipBackbone, weights: dict[str, torch.Tensor], file: Path) -> None:
-    missing, unexpected = backbone.model.load_state_dict(weights, strict=False)
-    if missing or unexpected:
-        raise UserError(f"{file} does not fit the tower: missing {missing[:3]}, unexpected {unexpected[:3]}")
+def _published_tokenizer(
+    kind: str,
+    published: Published | None,
+    repository: str | None,
+    source: BackboneSource,
+    text_tower: TextTower,
+) -> TextTokenizer:
+    """Return the tokenizer beside the weights, or of the encoder's own repository; a stand-in for random weights."""
+    first = int(kind == "wordpiece")
+    context_length, vocabulary_size = text_tower.context_length, text_tower.vocabulary_size
+    if published is None:
+        tokenizer = (stand_in_wordpiece if first else stand_in_unigram)(vocabulary_size)
+        name = f"stand-in {kind} of {vocabulary_size:,} ids: the published files come with the weights"
+        return PublishedTokenizer(tokenizer, context_length, 0 if first else 1, first, name)
+    found = read_tokenizer([published.folder])
+    if found is None and repository is not None:
+        found = _tokenizer_from_hub(repository, source.name)
+    if found is None:
+        raise UserError(
+            f"backbone {source.name}: {source.pretrained} holds no tokenizer.json: put it there, or leave the text "
+            "tower out with backbone.text=false"
+        )
+    tokenizer, file = found
+    pad = tokenizer.token_to_id("[PAD]") if first else 1
+    return PublishedTokenizer(tokenizer, context_length, 0 if pad is None else pad, first, file)

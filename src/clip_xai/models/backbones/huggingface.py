@@ -175,6 +175,7 @@ class _TextTower(TextTower):
         self.model, self.module = model, model.text_model
         self.context_length = int(self.module.embeddings.position_embedding.num_embeddings)
         self.width = int(self.module.embeddings.token_embedding.embedding_dim)
+        self.vocabulary_size = int(self.module.embeddings.token_embedding.num_embeddings)
 
     @property
     def blocks(self) -> Sequence[Block]:

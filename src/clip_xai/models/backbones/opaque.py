@@ -24,7 +24,7 @@ class OpaqueTower(ImageTower):
         """Wrap a tower.
 
         Raises:
-            UserError: Another image size than the trunk's own is asked for, or its features are not a map.
+            UserError: Another image size than the trunk's own is asked for.
         """
         self.module: Any = visual
         self.image_size = int(visual.image_size[0])
@@ -35,19 +35,22 @@ class OpaqueTower(ImageTower):
             pixels = torch.zeros(1, 3, self.image_size, self.image_size, device=weight.device, dtype=weight.dtype)
             features = visual.eval().trunk.forward_features(pixels)
             self.embed_dim = int(visual(pixels).shape[1])
-        if features.ndim != 4:
-            raise UserError(f"the features of {type(visual.trunk).__name__} are no map: choose another architecture")
-        # timm's convolutional trunks give channels first, its hierarchical transformers channels last.
-        last = features.shape[-1] == visual.trunk.num_features and features.shape[1] == features.shape[2]
-        self._flatten: Callable[[Tensor], Tensor] = _channels_last if last else _channels_first
-        rows, columns = features.shape[1:3] if last else features.shape[2:]
-        self.grid, self.width = (int(rows), int(columns)), int(visual.trunk.num_features)
+        trunk, self.width = visual.trunk, int(visual.trunk.num_features)
+        if features.ndim == 3:
+            self.grid = tuple(trunk.patch_embed.grid_size)
+            self._patches: Callable[[Tensor], Tensor] = lambda tokens: tokens[:, trunk.num_prefix_tokens :]
+        elif features.shape[-1] == self.width and features.shape[1] == features.shape[2]:
+            # timm's hierarchical transformers give channels last, its convolutional trunks channels first.
+            self.grid, self._patches = tuple(features.shape[1:3]), lambda features: features.flatten(1, 2)
+        else:
+            self.grid = tuple(features.shape[2:])
+            self._patches = lambda features: features.flatten(2).transpose(1, 2)
 
     def features(self, pixels: Tensor) -> Features:
         """Encode images in one pass."""
         trunk = self.module.trunk
         features = trunk.forward_features(pixels)
-        return Features(pooled=self.module.head(trunk.forward_head(features)), patches=self._flatten(features))
+        return Features(pooled=self.module.head(trunk.forward_head(features)), patches=self._patches(features))
 
     def project(self, tokens: Tensor) -> Tensor:
         """Raise a UserError."""
@@ -62,11 +65,3 @@ class OpaqueTower(ImageTower):
     def _refusal(self) -> UserError:
         kind = type(self.module.trunk).__name__
         return UserError(f"a {kind} cannot be traced: choose occlusion, or a backbone with a CLIP ViT or ResNet")
-
-
-def _channels_first(features: Tensor) -> Tensor:
-    return features.flatten(2).transpose(1, 2)
-
-
-def _channels_last(features: Tensor) -> Tensor:
-    return features.flatten(1, 2)

@@ -187,6 +187,7 @@ class OpenClipTextTower(TextTower):
         self.module: Any = model
         self.context_length = int(model.context_length)
         self.width = int(model.token_embedding.embedding_dim)
+        self.vocabulary_size = int(model.token_embedding.num_embeddings)
         custom = isinstance(model, TextTransformer)
         self._encode = model if custom else model.encode_text
         self._pool_type = model.pool_type if custom else model.text_pool_type
@@ -271,8 +272,3 @@ class OpenClipBackbone(Backbone):
     def visual(self) -> VisionTransformer:
         """The image tower."""
         return self.model.visual  # type: ignore[union-attr, return-value]
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """The learned temperature tau, exponentiated."""
-        return self.model.logit_scale.exp()  # type: ignore[union-attr, operator]

@@ -8,13 +8,22 @@ from typing import Protocol
 import regex
 import torch
 from open_clip.tokenizer import SimpleTokenizer
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 
 class TextTokenizer(Protocol):
-    """Turns texts into fixed-length token ids and knows where each token stands in its text."""
+    """Turns texts into fixed-length token ids and knows where each token stands in its text.
+
+    Attributes:
+        name: For people; a stand-in says that it is one.
+        first: Position of a text's first token: 1 behind a start marker, 0 without one.
+    """
+
+    name: str
+    first: int
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return ids ``[T, context]``."""
@@ -25,6 +34,9 @@ class TextTokenizer(Protocol):
 
 class ClipTokenizer:
     """CLIP's lower-cased byte-pair encoding of 49,408 tokens (open_clip's ``SimpleTokenizer``)."""
+
+    name = "CLIP BPE"
+    first = 1
 
     def __init__(self, context_length: int = 77) -> None:
         self._tokenizer = SimpleTokenizer(context_length=context_length)
@@ -66,6 +78,9 @@ class ByteLevelClipTokenizer:
     open_clip pools the text tower at the highest id of each row, so the end marker must be the vocabulary's last id.
     """
 
+    name = "byte-level BPE"
+    first = 1
+
     def __init__(self, tokenizer: CaptionTokenizer, context_length: int) -> None:
         if tokenizer.eos_id != tokenizer.vocabulary_size - 1:
             raise ValueError("the end marker must be the last id of the vocabulary")
@@ -84,3 +99,47 @@ class ByteLevelClipTokenizer:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the character span of each token that fits into the context, markers left out."""
         return self._tokenizer.spans(text)[: self.context_length - 2]
+
+
+class PublishedTokenizer:
+    """A tokenizer of the ``tokenizers`` library, as BERT and SigLIP have one.
+
+    Attributes:
+        context_length: Tokens of a row, markers and padding included.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context_length: int, pad_id: int, first: int, name: str) -> None:
+        """Take a tokenizer that adds its own markers.
+
+        Args:
+            tokenizer: The tokenizer.
+            context_length: Tokens of a row.
+            pad_id: Fills rows up.
+            first: 1 if it puts a marker in front of each text, 0 if not.
+            name: For people.
+        """
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer, self._pad_id = tokenizer, pad_id
+        self.context_length, self.first, self.name = context_length, first, name
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return ids ``[T, context]``: markers and tokens, padded; longer texts keep their end marker."""
+        rows = torch.full((len(texts), self.context_length), self._pad_id)
+        for row, encoding in zip(rows, self._tokenizer.encode_batch(list(texts)), strict=True):
+            ids = encoding.ids
+            if len(ids) > self.context_length:
+                ids = [*ids[: self.context_length - 1], ids[-1]]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token that fits into the context, markers left out."""
+        spans = self._tokenizer.encode(text, add_special_tokens=False).offsets[: self.context_length - 1 - self.first]
+        return [_without_space(text, start, end) for start, end in spans]
+
+
+def _without_space(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end

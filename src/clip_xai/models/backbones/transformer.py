@@ -199,11 +199,13 @@ class TextTower(ABC):
         module: The wrapped module, or a larger one that holds it.
         context_length: M, the tokens of a text, markers and padding included.
         width: Width of its tokens.
+        vocabulary_size: Number of ids.
     """
 
     module: Any
     context_length: int
     width: int
+    vocabulary_size: int
 
     @property
     @abstractmethod

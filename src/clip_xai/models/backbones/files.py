@@ -1,0 +1,189 @@
+"""Where a backbone's files come from, and the weights in them: safetensors, or pickles of tensors alone."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors.torch import load_file
+from tokenizers import BertWordPieceTokenizer, Tokenizer
+from torch import Tensor, nn
+
+from clip_xai.errors import UserError
+from clip_xai.models.hub import hub_folder
+
+WEIGHT_FILES = (
+    "open_clip_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+)
+CONFIG_FILES = ("open_clip_config.json", "config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+# Tables that libraries rebuild; older files hold them as weights.
+REBUILT = ("position_ids", "token_type_ids", "relative_position_index", "attn_mask")
+
+
+@dataclass(frozen=True)
+class Published:
+    """The files of a published model.
+
+    Attributes:
+        weights: The file of weights, or the index of several.
+        folder: Where its configuration and tokenizer are looked for; None for a lone file.
+        settings: What open_clip's table of published weights says of the preprocessing, if it is from there.
+    """
+
+    weights: Path
+    folder: Path | None
+    settings: dict[str, Any]
+
+    def config(self, name: str) -> dict[str, Any] | None:
+        """Return a JSON file of the folder, None if there is none."""
+        file = None if self.folder is None else self.folder / name
+        return json.loads(file.read_text()) if file is not None and file.is_file() else None
+
+
+def find(name: str, architecture: str, pretrained: str, revision: str | None) -> Published:
+    """Find a model's files.
+
+    Args:
+        name: The backbone's name, for the error.
+        architecture: A model name of open_clip, for the tags of its published weights.
+        pretrained: ``hf-hub:ORGANISATION/MODEL``, the same without ``hf-hub:``, a folder, a file, or a tag of
+            open_clip such as ``openai``.
+        revision: Commit, tag or branch of the hub's repository.
+
+    Raises:
+        UserError: There is nothing; the line says what is missing, where it may be put, and how to do without.
+    """
+    advice = (
+        "download once with network, or put the files into a folder and set backbone.pretrained=FOLDER, "
+        "or run on random weights with backbone.pretrained=null"
+    )
+    place = Path(pretrained)
+    if place.is_file():
+        return Published(place, None, {})
+    settings = open_clip.get_pretrained_cfg(architecture, pretrained)
+    if place.is_dir():
+        folder = place
+    elif settings:
+        repository = str(settings.get("hf_hub", "")).strip("/")
+        if repository.count("/") > 1:  # some name the file as well
+            repository = repository.rpartition("/")[0]
+        folder = _from_hub(repository or pretrained, revision, advice)
+    elif pretrained.startswith("hf-hub:") or (pretrained.count("/") == 1 and pretrained[0] not in "./~"):
+        hub_name = pretrained.removeprefix("hf-hub:")
+        try:
+            folder = _from_hub(hub_name, revision, advice)
+        except UserError:
+            if pretrained.startswith("hf-hub:"):
+                raise
+            raise UserError(
+                f"backbone {name}: there is no file or folder {pretrained}, and the hub has or gives none: {advice}"
+            ) from None
+    else:
+        raise UserError(f"backbone {name}: there is no file or folder {pretrained}: {advice}")
+    weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
+    if weights is None:
+        raise UserError(f"backbone {name}: {pretrained} holds no {WEIGHT_FILES[0]} or {WEIGHT_FILES[1]}: {advice}")
+    return Published(weights, folder, dict(settings or {}))
+
+
+def _from_hub(repository: str, revision: str | None, advice: str) -> Path:
+    patterns = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", "open_clip*.bin", "pytorch_model.bin", "*.index.json"]
+    return hub_folder(repository, WEIGHT_FILES, patterns, advice, revision)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read a file of weights, or all that an index names.
+
+    Raises:
+        UserError: The file is damaged, or a pickle that holds more than tensors, which is never executed.
+    """
+    if file.name.endswith(".index.json"):
+        names = sorted(set(json.loads(file.read_text())["weight_map"].values()))
+        parts = [read_weights(file.parent / Path(name).name) for name in names]
+        return {key: value for part in parts for key, value in part.items()}
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise UserError(
+            f"{file} is no file of plain weights ({reason}): give a .safetensors file, or a pickle of tensors alone"
+        ) from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{file} holds no state dict of tensors: save model.state_dict()")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unused: Collection[str] = ()) -> None:
+    """Load weights, every key accounted for.
+
+    Args:
+        model: Gets them.
+        state: What the file holds.
+        origin: The file, for the error.
+        unused: Beginnings of keys that this model has no use for (the text tower's, where it is not built).
+
+    Raises:
+        UserError: A weight is missing, has another shape, or is unknown.
+    """
+    own = model.state_dict()
+    kept = {
+        key: value.reshape(own[key].shape) if key in own and value.numel() == own[key].numel() == 1 else value
+        for key, value in state.items()
+        if key in own or not (key.endswith(REBUILT) or key.startswith(tuple(unused)))
+    }
+    missing, unexpected = sorted(own.keys() - kept.keys()), sorted(kept.keys() - own.keys())
+    reshaped = sorted(key for key in own.keys() & kept.keys() if own[key].shape != kept[key].shape)
+    if missing or unexpected or reshaped:
+        raise UserError(
+            f"{origin} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}, "
+            f"of another shape {reshaped[:3]}"
+        )
+    model.load_state_dict(kept)
+
+
+def read_tokenizer(folders: Sequence[Path | None]) -> tuple[Tokenizer, str] | None:
+    """Return the first tokenizer found in some folders and its file, None if none has one."""
+    for folder in folders:
+        if folder is None:
+            continue
+        if (folder / "tokenizer.json").is_file():
+            return Tokenizer.from_file(str(folder / "tokenizer.json")), str(folder / "tokenizer.json")
+        if (folder / "vocab.txt").is_file():
+            settings = folder / "tokenizer_config.json"
+            # BERT's own default where the publisher says nothing.
+            lower = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
+            wordpiece = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lower)
+            return Tokenizer.from_str(wordpiece.to_str()), str(folder / "vocab.txt")
+    return None
+
+
+def tokenizer_from_hub(repository: str, name: str) -> tuple[Tokenizer, str]:
+    """Return a tokenizer from a repository of its own.
+
+    Raises:
+        UserError: It is neither in the cache nor on the hub.
+    """
+    advice = (
+        f"put its tokenizer.json or vocab.txt beside the weights of backbone {name}, or leave the text tower out with "
+        "backbone.text=false, or run on random weights with backbone.pretrained=null"
+    )
+    folder = hub_folder(repository, TOKENIZER_FILES, TOKENIZER_FILES, advice)
+    found = read_tokenizer([folder])
+    if found is None:
+        raise UserError(f"{repository} holds no tokenizer.json or vocab.txt; {advice}")
+    return found

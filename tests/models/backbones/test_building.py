@@ -1,0 +1,313 @@
+"""Backbones out of folders, files and the hub: the loading code is real, the models are small."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from transformers import BertConfig, BertTokenizerFast
+
+from clip_xai.data.preprocess import Preprocess
+from clip_xai.errors import UserError
+from clip_xai.models.backbones import open_clip_models, transformers_models
+from clip_xai.models.backbones.build import BackboneSource, build_backbone
+from clip_xai.models.backbones.catalogue import CATALOGUE
+from clip_xai.models.backbones.files import load_exactly, read_weights
+from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
+from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer
+from tests.models.backbones.support import TEXTS, assert_close, pixels_for, shaken
+from tests.models.backbones.test_families import CLIP_CONFIG, embedding_of
+from tests.support.hub import LoopbackHub
+
+BERT = {
+    "vocab_size": 400, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48,
+    "max_position_embeddings": 40,
+}  # fmt: skip
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+PUBMED = {
+    "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+    "hf_model_cfg": BERT, "context_length": 32,
+}  # fmt: skip
+VIT = {"image_size": 24, "patch_size": 6, "width": 32, "layers": 3, "head_width": 8}
+RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "dermlip": {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": TEXT},
+    "openai_b32": {"embed_dim": 16, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
+    "openai_rn50": {"embed_dim": 16, "quick_gelu": True, "vision_cfg": RESNET, "text_cfg": TEXT},
+    "dermlip_panderm": {
+        "embed_dim": 16,
+        "vision_cfg": {**VIT, "pretrain_path": "somewhere/panderm.pth"},
+        "text_cfg": {**PUBMED, "hf_pooler_type": "mean_pooler"},
+    },
+    "biomedclip": {
+        "embed_dim": 16,
+        "vision_cfg": {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": 160},
+        "text_cfg": {**PUBMED, "hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"},
+    },
+}
+SMALL_SIGLIP = {
+    "vision_config": CLIP_CONFIG["vision_config"],
+    "text_config": {**CLIP_CONFIG["text_config"], "vocab_size": 400, "projection_size": 32, "eos_token_id": 1},  # type: ignore[dict-item]
+}
+SMALL_CLIP = {
+    **CLIP_CONFIG,
+    "text_config": {
+        **CLIP_CONFIG["text_config"], "vocab_size": 49408, "max_position_embeddings": 77,  # type: ignore[dict-item]
+    },
+}  # fmt: skip
+SMALL_MEDCLIP = {
+    "projection_dim": 16,
+    "vision_config": {"image_size": 64, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4},
+    "text_config": {**BERT, "context_length": 32},
+}
+TRANSFORMERS = {"pubmedclip": SMALL_CLIP, "monet": SMALL_CLIP, "medsiglip": SMALL_SIGLIP, "medclip": SMALL_MEDCLIP}
+
+
+def publish(name: str, folder: Path, pickled: bool = False) -> nn.Module:
+    """Write a small model of an entry's classes as its publisher writes the large one; return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if name in CONFIGS:
+        torch.manual_seed(0)
+        model = shaken(open_clip_models.build_model(CONFIGS[name], True, name))
+        config: dict[str, Any] = {"model_cfg": CONFIGS[name], "preprocess_cfg": {"mean": [0.4] * 3, "std": [0.2] * 3}}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+        stem = "open_clip_model" if not pickled else "open_clip_pytorch_model"
+    else:
+        torch.manual_seed(0)
+        model = shaken(transformers_models.KINDS[CATALOGUE[name].architecture].build(TRANSFORMERS[name], True))
+        (folder / "config.json").write_text(json.dumps(TRANSFORMERS[name]))
+        stem = "model" if not pickled else "pytorch_model"
+    state = {key: value.clone().contiguous() for key, value in model.state_dict().items()}
+    if pickled:
+        torch.save(state, folder / f"{stem}.bin")
+    else:
+        save_file(state, folder / f"{stem}.safetensors")
+    if name in ("biomedclip", "dermlip_panderm", "medclip"):
+        stand_in_wordpiece(400).save(str(folder / "tokenizer.json"))
+    if name == "medsiglip":
+        stand_in_unigram(400).save(str(folder / "tokenizer.json"))
+    return model
+
+
+def own_embeddings(model: Any, name: str, pixels: torch.Tensor) -> torch.Tensor:
+    if name in CONFIGS:
+        return model.visual(pixels)
+    if name == "medclip":
+        vision = model.vision_model
+        return vision.projection_head(vision.model(pixels).pooler_output)
+    return embedding_of(model.get_image_features(pixels))
+
+
+@pytest.fixture()
+def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
+    with LoopbackHub() as hub, hub.reachable(tmp_path / "cache"):
+        yield hub
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *TRANSFORMERS])
+@torch.no_grad()
+def test_published_models_load_from_the_hub_and_then_without_it(name: str, hub: LoopbackHub, tmp_path: Path) -> None:
+    model = publish(name, tmp_path / "published", pickled=name in ("biomedclip", "medclip", "pubmedclip"))
+    hub.add("publisher/model", tmp_path / "published")
+    entry = CATALOGUE[name]
+    backbone = build_backbone(name, entry.architecture, "hf-hub:publisher/model")
+    pixels = pixels_for(backbone)
+    assert_close(backbone.encode_image(pixels), own_embeddings(model, name, pixels))
+    assert_close(backbone.logit_scale, model.logit_scale.exp().reshape(()))  # type: ignore[operator, union-attr]
+    assert backbone.encode_text(TEXTS).shape == (3, backbone.embed_dim)
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    hub.requests.clear()
+    again = build_backbone(name, entry.architecture, "hf-hub:publisher/model")
+    assert again.fingerprint == backbone.fingerprint
+    assert hub.requests == []
+    without_text = build_backbone(name, entry.architecture, "hf-hub:publisher/model", text=False)
+    assert_close(without_text.encode_image(pixels), backbone.encode_image(pixels))
+    assert "text_trace" not in without_text.supports
+    assert sum(p.numel() for p in without_text.parameters()) < sum(p.numel() for p in backbone.parameters())
+    with pytest.raises(UserError, match="text=true"):
+        without_text.encode_text(TEXTS)
+
+
+def test_a_revision_is_held_on_to(hub: LoopbackHub, tmp_path: Path) -> None:
+    publish("dermlip", tmp_path / "first")
+    first = hub.add("publisher/model", tmp_path / "first")
+    old = build_backbone("dermlip", "ViT-B-16", "hf-hub:publisher/model")
+    changed = {key: value + 1 for key, value in read_weights(tmp_path / "first/open_clip_model.safetensors").items()}
+    save_file(changed, tmp_path / "first/open_clip_model.safetensors")
+    second = hub.add("publisher/model", tmp_path / "first")
+    assert build_backbone("dermlip", "ViT-B-16", "publisher/model", second).fingerprint != old.fingerprint
+    assert build_backbone("dermlip", "ViT-B-16", "publisher/model", first).fingerprint == old.fingerprint
+    with pytest.raises(UserError, match="at nowhere are missing"):
+        build_backbone("dermlip", "ViT-B-16", "hf-hub:publisher/model", "nowhere")
+
+
+def test_a_tag_of_open_clip_leads_to_its_repository(hub: LoopbackHub, tmp_path: Path) -> None:
+    publish("openai_b32", tmp_path / "published")
+    (tmp_path / "published" / "open_clip_config.json").unlink()  # then the architecture's own sizes count
+    hub.add("timm/vit_base_patch32_clip_224.openai", tmp_path / "published")
+    with pytest.raises(UserError, match="does not fit"):
+        build_backbone("openai_b32", "ViT-B-32-quickgelu", "openai")
+    assert any("timm/vit_base_patch32_clip_224.openai" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("name", ["dermlip", "pubmedclip", "medclip", "openai_b32"])
+def test_without_network_one_line_says_what_to_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    entry = CATALOGUE[name]
+    with pytest.raises(UserError) as error:
+        build_backbone(name, entry.architecture, entry.pretrained)
+    line = str(error.value)
+    assert "\n" not in line
+    for part in ("backbone.pretrained=FOLDER", "backbone.pretrained=null"):
+        assert part in line
+    named = {"openai": "timm/vit_base_patch32_clip_224.openai"}.get(str(entry.pretrained), str(entry.pretrained))
+    assert named.removeprefix("hf-hub:") in line
+
+
+def test_a_pickle_that_holds_more_than_tensors_is_never_run(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    publish("dermlip", tmp_path / "model")
+    (tmp_path / "model/open_clip_model.safetensors").unlink()
+    torch.save({"weight": torch.ones(1), "harm": Harm()}, tmp_path / "model/open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match="no file of plain weights"):
+        build_backbone("dermlip", "ViT-B-16", str(tmp_path / "model"))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_every_key_is_accounted_for(tmp_path: Path) -> None:
+    module = nn.Linear(2, 3)
+    good = {"weight": torch.ones(3, 2), "bias": torch.ones(3), "text.embeddings.position_ids": torch.ones(1)}
+    load_exactly(module, good, tmp_path)
+    assert torch.equal(module.weight, torch.ones(3, 2))
+    with pytest.raises(UserError, match=r"missing \['bias'\], unexpected \['extra'\]"):
+        load_exactly(module, {"weight": torch.ones(3, 2), "extra": torch.ones(1)}, tmp_path)
+    with pytest.raises(UserError, match=r"another shape \['weight'\]"):
+        load_exactly(module, {**good, "weight": torch.ones(2, 2)}, tmp_path)
+    load_exactly(module, {**good, "text.extra": torch.ones(1)}, tmp_path, unused=("text.",))
+
+
+def test_weights_in_several_files_are_joined(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "model-1.safetensors")
+    save_file({"b": torch.zeros(2)}, tmp_path / "model-2.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "../model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert set(read_weights(tmp_path / "model.safetensors.index.json")) == {"a", "b"}
+
+
+def test_an_older_swin_and_bert_file_of_medclip_fits(tmp_path: Path) -> None:
+    model = publish("medclip", tmp_path)
+    old = {}
+    for key, value in model.state_dict().items():
+        if key.startswith("vision_model.model.encoder"):
+            for before, after in reversed(transformers_models.SWIN_NAMES):
+                key = key.replace(after, before) if after in key else key
+        old[key] = value.clone()
+    old["text_model.model.embeddings.position_ids"] = torch.arange(40)[None]
+    assert set(old) - set(model.state_dict())
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(old, tmp_path / "pytorch_model.bin")
+    backbone = build_backbone("medclip", "medclip-swin-tiny", str(tmp_path))
+    pixels = pixels_for(backbone)
+    assert_close(backbone.encode_image(pixels), own_embeddings(model, "medclip", pixels))
+
+
+def test_published_preprocessing_comes_first_and_the_catalogue_fills_the_rest(tmp_path: Path) -> None:
+    publish("dermlip", tmp_path)
+    backbone = build_backbone("dermlip", "ViT-B-16", str(tmp_path))
+    assert backbone.preprocess == Preprocess(image_size=24, mean=(0.4,) * 3, std=(0.2,) * 3)
+    publish("monet", tmp_path / "monet")
+    monet = build_backbone("monet", CATALOGUE["monet"].architecture, str(tmp_path / "monet"))
+    assert monet.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+def test_quick_gelu_changes_the_numbers_and_the_fingerprint(tmp_path: Path) -> None:
+    publish("dermlip", tmp_path)
+    plain = build_backbone("dermlip", "ViT-B-16", str(tmp_path))
+    quick = build_backbone("dermlip", "ViT-B-16", str(tmp_path), quick_gelu=True)
+    assert isinstance(quick.model.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU)
+    assert quick.fingerprint != plain.fingerprint
+    assert not torch.allclose(quick.encode_image(pixels_for(quick)), plain.encode_image(pixels_for(plain)))
+    with pytest.raises(UserError, match="quick_gelu"):
+        build_backbone("pubmedclip", "hf-clip-vit-base-patch32", None, quick_gelu=True)
+
+
+@pytest.mark.parametrize("name", ["dermlip", "dermlip_panderm", "pubmedclip", "medsiglip"])
+def test_a_larger_input_is_one_setting(name: str, tmp_path: Path) -> None:
+    publish(name, tmp_path)
+    entry = CATALOGUE[name]
+    small, large = (build_backbone(name, entry.architecture, str(tmp_path), image_size=size) for size in (None, 48))
+    assert large.grid == (8, 8) and large.preprocess.image_size == 48
+    assert large.fingerprint == small.fingerprint
+    assert large.preprocess.fingerprint != small.preprocess.fingerprint
+    assert large.preprocess(Image.new("RGB", (60, 50))).shape == (3, 48, 48)
+    with pytest.raises(UserError, match="multiple of 6"):
+        build_backbone(name, entry.architecture, str(tmp_path), image_size=50)
+
+
+def test_medclip_sees_grey() -> None:
+    preprocess = CATALOGUE["medclip"].preprocess
+    picture = Image.new("RGB", (40, 20), (200, 30, 90))
+    pixels = preprocess(picture)
+    grey = picture.convert("L").getpixel((0, 0))
+    assert torch.allclose(pixels[0], pixels[1]) and torch.allclose(pixels[1], pixels[2])
+    assert torch.allclose(pixels[0, 112, 112], torch.tensor((grey / 255 - 0.5862785803) / 0.2795009))  # type: ignore[operator]
+    assert torch.allclose(pixels[0, 10, 112], torch.tensor(-0.5862785803 / 0.2795009))  # padded with black
+
+
+def test_a_wordpiece_file_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    tokenizer = stand_in_wordpiece(400)
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    expected = BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"))(
+        TEXTS, padding="max_length", truncation=True, max_length=12, return_tensors="pt"
+    )["input_ids"]
+    from clip_xai.models.backbones.files import read_tokenizer
+
+    found = read_tokenizer([None, tmp_path])
+    assert found is not None
+    ours = PublishedTokenizer(found[0], 12, 0, 1, found[1])
+    assert torch.equal(ours(TEXTS), expected)
+    text = "A photo of  Melanoma."
+    spelled = "".join(text[start:end] for start, end in ours.spans(text))
+    assert "Aphotoof Melanoma.".replace(" ", "").startswith(spelled)
+    assert len(ours.spans("melanoma " * 40)) == 10
+
+
+def test_stand_ins_have_the_published_sizes_and_say_what_they_are() -> None:
+    assert stand_in_wordpiece(30_522).get_vocab_size() == 30_522
+    assert stand_in_unigram(32_000).get_vocab_size() == 32_000
+    ids = PublishedTokenizer(stand_in_unigram(32_000), 8, 1, 0, "x")(["a photo", "a " * 20])
+    assert ids[0].tolist()[-5:] == [1] * 5 and ids[1, -1] == 1 and ids[1, 0] != 1
+
+
+def test_a_source_goes_through_plain_containers() -> None:
+    source = BackboneSource("mine", "ViT-B-16", None, image_size=384)
+    assert BackboneSource(**json.loads(json.dumps(vars(source)))) == source
+    assert BackboneSource(name="old", architecture="tiny", pretrained=None).text
+
+
+def test_a_bert_that_nobody_knows_is_refused() -> None:
+    config = {"embed_dim": 8, "vision_cfg": VIT, "text_cfg": {"hf_model_name": "someone/roberta"}}
+    with pytest.raises(UserError, match="text=false"):
+        open_clip_models.build_model(config, True, "mine")
+    assert open_clip_models.build_model(config, False, "mine").text is None  # type: ignore[union-attr]
+
+
+def test_vocabularies_follow_the_encoder() -> None:
+    assert BertConfig(**transformers_models.MEDCLIP["text_config"]).vocab_size == 28_996
+    with torch.device("meta"):
+        backbone = build_backbone("biomedclip", "BiomedCLIP", None)
+    assert backbone.text_tower is not None and backbone.text_tower.vocabulary_size == 30_522
