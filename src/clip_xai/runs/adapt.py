@@ -109,6 +109,8 @@ def refuse(config: TrainConfig) -> None:
             "stage=0 contrasts all pairs of a step with each other, which accumulated batches would not be; set"
             " trainer.accumulate_grad_batches=1, or train on more devices"
         )
+    if not config.backbone.text:
+        raise UserError("stage=0 compares photographs with texts; set backbone.text=true")
     if config.trainer.strategy == "fsdp":
         raise UserError("stage=0 runs on one device or with trainer=ddp, not with trainer=fsdp")
 

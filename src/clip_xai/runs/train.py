@@ -16,6 +16,7 @@ from lightning import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import load_file
+from torch import Tensor
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
@@ -112,7 +113,7 @@ def load_start(
             raise UserError(f"init_from={origin}: there is no such checkpoint")
         checkpoint = read_checkpoint(origin)
         require_same_parts(settings, read_settings(checkpoint["hyper_parameters"]["settings"]), origin)
-        load_state(captioner, captioner_state(checkpoint), origin)
+        load_state(captioner, with_adapters(captioner_state(checkpoint), captioner), origin)
         return
     if config.init_from is not None:
         export = resolve_checkpoint(config.init_from, runs_root)
@@ -123,13 +124,33 @@ def load_start(
     log.info("starting from %s", export)
     written = json.loads((export / "config.json").read_text())
     require_same_parts(settings, read_settings(written["settings"]), export)
-    load_state(captioner, load_file(export / "model.safetensors"), export)
+    load_state(captioner, with_adapters(load_file(export / "model.safetensors"), captioner), export)
+
+
+def with_adapters(state: dict[str, Tensor], captioner: Captioner) -> dict[str, Tensor]:
+    """Return weights of a captioner without adapters under the names that one with adapters has.
+
+    Its adapters stay as they were made: they change nothing until they train. Weights that have adapters stay as they
+    are, and so do all where the captioner has none.
+    """
+    own = captioner.state_dict()
+    fresh = {key: value for key, value in own.items() if "lora_" in key}
+    if not fresh or any("lora_" in key for key in state):
+        return state
+    renamed = {}
+    for key, value in state.items():
+        module, _, leaf = key.rpartition(".")
+        wrapped = f"{module}.base_layer.{leaf}"
+        renamed[wrapped if wrapped in own else key] = value
+    return renamed | fresh
 
 
 def require_same_parts(settings: CaptionerSettings, written: CaptionerSettings, origin: Path) -> None:
     """Refuse weights of other parts in one line, before tensors of other shapes do it in many."""
     for part in ("backbone", "mapper", "mapper_settings", "language_model", "lora"):
         wanted, found = getattr(settings, part), getattr(written, part)
+        if part == "lora" and found is None:  # a stage may add adapters
+            continue
         if wanted != found:
             raise UserError(f"{origin} has another {part} ({found}) than this run ({wanted}); make them the same")
 
@@ -208,8 +229,8 @@ def fit(
             before = float(trainer.callback_metrics["val/common_loss"])
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-        except MisconfigurationException as error:
-            if config.callbacks.monitor in str(error):
+        except (MisconfigurationException, RuntimeError) as error:
+            if config.callbacks.monitor in str(error) and config.callbacks.monitor not in trainer.callback_metrics:
                 known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
                 raise UserError(
                     f"callbacks.monitor={config.callbacks.monitor} is not measured; choose of {known}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from clip_xai.errors import UserError
 from clip_xai.metrics.captions import bleu, rouge_l
@@ -138,7 +138,7 @@ class ScoreCaptions(Callback):
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes files; the others of a distributed run only compute."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    return not rank_zero_only.rank
 
 
 @contextmanager
