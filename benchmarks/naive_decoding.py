@@ -28,13 +28,19 @@ def naive_caption(
 
 def next_logits(captioner: Captioner, mapped: Tensor, ids: list[int], prompt: str | None = None) -> Tensor:
     """Return the logits ``[V]`` after some tokens: no cache, no batch."""
+    return _logits_of_beams(captioner, mapped, [ids], prompt)[0]
+
+
+def _logits_of_beams(captioner: Captioner, mapped: Tensor, beams: list[list[int]], prompt: str | None) -> Tensor:
+    """Return the logits ``[beams, V]`` after each of one image's beams, which are equally long."""
     mapper, model = captioner.mapper, captioner.language_model
-    words = captioner.tokenizer.encode(captioner.prompt if prompt is None else prompt) + ids
+    before = captioner.tokenizer.encode(captioner.prompt if prompt is None else prompt)
+    words = torch.tensor([before + ids for ids in beams], dtype=torch.long, device=mapped.device)
     start = mapper.prefix_length - mapper.memory_length
     slots, memory = mapped[:, :start], mapped[:, start:]
-    inputs = torch.cat([slots, model.transformer.wte(torch.tensor([words], dtype=torch.long))], dim=1)
+    inputs = torch.cat([slots.expand(len(beams), -1, -1), model.transformer.wte(words)], dim=1)
     with mapper.looking_at(model.transformer, memory if mapper.memory_length else None):
-        return model(inputs_embeds=inputs, use_cache=False).logits[0, -1]
+        return model(inputs_embeds=inputs, use_cache=False).logits[:, -1]
 
 
 def _one_path(captioner: Captioner, mapped: Tensor, decoding: Decoding, prompt: str | None, row: int) -> list[int]:
@@ -53,8 +59,8 @@ def _beams(captioner: Captioner, mapped: Tensor, decoding: Decoding, prompt: str
     ended: list[tuple[float, list[int]]] = []
     for length in range(1, decoding.max_new_tokens + 1):
         candidates = []
-        for score, ids in running:
-            log_probs = next_logits(captioner, mapped, ids, prompt).log_softmax(-1)
+        logits = _logits_of_beams(captioner, mapped, [ids for _, ids in running], prompt)
+        for (score, ids), log_probs in zip(running, logits.log_softmax(-1), strict=True):
             best = penalised(log_probs, ids, decoding, captioner.tokenizer).topk(2 * decoding.beams)
             found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
             candidates += [(score + value, [*ids, token]) for value, token in found]

@@ -104,7 +104,7 @@ def test_up_to_the_hub_and_down_again(built: Captioner, tmp_path: Path) -> None:
         assert set(hub.files("group/captioner")) - {".gitattributes"} == set(FILES)
         same(built, from_pretrained("group/captioner"))
         same(built, from_pretrained("group/captioner", revision))
-        with pytest.raises(UserError, match="name a directory that holds config.json") as caught:
+        with pytest.raises(UserError, match=r"name a directory that holds config\.json") as caught:
             from_pretrained("group/nothing")
         assert "\n" not in str(caught.value)
 

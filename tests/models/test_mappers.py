@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from clip_xai.models.mappers import (
     Resampler,
     build_mapper,
 )
+from clip_xai.models.mappers.table import mapper_table
 
 from .conftest import build_captioner, shaken
 
@@ -228,3 +230,12 @@ def test_heads_must_divide_the_embedding() -> None:
         ClipCapTransformer(4, 12)
     with pytest.raises(ValueError, match="heads of 64"):
         Resampler(4, 32)
+
+
+def test_the_readmes_table_of_mappers_is_current() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- mappers -->\n")[2].partition("\n<!-- /mappers -->")[0]
+    assert shown == mapper_table(), "run python -m clip_xai.models.mappers and put the table into README.md"
+    counted = {row.split("`")[1]: row for row in shown.splitlines()[2:]}
+    assert counted["bottleneck_mlp"].endswith("| 68.2 M |")  # the original's, beside GPT-2 medium
+    assert set(counted) == set(MAPPERS)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from clip_xai.errors import UserError
+from clip_xai.models.retrieval import CaptionIndex
+
+
+def slow_nearest(index: CaptionIndex, embedding: torch.Tensor, count: int, group: str | None) -> list[str]:
+    rows = sorted(
+        range(len(index.captions)),
+        key=lambda row: -float(torch.cosine_similarity(embedding, index.embeddings[row], dim=0)),
+    )
+    found: list[tuple[str, str]] = []
+    for row in rows:
+        caption, owner = index.captions[row], index.groups[row]
+        if owner != group and caption not in [c for c, _ in found] and owner not in [g for _, g in found]:
+            found.append((caption, owner))
+    return [caption for caption, _ in found[:count]]
+
+
+def index_of(seed: int, rows: int = 20) -> CaptionIndex:
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(rows, 5, generator=generator) * 3
+    captions = [f"caption {int(i)}." for i in torch.randint(0, rows, (rows,), generator=generator)]
+    return CaptionIndex(embeddings, captions, [f"group {row // 2}" for row in range(rows)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 4))
+def test_the_nearest_captions_are_those_of_a_loop_without_ones_own_group(seed: int, count: int) -> None:
+    index = index_of(seed)
+    queries = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed + 1))
+    groups = ["group 0", None, "a new patient"]
+    found = index.nearest(queries, count, groups)
+    for query, group, captions in zip(queries, groups, found, strict=True):
+        assert captions == slow_nearest(index, query, count, group)
+
+
+def test_a_photograph_never_gets_the_captions_of_its_own_group() -> None:
+    index = index_of(0)
+    index.captions = [f"{caption} {group}" for caption, group in zip(index.captions, index.groups, strict=True)]
+    for captions, group in zip(index.nearest(index.embeddings, 4, index.groups), index.groups, strict=True):
+        assert not any(caption.endswith(group) for caption in captions)
+    # Without being told its group, its own caption comes first: the leak that the exclusion closes.
+    assert [captions[0] for captions in index.nearest(index.embeddings, 1)] == index.captions
+
+
+def test_prompts_hold_the_captions_in_the_template() -> None:
+    index = CaptionIndex(torch.eye(3), ["a nevus.", "a wart.", "a burn."], ["1", "2", "3"])
+    query = torch.tensor([[0.0, 1.0, 0.5]])
+    assert index.prompts(query, 2, template="Like: {captions} So:") == ["Like: a wart. a burn. So:"]
+    with pytest.raises(UserError, match=r"has no \{captions\}"):
+        index.prompts(query, 2, template="So:")
+    with pytest.raises(UserError, match="ask for fewer than 3"):
+        index.nearest(query, 3, ["2"])
+
+
+def test_an_index_is_saved_and_read_again(tmp_path: Path) -> None:
+    index = CaptionIndex(torch.eye(2), ["a 2 µm scale, “dry”.", ""], ["p|1", "p 2"])
+    index.save(tmp_path / "index.safetensors")
+    again = CaptionIndex.load(tmp_path / "index.safetensors")
+    assert (again.captions, again.groups) == (index.captions, index.groups)
+    assert torch.equal(again.embeddings, index.embeddings)
+    with pytest.raises(UserError, match="there is no index"):
+        CaptionIndex.load(tmp_path / "nothing")
+    save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="is no index"):
+        CaptionIndex.load(tmp_path / "other.safetensors")
+
+
+def test_records_that_do_not_match_are_refused() -> None:
+    with pytest.raises(ValueError, match="make no index"):
+        CaptionIndex(torch.eye(2), ["a"], ["g"])
