@@ -183,7 +183,8 @@ def generate_captions(
     for start in track(range(0, len(records), batch_size), "Writing captions"):
         images = [record.image for record in records[start : start + batch_size]]
         read = reads.stack(images).to(device, torch.float32)
-        captions += [caption.text for caption in captioner.generate(read, decoding)]
+        rows = range(start, start + len(images))  # what is drawn when sampling does not depend on the batch size
+        captions += [caption.text for caption in captioner.generate(read, decoding, rows=rows)]
     return captions
 
 
