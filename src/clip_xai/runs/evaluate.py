@@ -99,7 +99,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         clip_score=config.clip_score is not None,
         bert_scorer=bert_scorer,
         skipped=skipped,
-        notes={"captioner": str(export), "data": f"{config.data.name}, split {config.split}"},
+        notes={
+            "captioner": str(export),
+            "data": f"{config.data.name}, split {config.split}"
+            + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else ""),
+        },
         samples=config.bootstrap,
         seed=config.seed,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,13 +105,20 @@ def open_study(told: SearchConfig, config: TrainConfig) -> optuna.Study:
         root = Path(config.runs_root).resolve()
         root.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{root / 'search.db'}"
-    storage = optuna.storages.RDBStorage(
-        url,
-        engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-        heartbeat_interval=STALE_SECONDS // 4,
-        grace_period=STALE_SECONDS,
-        failed_trial_callback=optuna.storages.RetryFailedTrialCallback(),
-    )
+    storages = optuna.storages
+    if hasattr(storages, "RetryHeartbeatStaleTrialCallback"):  # called so from Optuna 4.9 on
+        retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback()}
+    else:
+        retry = {"failed_trial_callback": storages.RetryFailedTrialCallback()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = storages.RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+            heartbeat_interval=STALE_SECONDS // 4,
+            grace_period=STALE_SECONDS,
+            **retry,
+        )
     return optuna.create_study(
         storage=storage,
         study_name=told.name,
