@@ -28,7 +28,7 @@ def components(pairs: list[tuple[int, int]], size: int) -> list[int]:
     return names
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([0, 2**64 - 1, 0x0F0F << 20]), st.sets(st.integers(0, 63), max_size=5),
@@ -57,11 +57,11 @@ def test_thousands_of_blank_pictures_take_no_more_pairs_than_rows() -> None:
 
 def test_a_photograph_saved_anew_is_found_and_another_one_is_not(tmp_path: Path) -> None:
     seen, truth = [], []
-    for number in range(30):
-        image = picture(number).resize((640, 480), Image.Resampling.BICUBIC)
-        for width, height, kind, quality in ((640, 480, "PNG", 0), (640, 480, "JPEG", 70), (320, 240, "JPEG", 85)):
+    for number in range(12):
+        image = picture(number).resize((320, 240), Image.Resampling.BICUBIC)
+        for width, height, kind, quality in ((320, 240, "PNG", 0), (320, 240, "JPEG", 70), (160, 120, "JPEG", 85)):
             content = io.BytesIO()
-            image.resize((width, height), Image.Resampling.LANCZOS).save(content, kind, quality=quality)
+            image.resize((width, height), Image.Resampling.LANCZOS).save(content, kind, quality=quality, compress_level=1)
             path = tmp_path / f"{len(seen)}.{kind.lower()}"
             path.write_bytes(content.getvalue())
             facts = inspect_image(path)
@@ -74,12 +74,12 @@ def test_a_photograph_saved_anew_is_found_and_another_one_is_not(tmp_path: Path)
 def test_large_files_are_compared_at_a_reduced_size(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     soft = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
-        (2048, 1536), Image.Resampling.BICUBIC
+        (1024, 768), Image.Resampling.BICUBIC
     )
     soft.save(tmp_path / "a.jpg", quality=90)
     soft.save(tmp_path / "a.png", compress_level=1)
     one, two = inspect_image(tmp_path / "a.jpg"), inspect_image(tmp_path / "a.png")
-    assert (one.width, one.height) == (two.width, two.height) == (2048, 1536)
+    assert (one.width, one.height) == (two.width, two.height) == (1024, 768)
     assert (one.phash ^ two.phash).bit_count() <= 4
     thumbnails = [np.frombuffer(facts.thumbnail, np.uint8).astype(int) for facts in (one, two)]
     assert np.abs(thumbnails[0] - thumbnails[1]).max() <= 4

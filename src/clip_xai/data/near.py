@@ -17,6 +17,9 @@ import numpy as np
 #: A 64-bit hash and a thumbnail, as `clip_xai.data.images.inspect_image` gives them.
 Looks = tuple[int, bytes]
 
+#: Hashes, and thumbnails, that are compared at a time.
+_COMPARED, _BLOCK = 2**18, 4096
+
 _SET_BITS = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
 
 
@@ -37,42 +40,46 @@ def near_pairs(looks: Sequence[Looks], bits: int, difference: float) -> list[tup
     thumbnails = np.frombuffer(b"".join(thumbnail for _, thumbnail in looks), dtype=np.uint8)
     thumbnails = thumbnails.reshape(len(looks), -1).astype(np.int16)
 
-    def alike(one: int, others: np.ndarray) -> np.ndarray:
-        gaps = (thumbnails[others] - thumbnails[one]).astype(np.float32)
+    def alike(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+        gaps = (thumbnails[ones] - thumbnails[others]).astype(np.float32)
         return np.sqrt((gaps**2).mean(axis=1)) <= difference
 
     pairs: set[tuple[int, int]] = set()
     leaders: list[int] = []
     by_hash: dict[int, list[int]] = defaultdict(list)
     for row, (code, _) in enumerate(looks):
-        first = next((lead for lead in by_hash[code] if alike(lead, np.array([row]))[0]), None)
+        first = next((lead for lead in by_hash[code] if alike(np.array([lead]), np.array([row]))[0]), None)
         if first is None:
             by_hash[code].append(row)
             leaders.append(row)
         else:
             pairs.add((first, row))
-    codes = np.array([looks[row][0] for row in leaders], dtype=np.uint64)
-    for one, others in _candidates(codes, bits):
-        rows = np.array([leaders[other] for other in others])
-        pairs.update((leaders[one], int(row)) for row in rows[alike(leaders[one], rows)])
+    positions = np.array(leaders)
+    for ones, others in _candidates(np.array([looks[row][0] for row in leaders], dtype=np.uint64), bits):
+        for start in range(0, len(ones), _BLOCK):
+            one, other = positions[ones[start : start + _BLOCK]], positions[others[start : start + _BLOCK]]
+            found = alike(one, other)
+            pairs.update(zip(one[found].tolist(), other[found].tolist(), strict=True))
     return sorted(pairs)
 
 
-def _candidates(codes: np.ndarray, bits: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield ``(i, js)`` with ``j > i`` whose codes differ in at most `bits` bits; a pair may come more than once."""
-    edges = np.linspace(0, 64, bits + 2).astype(int)
-    for low, high in pairwise(edges):
+def _candidates(codes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ``(i, j)`` with ``i < j``, elementwise, whose codes differ in at most `bits` bits; pairs may come again."""
+    for low, high in pairwise(np.linspace(0, 64, bits + 2).astype(int)):
         band = (codes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
         cuts = np.flatnonzero(np.diff(band[order])) + 1
         for members in np.split(order, cuts):
-            for place, one in enumerate(members[:-1]):
-                others = members[place + 1 :]
-                close = others[hamming(codes[others], codes[one]) <= bits]
-                if len(close):
-                    yield int(one), close
+            rows = max(1, _COMPARED // len(members))
+            for start in range(0, len(members) if len(members) > 1 else 0, rows):
+                some = members[start : start + rows]
+                close = hamming(codes[some][:, None], codes[members][None, :]) <= bits
+                ones, others = np.nonzero(close)
+                before = others > ones + start
+                yield some[ones[before]], members[others[before]]
 
 
-def hamming(codes: np.ndarray, code: np.uint64) -> np.ndarray:
-    """Return in how many bits each of the codes (uint64 ``[n]``) differs from one code."""
-    return _SET_BITS[(codes ^ code).view(np.uint8)].reshape(-1, 8).sum(axis=1)
+def hamming(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return in how many bits two arrays of codes (uint64, broadcast together) differ, elementwise."""
+    differing = np.ascontiguousarray(one ^ other)
+    return _SET_BITS[differing.view(np.uint8).reshape(*differing.shape, 8)].sum(axis=-1)

@@ -168,6 +168,8 @@ class Preprocess:
         return self._square(image, image.size)
 
     def _square(self, image: Image.Image, full: tuple[int, int]) -> Image.Image:
+        if self.grey:
+            image = image.convert("L").convert("RGB")
         size = self.image_size
         width, height = self._resized(*full)
         if (width, height) != image.size:
