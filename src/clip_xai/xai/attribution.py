@@ -20,16 +20,17 @@ class Attribution:
     """Raw, signed evidence for T scores of B images.
 
     Attributes:
-        values: ``[B, T, h, w]`` over the patch grid, or ``[B, T, K]`` over K columns of words; float32.
+        values: ``[B, T, h, w]`` over the patch grid, ``[B, T, K]`` over K columns of words, or ``[B, T, K, h, w]`` over
+            pairs of words and patches; float32.
         method: Name of the explainer.
         settings: Settings of the explainer and of the target, plain values.
         scores: The scores that are explained, ``[B, T]``.
         labels: What each of the T scores is about.
         text_dependent: False for methods whose map is the same whatever is asked.
-        kind: ``"image"`` or ``"text"``.
+        kind: ``"image"``, ``"text"`` or ``"pair"``.
         geometry: Where each image's square lies on its photograph.
-        tokens: For ``"text"``, the names of the columns of each of the T scores. Columns past a score's last name
-            are NaN.
+        tokens: For ``"text"`` and ``"pair"``, the names of the columns of each of the T scores. Columns past a score's
+            last name are NaN.
         delta: For methods whose values should add up to a difference of scores, what they miss of it, ``[B, T]``.
     """
 
@@ -49,12 +50,12 @@ class Attribution:
         if self.values.shape[:2] != (images, targets) or len(self.labels) != targets:
             shapes = f"values {tuple(self.values.shape)}, scores {tuple(self.scores.shape)}"
             raise ValueError(f"{shapes} and {len(self.labels)} labels do not fit together")
-        if self.values.ndim != {"image": 4, "text": 3}[self.kind]:
+        if self.values.ndim != {"image": 4, "text": 3, "pair": 5}[self.kind]:
             raise ValueError(f"values of kind {self.kind!r} cannot have the shape {tuple(self.values.shape)}")
         if self.geometry is not None and len(self.geometry) != images:
             raise ValueError(f"{len(self.geometry)} geometries for {images} images")
         if (self.tokens is None) != (self.kind == "image"):
-            raise ValueError("text attributions, and only they, name their tokens")
+            raise ValueError("attributions over words, and only they, name their tokens")
         if self.tokens is not None and len(self.tokens) != targets:
             raise ValueError(f"{len(self.tokens)} lists of tokens for {targets} scores")
 

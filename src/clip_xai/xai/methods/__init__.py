@@ -3,8 +3,12 @@
 from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.methods.activation import GradCam, GradCamPlusPlus, HiResCam, LayerCam
 from clip_xai.xai.methods.attention import AttentionGradient, AttentionRollout, GradEclip
+from clip_xai.xai.methods.bottleneck import M2ib
+from clip_xai.xai.methods.cci import Cci
 from clip_xai.xai.methods.embedding_space import EmbeddingSpace
+from clip_xai.xai.methods.extremal import ExtremalPerturbation
 from clip_xai.xai.methods.gradient import GuidedBackprop, InputXGradient, Saliency
+from clip_xai.xai.methods.interactions import Fixlip
 from clip_xai.xai.methods.legrad import LeGrad
 from clip_xai.xai.methods.path import GradientShap, IntegratedGradients, SmoothGrad
 from clip_xai.xai.methods.perturbation import Occlusion
@@ -12,7 +16,8 @@ from clip_xai.xai.methods.perturbed_cam import AblationCam, AbsCamFinal, AbsCamI
 from clip_xai.xai.methods.rise import Rise
 from clip_xai.xai.methods.shapley import KernelShap
 from clip_xai.xai.methods.surgery import ClipSurgery
-from clip_xai.xai.methods.text import TokenGradXInput
+from clip_xai.xai.methods.text import TokenAttentionGradient, TokenGradEclip, TokenGradXInput, TokenIntegratedGradients
+from clip_xai.xai.methods.text_games import TokenKernelShap, TokenOcclusion
 
 METHODS: dict[str, type[Explainer]] = {
     method.name: method
@@ -40,7 +45,16 @@ METHODS: dict[str, type[Explainer]] = {
         Occlusion,
         Rise,
         KernelShap,
+        ExtremalPerturbation,
+        Cci,
+        M2ib,
         TokenGradXInput,
+        TokenIntegratedGradients,
+        TokenOcclusion,
+        TokenKernelShap,
+        TokenGradEclip,
+        TokenAttentionGradient,
+        Fixlip,
     )
 }  # fmt: skip
 
@@ -51,8 +65,11 @@ __all__ = [
     "AbsCamInit",
     "AttentionGradient",
     "AttentionRollout",
+    "Cci",
     "ClipSurgery",
     "EmbeddingSpace",
+    "ExtremalPerturbation",
+    "Fixlip",
     "GradCam",
     "GradCamPlusPlus",
     "GradEclip",
@@ -64,10 +81,16 @@ __all__ = [
     "KernelShap",
     "LayerCam",
     "LeGrad",
+    "M2ib",
     "Occlusion",
     "Rise",
     "Saliency",
     "ScoreCam",
     "SmoothGrad",
+    "TokenAttentionGradient",
+    "TokenGradEclip",
     "TokenGradXInput",
+    "TokenIntegratedGradients",
+    "TokenKernelShap",
+    "TokenOcclusion",
 ]
