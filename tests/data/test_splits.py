@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_xai.data.groups import assign_groups, flag_conflicts, groups_in_two_splits, mark_duplicates
-from clip_xai.data.record import Record
-from clip_xai.data.settings import BuildSettings
+from clip_xai.data.record import CONFLICT, Record
+from clip_xai.data.settings import SCHEMES, BuildSettings
 from clip_xai.data.splits import assign_splits
 from clip_xai.errors import UserError
 
@@ -140,3 +140,109 @@ def test_withheld_rows_are_trained_on_or_left_out() -> None:
 def test_fractions_that_make_no_sense_are_refused(fractions: dict) -> None:
     with pytest.raises(UserError, match=r"data\.fractions"):
         BuildSettings(fractions=fractions)
+
+
+def several() -> list[Record]:
+    """Two sources with official splits and one without; SkinCAP shares photographs with DDI."""
+    records = [row("ham10000", number, (f"lesion-{number // 2}",)) for number in range(600)]
+    for number, record in enumerate(records):
+        record.official_split = ("train", "train", "train", "val", "test", "test")[number // 2 % 6]
+    records[1].official_split, records[3].official_split = "test", "val"
+    records += [row("ddi", number, (f"photo:ddi/{number}",)) for number in range(60)]
+    records += [row("skincap", number, (f"photo:ddi/{number}",)) for number in range(50)]
+    records += [row("skincap", number, (f"fitzpatrick17k:{number}",)) for number in range(50, 300)]
+    assign_groups(records)
+    mark_duplicates(records)
+    return records
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_keeps_groups_whole_and_enters_a_photograph_once(scheme: str) -> None:
+    records = several()
+    assign_splits(records, BuildSettings(split=scheme, held_out="ddi" if scheme.startswith("leave") else None))
+    assert groups_in_two_splits(records) == {}
+    assert all(record.split is None for record in records if record.duplicate_of)
+    assert {"train", "val", "test"} <= {record.split for record in records}
+
+
+def test_official_splits_are_the_publishers_and_a_cut_lesion_goes_where_it_is_judged() -> None:
+    records = several()
+    assign_splits(records, BuildSettings(split="official"), evaluation_sets=["ddi"])
+    splits = {record.identifier: record.split for record in records}
+    assert all(splits[r.identifier] == r.official_split for r in records[4:600])
+    assert splits["ham10000/0.png"] == splits["ham10000/1.png"] == "test" and splits["ham10000/2.png"] == "val"
+    assert {record.split for record in records if record.source == "ddi"} == {"test"}
+    rest = Counter(record.split for record in records[710:])
+    assert rest["train"] > 150 and rest["val"] > 10 and rest["test"] > 20
+
+
+def test_one_source_is_held_out_whole_and_nothing_of_it_is_trained_on() -> None:
+    records = several()
+    assign_splits(records, BuildSettings(split="leave_one_source_out", held_out="skincap"))
+    assert {record.source for record in records if record.split == "test"} == {"skincap"}
+    assert {record.split for record in records if record.source == "ddi"} == {None, "train", "val"}
+    assert all(r.split is None for r in records if r.source == "ddi" and int(r.name.split(".")[0]) < 50)
+    with pytest.raises(UserError, match="choose one of ddi, ham10000, skincap"):
+        assign_splits(records, BuildSettings(split="leave_one_source_out", held_out="nowhere"))
+    with pytest.raises(UserError, match=r"needs data\.held_out"):
+        BuildSettings(split="leave_one_source_out")
+
+
+def test_the_skincap_hold_out_is_the_same_for_every_seed_and_every_company() -> None:
+    def held(seed: int, rows: list[Record]) -> set[str]:
+        assign_splits(rows, BuildSettings(split="skincap_holdout", seed=seed))
+        return {record.group for record in rows if record.split == "test"}
+
+    one, two = held(0, several()), held(7, several())
+    assert one == two and 25 < len(one) < 70
+    assert {r.source for r in several() if r.group in one} == {"ddi", "skincap"}
+    alone = [record for record in several() if record.source == "skincap"]
+    for record in alone:
+        record.duplicate_of = None
+    assert held(3, alone) == one
+
+
+def test_folds_partition_and_each_is_tested_once() -> None:
+    tested: Counter[str] = Counter()
+    for fold in range(5):
+        records = several()
+        assign_splits(records, BuildSettings(split="kfold", fold=fold, seed=4))
+        assert {record.fold for record in records if record.split == "test"} == {fold}
+        assert {record.fold for record in records if record.split == "val"} == {(fold + 1) % 5}
+        tested.update(record.identifier for record in records if record.split == "test")
+    judged = {record.identifier for record in several() if record.duplicate_of is None}
+    assert set(tested) == judged and set(tested.values()) == {1}
+    for wrong in ({"folds": 2}, {"fold": 5}, {"fold": -1}):
+        with pytest.raises(UserError, match=r"data\.folds"):
+            BuildSettings(split="kfold", **wrong)
+
+
+def test_conflicts_reach_every_copy_and_finer_names_are_none() -> None:
+    records = [
+        row("a", 0, ("p0",), "melanoma", sha="one"),
+        row("a", 1, ("p1",), "nodular melanoma", sha="one"),
+        row("a", 2, ("p2",), "melanoma", sha="two"),
+        row("a", 3, ("p3",), "eczema", sha="two"),
+        row("a", 4, ("p4",), "eczema", sha="three"),
+        row("a", 5, ("p5",), "psoriasis", sha="four"),
+    ]
+    records[0].diagnosis = "melanoma"
+    copy = row("a", 6, ("p6",), "melanoma", sha="two")
+    copy.diagnosis = None
+    records.append(copy)
+    records[0].references = ("A melanoma.",)
+    records[1].references = ("A nodular melanoma.",)
+    pairs = flag_conflicts(records, near=[(4, 5)])
+    assert {(one.name, two.name) for one, two in pairs} == {("2.png", "3.png"), ("4.png", "5.png")}
+    assert [record.name for record in records if CONFLICT in record.flags] == [f"{n}.png" for n in (2, 3, 4, 5, 6)]
+    mark_duplicates(records)
+    # The row that stands takes over what its copies say, unless they say something else.
+    assert records[0].references == ("A melanoma.", "A nodular melanoma.") and records[2].references == ("c",)
+    assign_groups(records, near=[(4, 5)])
+    assert records[4].group == records[5].group != records[0].group
+
+
+@pytest.mark.parametrize("wrong", [{"captions": "poem"}, {"split": "random"}, {"near_bits": 40}, {"workers": 0}])
+def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
+    with pytest.raises(UserError, match=r"data\."):
+        BuildSettings(**wrong)

@@ -175,7 +175,7 @@ def _size(choices: _Choices, size_mm: tuple[float, ...]) -> list[str]:
     extent = f"{size_mm[0]:g} x {size_mm[1]:g} mm"
     return [
         choices.one(
-            (f"The lesion measures {extent}.", f"The lesion is {extent} in size.", f"The lesion is {extent} large.")
+            (f"The lesion measures {extent}.", f"The lesion is {extent} in size.", f"The lesion extends over {extent}.")
         )
     ]
 
