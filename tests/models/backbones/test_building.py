@@ -21,7 +21,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones import open_clip_models, transformers_models
 from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
-from clip_xai.models.backbones.files import load_exactly, read_weights
+from clip_xai.models.backbones.files import load_exactly, read_tokenizer, read_weights
 from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
 from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer
 from tests.models.backbones.support import TEXTS, assert_close, pixels_for, shaken
@@ -271,11 +271,9 @@ def test_a_wordpiece_file_is_read_as_transformers_reads_it(tmp_path: Path) -> No
     tokenizer = stand_in_wordpiece(400)
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n")
-    expected = BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"))(
+    expected = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))(
         TEXTS, padding="max_length", truncation=True, max_length=12, return_tensors="pt"
     )["input_ids"]
-    from clip_xai.models.backbones.files import read_tokenizer
-
     found = read_tokenizer([None, tmp_path])
     assert found is not None
     ours = PublishedTokenizer(found[0], 12, 0, 1, found[1])
