@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import PIXELS, BlockIndex, BlockTrace, Point
+from clip_xai.models.backbones.trace import PIXELS, BlockIndex, BlockTrace, Point, Recorder, VisualTrace
 from clip_xai.xai.target import Target
 
 PIXEL_POINT: Point = (PIXELS, "output")
@@ -69,8 +70,12 @@ class Trace:
         """
         self.backbone, self.target = backbone, target
         watch = tuple(needs.gradients | needs.watched)
+        self.tower: VisualTrace
         record: list[int] | None = None if needs.activations is None else list(needs.activations)  # type: ignore[arg-type]
-        self.tower = backbone.trace(pixels, reads=target.reads, record=record, watch=watch)
+        if backbone.supports & {"attention", "output_gradients"}:
+            self.tower = backbone.trace(pixels, reads=target.reads, record=record, watch=watch)
+        else:
+            self.tower = _ClosedTrace(backbone, pixels, target.reads, record, watch)
         self.grid, self.depth, self.read_rows = self.tower.grid, self.tower.depth, self.tower.read_rows
         self.prefix_tokens = self.tower.prefix_tokens
         self.cotangents: Tensor | None = None
@@ -107,6 +112,23 @@ class Trace:
         if name != "context" and block != PIXELS and gradient.shape[2] > self.prefix_tokens:
             gradient = gradient[:, :, self.prefix_tokens :]  # maps are made of patches; the class token is no evidence
         refuse_zero(gradient, self.target, "the pixels" if block == PIXELS else f"{name!r} of block {block}")
+
+
+class _ClosedTrace(VisualTrace):
+    """A pass of a tower that cannot be opened: nothing but its input can be watched."""
+
+    family = "convolutional"
+
+    def __init__(
+        self, backbone: Backbone, pixels: Tensor, reads: str, record: list[int] | None, watch: Sequence[Point]
+    ) -> None:
+        if record or record is None or set(watch) - {PIXEL_POINT}:
+            raise UserError(f"the tower of {backbone.name} cannot be opened: choose saliency, occlusion or another")
+        self._backbone = backbone
+        super().__init__(backbone, pixels, depth=0, grid=backbone.grid, reads=reads, watch=watch)
+
+    def _run(self, pixels: Tensor, recorder: Recorder) -> Tensor:
+        return self._backbone.features(pixels).read(self.reads)
 
 
 def refuse_zero(evidence: Tensor, target: Target, where: str) -> None:

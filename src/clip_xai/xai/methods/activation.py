@@ -39,6 +39,7 @@ class ActivationMap(TraceExplainer):
     layer: int = -1
 
     linear_in_target: ClassVar[bool] = False
+    needs_of_tower: ClassVar[frozenset[str]] = frozenset({"output_gradients"})
     cost: ClassVar[str] = "1 F, 1 batched B down to the block"
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:

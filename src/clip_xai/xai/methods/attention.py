@@ -120,8 +120,8 @@ class GradEclip(TraceExplainer):
     def _single(self, trace: Trace) -> Tensor:
         block, tower = trace.block(-1), trace.backbone.image_tower
         assert block.finished is not None
-        query, key, value = (_one_head(part.detach()) for part in (block.query, block.key, block.value))
         with evaluation_mode(trace.backbone), torch.inference_mode(False), torch.enable_grad():
+            query, key, value = (_one_head(part.detach()) for part in (block.query, block.key, block.value))
             context = F.scaled_dot_product_attention(query, key, value).requires_grad_()
             read = tower.pooled(block.finished(context))  # type: ignore[attr-defined]
             cotangents = trace.target.cotangent(read)
