@@ -23,7 +23,7 @@ from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.backbones.files import load_exactly, read_tokenizer, read_weights
 from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
-from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer
+from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer, canonical
 from tests.models.backbones.support import TEXTS, assert_close, pixels_for, shaken
 from tests.models.backbones.test_families import CLIP_CONFIG, embedding_of
 from tests.support.hub import LoopbackHub
@@ -309,3 +309,36 @@ def test_vocabularies_follow_the_encoder() -> None:
     with torch.device("meta"):
         backbone = build_backbone("biomedclip", "BiomedCLIP", None)
     assert backbone.text_tower is not None and backbone.text_tower.vocabulary_size == 30_522
+
+
+def test_siglip_texts_are_read_without_case_and_punctuation_at_their_own_places() -> None:
+    tokenizer = stand_in_unigram(32_000)
+    tokenizer.normalizer = canonical(None)
+    published = PublishedTokenizer(tokenizer, 12, 1, 0, "x")
+    assert torch.equal(published(["A photo,  of (Melanoma)!"]), published(["a photo of melanoma"]))
+    text = "A photo,  of (Melanoma)!"
+    assert [text[start:end] for start, end in published.spans(text)][-1].strip(" (") == "Melanoma"
+
+
+@torch.no_grad()
+def test_coca_encodes_and_says_that_its_text_tower_stays_closed(tmp_path: Path) -> None:
+    vision = {**VIT, "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5, "output_tokens": True}
+    text = {**TEXT, "context_length": 12, "embed_cls": True, "output_tokens": True}
+    config = {
+        "embed_dim": 16, "vision_cfg": vision, "text_cfg": text,
+        "multimodal_cfg": {
+            "context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1, "attn_pooler_heads": 2,
+        },
+        "custom_text": True,
+    }  # fmt: skip
+    model = shaken(open_clip.CoCa(**{key: value for key, value in config.items() if key != "custom_text"}))
+    save_file({k: v.clone().contiguous() for k, v in model.state_dict().items()}, tmp_path / "model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    backbone = build_backbone("mine", "coca_ViT-B-32", str(tmp_path))
+    pixels = pixels_for(backbone)
+    assert_close(backbone.encode_image(pixels), model.encode_image(pixels, normalize=False))
+    ids = backbone.tokenize(TEXTS)
+    assert_close(backbone.encode_tokens(ids), model.encode_text(ids, normalize=False))
+    assert "text_trace" not in backbone.supports and "attention" in backbone.supports
+    with pytest.raises(UserError, match="CoCa"):
+        backbone.trace_text(ids)

@@ -15,7 +15,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.text_tokenizers import TextTokenizer
 from clip_xai.models.backbones.tower import Features, ImageTower
 from clip_xai.models.backbones.trace import Point, Record, VisualTrace
-from clip_xai.models.backbones.transformer import TextTower, TextTrace
+from clip_xai.models.backbones.transformer import TextTower, TextTrace, openable
 
 __all__ = ["Backbone", "Features"]
 
@@ -77,7 +77,8 @@ class Backbone(nn.Module):
     @property
     def supports(self) -> frozenset[str]:
         """What explainers may ask of it: ``attention``, ``class_token``, ``output_gradients``, ``text_trace``."""
-        return self.image_tower.supports | ({"text_trace"} if self.text_tower is not None else set())
+        text = self.text_tower is not None and openable(self.text_tower)
+        return self.image_tower.supports | ({"text_trace"} if text else set())
 
     @property
     def logit_scale(self) -> Tensor:

@@ -28,6 +28,7 @@ from clip_xai.models.backbones.text_tokenizers import (
     ClipTokenizer,
     PublishedTokenizer,
     TextTokenizer,
+    canonical,
 )
 from clip_xai.models.backbones.transformer import TextTower
 from clip_xai.models.backbones.transformers_models import KINDS
@@ -239,5 +240,7 @@ def _published_tokenizer(
             "tower out with backbone.text=false"
         )
     tokenizer, file = found
+    if not first:
+        tokenizer.normalizer = canonical(tokenizer.normalizer)
     pad = tokenizer.token_to_id("[PAD]") if first else 1
     return PublishedTokenizer(tokenizer, context_length, 0 if pad is None else pad, first, file)

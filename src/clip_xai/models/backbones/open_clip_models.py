@@ -58,7 +58,7 @@ TEXT_KEYS = (
     *("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection"),
     *("text.", "text_decoder.", "logit_bias"),
 )
-UNUSED_KEYS = ("text.transformer.pooler.",)
+UNUSED_KEYS = ("text.transformer.pooler.", "text_decoder.")
 
 
 class DualEncoder(nn.Module):

@@ -206,7 +206,8 @@ class OpenClipTextTower(TextTower):
 
     def encode(self, token_ids: Tensor) -> Tensor:
         """Return text embeddings."""
-        return self._encode(token_ids)
+        output = self._encode(token_ids)
+        return output[0] if isinstance(output, tuple) else output  # CoCa's gives its tokens as well
 
     def embeddings(self, token_ids: Tensor) -> Tensor:
         """Look the tokens up."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import regex
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers
 from torch import Tensor
 
 from clip_xai.models.tokenizer import CaptionTokenizer
@@ -137,6 +137,20 @@ class PublishedTokenizer:
         """Return the character span of each token that fits into the context, markers left out."""
         spans = self._tokenizer.encode(text, add_special_tokens=False).offsets[: self.context_length - 1 - self.first]
         return [_without_space(text, start, end) for start, end in spans]
+
+
+def canonical(normalizer: Any) -> Any:
+    """Return a normalizer that first brings a text to the form that SigLIP was trained on.
+
+    Lower case, no ASCII punctuation, single spaces. Tokens keep their places in the text as written.
+    """
+    steps = [
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), ""),
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Strip(),
+    ]
+    return normalizers.Sequence([*steps, normalizer] if normalizer is not None else steps)
 
 
 def _without_space(text: str, start: int, end: int) -> tuple[int, int]:

@@ -133,7 +133,9 @@ class TransformerTower(ImageTower):
 
     @property
     def supports(self) -> frozenset[str]:  # type: ignore[override]
-        """What explainers may ask of this tower."""
+        """What explainers may ask of this tower; nothing where its blocks cannot be opened."""
+        if not openable(self):
+            return frozenset()
         able = {"attention", "output_gradients"}
         return frozenset(able | {"class_token"} if self.reads_class_token else able)
 
@@ -350,6 +352,16 @@ def open_pool(recorder: Recorder, pool: AttentionPool, tokens: Tensor) -> Tensor
     output = recorder.mark((POOL, "output"), projected(context))
     recorder.blocks[POOL] = BlockTrace(normed, query, key, value, context, output, projected=projected)
     return pool.finish(output)
+
+
+def openable(tower: TransformerTower | TextTower) -> bool:
+    """Tell whether all blocks of a tower can be opened."""
+    try:
+        for block in tower.blocks:
+            block.require_openable()
+    except UserError:
+        return False
+    return True
 
 
 def split_heads(tensor: Tensor, heads: int) -> Tensor:
