@@ -16,6 +16,8 @@ from clip_xai.xai.attribution import Attribution
 
 LONGEST_SIDE = 1200  # no report shows more pixels, and a run over camera files must fit into memory
 
+PAIR_NOTE = "fixlip: each patch's interactions with all words together; those with each word are in the raw values"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -104,12 +106,16 @@ def _explanations(answers: Sequence[Answer]) -> tuple[Explanation, ...]:
 def _explanation(attribution: Attribution, settings: Mapping[str, object], offset: int, answer: Answer) -> Explanation:
     values = attribution.values[0].double().cpu().numpy()
     tokens: tuple[tuple[str, ...], ...] = ()
-    if attribution.tokens is not None:
+    notes = answer.notes
+    if attribution.kind == "pair":
+        values = np.nansum(values, axis=1)
+        notes = (*notes, PAIR_NOTE)
+    elif attribution.tokens is not None:
         tokens = tuple(tuple(names) for names in attribution.tokens)
         if answer.score_name == LOG_PROBABILITY:
             values, tokens = _read_before(values, tokens, answer.spans)
     items = tuple(range(offset, offset + len(attribution.labels)))
-    return Explanation(attribution.method, settings, values, items, attribution.text_dependent, tokens, answer.notes)
+    return Explanation(attribution.method, settings, values, items, attribution.text_dependent, tokens, notes)
 
 
 def _read_before(

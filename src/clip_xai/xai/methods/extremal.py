@@ -100,14 +100,18 @@ class ExtremalPerturbation(BankExplainer):
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
         whole = bank.whole_scores(target)
-        images, targets = whole.shape
-        areas = torch.tensor(self.areas, device=whole.device)
-        rows = torch.cartesian_prod(*(torch.arange(n, device=whole.device) for n in (images, targets, len(areas))))
+        with torch.inference_mode(False):
+            return self._masks(bank, target, *whole.shape), whole
+
+    def _masks(self, bank: PerturbationBank, target: Target, images: int, targets: int) -> Tensor:
+        device = bank.pixels.device
+        areas = torch.tensor(self.areas, device=device)
+        rows = torch.cartesian_prod(*(torch.arange(n, device=device) for n in (images, targets, len(areas))))
         found, first, size = [], 0, self.chunk_size
         while first < len(rows):
             image, which, area = rows[first : first + size].reshape(-1, 3).unbind(1)
             try:
-                with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(bank.backbone):
+                with torch.enable_grad(), evaluation_mode(bank.backbone):
                     masks = self._optimise(bank, target, image, which, areas[area])
             except torch.OutOfMemoryError:
                 if size == 1:
@@ -116,7 +120,7 @@ class ExtremalPerturbation(BankExplainer):
                 continue
             found.append(pooled(masks, bank.backbone.grid))
             first += len(image)
-        return torch.cat(found).unflatten(0, (images, targets, len(areas))).mean(dim=2), whole
+        return torch.cat(found).unflatten(0, (images, targets, len(areas))).mean(dim=2)
 
     def _optimise(self, bank: PerturbationBank, target: Target, image: Tensor, which: Tensor, areas: Tensor) -> Tensor:
         """Masks ``[n, S, S]`` of some images, targets and areas, each found on its own."""

@@ -30,6 +30,18 @@ class TextExplainer(Explainer):
     """
 
     modality: ClassVar[str] = "text"
+    captions: ClassVar[bool] = True
+
+    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+        """Return why the method is not defined for a tower and a target, None if it is."""
+        reason = super().refusal(backbone, target)
+        if reason is not None:
+            return reason
+        if isinstance(target, CaptionTarget):
+            return None if self.captions else "reads the text tower, which a caption does not pass"
+        if isinstance(target, SimilarityTarget) and target.texts is not None:
+            return None
+        return "explains texts and captions; give the target its texts, or choose target=caption"
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores by words; see the base class."""
@@ -40,9 +52,8 @@ class TextExplainer(Explainer):
             read = outside_inference(read)
             if isinstance(target, CaptionTarget):
                 return self._explain_caption(read, target)
-            if isinstance(target, SimilarityTarget) and target.texts is not None:
-                return self._explain_texts(backbone, read, target, target.texts)
-        raise UserError(f"{self.name} explains texts and captions: give the target its texts, or choose target=caption")
+            assert isinstance(target, SimilarityTarget) and target.texts is not None  # or it would have been refused
+            return self._explain_texts(backbone, read, target, target.texts)
 
     @abstractmethod
     def texts(
@@ -65,7 +76,7 @@ class TextExplainer(Explainer):
             read: What the mapper reads, ``[B, D]`` or ``[B, N, W]``.
             target: What is asked.
         """
-        raise UserError(f"{self.name} reads the text tower, which a caption does not pass: choose token_gradxinput")
+        raise NotImplementedError(f"{self.name} is not defined for captions")
 
     def _explain_texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str]
@@ -256,13 +267,8 @@ class TokenGradEclip(TextExplainer):
     name: ClassVar[str] = "token_gradeclip"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"text_trace"})
+    captions: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower"
-
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
-        """Return why the method is not defined for a tower and a target, None if it is."""
-        reason = super().refusal(backbone, target)
-        captions = isinstance(target, CaptionTarget)
-        return "reads the text tower, which a caption does not pass" if reason is None and captions else reason
 
     def texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
@@ -330,13 +336,8 @@ class TokenAttentionGradient(TextExplainer):
     name: ClassVar[str] = "token_attention_gradient"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"text_trace"})
+    captions: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower"
-
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
-        """Return why the method is not defined for a tower and a target, None if it is."""
-        reason = super().refusal(backbone, target)
-        captions = isinstance(target, CaptionTarget)
-        return "reads the text tower, which a caption does not pass" if reason is None and captions else reason
 
     def texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
