@@ -84,6 +84,7 @@ class CaptionerModule(LightningModule):
         mesh = self.device_mesh["data_parallel"]
         for block in self.captioner.language_model.transformer.h:
             fully_shard(block, mesh=mesh)
+        fully_shard(self.captioner.backbone, mesh=mesh)  # by itself: training on features never gathers it
         fully_shard(self.captioner, mesh=mesh)
         register_fsdp_forward_method(self.captioner, "loss")
         self.sharded = True
