@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from clip_xai.models.assets import TINY_GPT2
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import PUBLISHED_SIZES
 from clip_xai.models.lora import add_lora
-from clip_xai.models.assets import TINY_GPT2
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.runs.config import TrainConfig
@@ -37,7 +37,9 @@ def captioner_of(config: TrainConfig) -> Captioner:
     with torch.device("meta"):
         language_model = GPT2LMHeadModel(GPT2Config(n_embd=width, n_layer=layers, n_head=heads))
         add_lora(language_model, **settings.lora)
-        mapper = build_mapper(settings.mapper, embed_dim=512, width=768, embedding_dim=width, **settings.mapper_settings)
+        mapper = build_mapper(
+            settings.mapper, embed_dim=512, width=768, embedding_dim=width, **settings.mapper_settings
+        )
     return Captioner(Tower(), mapper, language_model, CaptionTokenizer.load(TINY_GPT2))  # type: ignore[arg-type]
 
 
@@ -79,3 +81,16 @@ def test_schedules_prompts_and_decoding_are_the_originals(experiment: str) -> No
         "Describe the skin lesion concisely (morphology, color, scale, border, location) in one sentence."
         "Conclude with the most likely diagnosis (1–3 words)."
     )
+
+
+def test_our_own_recipe_of_the_same_size_never_freezes_the_mapper_and_leaves_the_language_model_whole() -> None:
+    for stage in (1, 2):
+        config = composed("train", "experiment=dermlip_gpt2", f"stage={stage}")
+        captioner = captioner_of(config)
+        unfreezing = Unfreezing(config.stage.trains, dict(enumerate(config.stage.unfreeze)))
+        trained = {id(p) for part in unfreezing.trained(captioner, 0) for p in part.parameters()}
+        named = {name for name, p in captioner.named_parameters() if id(p) in trained}
+        assert all(name.startswith("mapper.") or ".lora_" in name for name in named)
+        assert {name for name, _ in captioner.mapper.named_parameters(prefix="mapper")} <= named
+        assert any(".lora_" in name for name in named) == (stage == 2)
+        assert not config.stage.supervise_padding

@@ -162,12 +162,12 @@ class BannedPhrases(LogitsProcessor):
 
     Phrases are compared with the text, not with one way to split it into tokens: a token is forbidden if what was
     written so far ends with the phrase's first k bytes and the token starts with the rest, for any k, or if the token
-    holds the whole phrase. Letters are compared without case.
+    holds the whole phrase. Letters of the Latin alphabet are compared without case.
     """
 
     def __init__(self, phrases: Sequence[str], tokenizer: CaptionTokenizer) -> None:
         self.tokens = tuple(token.lower() for token in tokenizer.token_bytes)
-        wanted = {phrase.strip().lower().encode() for phrase in phrases} - {b""}
+        wanted = {phrase.strip().encode().lower() for phrase in phrases} - {b""}
         self.order = sorted(range(len(self.tokens)), key=self.tokens.__getitem__)
         self.sorted = [self.tokens[index] for index in self.order]
         self.rests: dict[bytes, set[bytes]] = {}
