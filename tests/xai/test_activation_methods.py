@@ -55,8 +55,10 @@ def images_for(tower: ImageTower) -> Tensor:
     return torch.randn(2, 3, tower.image_size, tower.image_size, generator=torch.Generator().manual_seed(5))
 
 
-def texts() -> SimilarityTarget:
-    return SimilarityTarget(torch.randn(2, 16, generator=torch.Generator().manual_seed(6)), ["one", "other"])
+def texts(tower: ImageTower) -> SimilarityTarget:
+    return SimilarityTarget(
+        torch.randn(2, tower.embed_dim, generator=torch.Generator().manual_seed(6)), ["one", "other"]
+    )
 
 
 def library_map(
@@ -69,7 +71,7 @@ def library_map(
         found(leaf, targets)
         kept = found.activations_and_grads
         activations, gradients = (np.asarray(part[0].detach()) for part in (kept.activations, kept.gradients))
-        return torch.from_numpy(found.get_cam_image(leaf, module, targets, activations, gradients)).relu()
+        return torch.from_numpy(found.get_cam_image(leaf, module, targets, activations, gradients, False)).relu()
 
 
 @pytest.mark.parametrize("layer", [-1, 0])
@@ -97,7 +99,7 @@ def test_maps_of_a_vit_match_the_library(
 @pytest.mark.parametrize(("own", "library"), PAIRS)
 def test_maps_of_a_resnet_match_the_library(own: type[Explainer], library: type[BaseCAM], stage: int) -> None:
     tower, _ = build_resnet()
-    backbone, target, pixels = Family(tower), texts(), images_for(tower)
+    backbone, target, pixels = Family(tower), texts(tower), images_for(tower)
     found = own(layer=stage).explain(backbone, pixels, target).values
     module = getattr(tower.module, f"layer{stage + 1}")
     for text in range(2):
@@ -110,7 +112,7 @@ def test_maps_of_a_resnet_match_the_library(own: type[Explainer], library: type[
 
 def test_guided_backprop_of_a_resnet_matches_captum() -> None:
     tower, _ = build_resnet()
-    backbone, target, pixels = Family(tower), texts(), images_for(tower)
+    backbone, target, pixels = Family(tower), texts(tower), images_for(tower)
     found = GuidedBackprop("pixels").explain(backbone, pixels, target).values
     for text in range(2):
         leaf = pixels.clone().requires_grad_()
@@ -120,7 +122,7 @@ def test_guided_backprop_of_a_resnet_matches_captum() -> None:
 
 def test_gradeclip_of_a_resnet_reads_its_attention_pool() -> None:
     tower, _ = build_resnet()
-    backbone, target, pixels = Family(tower), texts(), images_for(tower)
+    backbone, target, pixels = Family(tower), texts(tower), images_for(tower)
     found = GradEclip().explain(backbone, pixels, target).values
     pool = tower.module.attnpool
     with torch.no_grad():
@@ -150,7 +152,7 @@ def test_gradeclip_of_a_resnet_reads_its_attention_pool() -> None:
 @pytest.mark.parametrize("build", [*TRANSFORMERS, *STAGED], ids=lambda build: build.__name__.removeprefix("build_"))
 def test_every_family_has_maps_or_says_which_methods_it_has(build: Callable) -> None:
     tower, _ = build()
-    backbone, target, pixels = Family(tower), texts(), images_for(tower)
+    backbone, target, pixels = Family(tower), texts(tower), images_for(tower)
     methods = [
         GradCam(),
         HiResCam(),
@@ -179,7 +181,7 @@ def test_every_family_has_maps_or_says_which_methods_it_has(build: Callable) -> 
 def test_attention_gradient_is_the_same_on_every_transformer(build: Callable) -> None:
     """Against the gradient at the attention by finite differences of one probability row, in the last attention."""
     tower, _ = build()
-    backbone, target, pixels = Family(tower), texts(), images_for(tower)[:1]
+    backbone, target, pixels = Family(tower), texts(tower), images_for(tower)[:1]
     found = AttentionGradient(start_layer=-1).explain(backbone, pixels, target).values
     point = ("pool" if tower.pool is not None else -1, "context")
     trace = backbone.trace(pixels, watch=[point])

@@ -104,7 +104,7 @@ class GradCamPlusPlus(ActivationMap):
 
     With G_iw = ds/dA_iw at patch i and channel w::
 
-        alpha_iw = G_iw^2 / (2 G_iw^2 + sum_j A_jw G_jw^3)   where G_iw is not 0, else 0
+        alpha_iw = G_iw^2 / (2 G_iw^2 + G_iw^3 sum_j A_jw)   where G_iw is not 0, else 0
         w_w      = sum_i alpha_iw ReLU(G_iw)
         H_i      = ReLU(sum_w w_w A_iw)
 
@@ -137,8 +137,8 @@ class GradCamPlusPlus(ActivationMap):
     def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
         """Weigh channels by their positive gradients, each with its own alpha."""
         squares = gradients.square()
-        sums = torch.einsum("bnw,btnw->btw", tokens, squares * gradients).unsqueeze(2)
-        alpha = squares / (2 * squares + sums + self.epsilon)
+        sums = tokens.sum(dim=1)[:, None, None]
+        alpha = squares / (2 * squares + sums * squares * gradients + self.epsilon)
         alpha = torch.where(gradients != 0, alpha, 0.0)
         weights = (alpha * gradients.relu()).sum(dim=2)
         return torch.einsum("btw,bnw->btn", weights, tokens).relu()

@@ -78,6 +78,7 @@ class GradEclip(TraceExplainer):
 
     name: ClassVar[str] = "gradeclip"
     linear_in_target: ClassVar[bool] = False
+    where: ClassVar[str] = "transformers and attention pools"
     cost: ClassVar[str] = "1 F, B of the last block's class-token row"
 
     def __post_init__(self) -> None:
@@ -268,16 +269,18 @@ class AttentionGradient(TraceExplainer):
 
     def _row(self, trace: Trace, target: int) -> Tensor:
         blocks = self._blocks(trace.backbone, trace.target)
+        # What is gathered is kept apart from the rows that are read: their difference would drown in rounding.
         start = self._start(trace)
-        row = start
+        gathered = torch.zeros_like(start)
         for index in reversed(blocks):
             relevance = self._relevance(trace, index, target)
             if index == POOL:
                 pooled = relevance.mean(dim=1)
-                row, start = F.pad(pooled, (row.shape[1] - pooled.shape[1], 0)), torch.zeros_like(row)
+                gathered, start = F.pad(pooled, (start.shape[1] - pooled.shape[1], 0)), torch.zeros_like(start)
             else:
-                row = row + torch.einsum("br,brs->bs", row[:, : relevance.shape[1]], relevance)
-        return (row - start)[:, trace.prefix_tokens :]
+                rows = (start + gathered)[:, : relevance.shape[1]]
+                gathered = gathered + torch.einsum("br,brs->bs", rows, relevance)
+        return gathered[:, trace.prefix_tokens :]
 
     def _start(self, trace: Trace) -> Tensor:
         """The rows that are read, averaged: ``[B, S]``."""

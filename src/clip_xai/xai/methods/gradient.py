@@ -188,7 +188,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, value: Tensor) -> Tensor:
         context.save_for_backward(value)
-        return value.view_as(value)
+        return value.clone()  # not a view: some activations work in place
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]

@@ -1,0 +1,5 @@
+"""Print the table of explainers: ``python -m clip_xai.xai``."""
+
+from clip_xai.xai.table import markdown
+
+print(markdown())

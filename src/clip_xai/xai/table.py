@@ -1,0 +1,41 @@
+"""The table of explainers, made from their classes."""
+
+from __future__ import annotations
+
+from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.methods import METHODS
+
+HEADERS = ("`xai=`", "what", "evidence over", "on", "cost for T scores", "same for every text", "linear in the score")
+    "`xai=`",
+    "what",
+    "evidence over",
+    "on",
+    "cost for T scores",
+    "the same for every text",
+    "linear in the score",
+)
+WHERE = {
+    frozenset(): "every tower",
+    frozenset({"output_gradients"}): "every tower that opens",
+    frozenset({"attention"}): "transformers",
+    frozenset({"text_trace"}): "text towers",
+}
+
+
+def markdown() -> str:
+    """Return one row for each explainer, in the order of ``METHODS``."""
+    rows = [HEADERS, ("---",) * len(HEADERS), *(_row(method) for method in METHODS.values())]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _row(method: type[Explainer]) -> tuple[str, ...]:
+    where = getattr(method, "where", None) or WHERE[method.needs_of_tower]
+    return (
+        f"`{method.name}`",
+        (method.__doc__ or "").strip().splitlines()[0].rstrip(".:").replace("|", "\\|"),
+        {"image": "patches", "text": "words"}.get(method.modality, method.modality),
+        where,
+        method.cost,
+        "" if method.text_dependent else "yes",
+        "yes" if method.linear_in_target else "",
+    )

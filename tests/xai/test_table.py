@@ -1,0 +1,45 @@
+"""What is declared about every explainer: its table in the README, its docstring, its examples."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import clip_xai.xai.methods
+import clip_xai.xai.targets
+from clip_xai.xai.methods import METHODS
+from clip_xai.xai.table import markdown
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+MODULES = [
+    *("attribution", "examples", "explainer", "pixels", "perturbation", "trace", "words"),
+    *(f"methods.{module.name}" for module in pkgutil.iter_modules(clip_xai.xai.methods.__path__)),
+    *(f"targets.{module.name}" for module in pkgutil.iter_modules(clip_xai.xai.targets.__path__)),
+]
+
+
+def test_the_readme_shows_the_table() -> None:
+    inside = README.read_text(encoding="utf-8").partition("<!-- explainers -->")[2].partition("<!-- /explainers -->")[0]
+    assert inside.strip() == markdown()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_explainer_declares_itself(name: str) -> None:
+    method = METHODS[name]
+    assert method.name == name and method.cost
+    assert isinstance(method.text_dependent, bool) and isinstance(method.linear_in_target, bool)
+    assert method(**method().settings) == method()
+    documented = method.__doc__ or ""
+    for part in ("Shapes", "Cost", "Deviations", ">>>"):
+        assert part in documented, f"{name} does not document {part}"
+    for setting in method().settings:
+        assert f"{setting}:" in documented
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"clip_xai.xai.{name}")).failed == 0
