@@ -6,14 +6,6 @@ from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.methods import METHODS
 
 HEADERS = ("`xai=`", "what", "evidence over", "on", "cost for T scores", "same for every text", "linear in the score")
-    "`xai=`",
-    "what",
-    "evidence over",
-    "on",
-    "cost for T scores",
-    "the same for every text",
-    "linear in the score",
-)
 WHERE = {
     frozenset(): "every tower",
     frozenset({"output_gradients"}): "every tower that opens",
