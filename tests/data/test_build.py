@@ -213,6 +213,8 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
         ["data.root"],
         ["data.root=x"],
         ["data.root=x", "data.output_dir=y", "data.seed=one"],
+        ["data.root=x", "data.output_dir=y", "data.captions=poem"],
+        ["data.root=x", "data.output_dir=y", "data.fractions={train:much}"],
     ):
         failed = command(*wrong)
         assert failed.returncode == 1 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

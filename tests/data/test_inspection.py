@@ -14,6 +14,7 @@ import pytest
 from clip_xai.data import inspection
 from clip_xai.data.images import ImageFacts, inspect_image
 from clip_xai.data.inspection import inspect_files
+from clip_xai.errors import UserError
 from tests.data.publishers import photograph
 
 
@@ -72,6 +73,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, looked_at: list[P
     assert 0 < saved < 400
     inspect_files(paths, tmp_path / "kept.sqlite")
     assert len(looked_at) == 400 - saved
+
+
+def test_a_database_that_is_none_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "kept.sqlite").write_bytes(b"no database, but long enough to be taken for one" * 40)
+    with pytest.raises(UserError, match=r"kept\.sqlite cannot be used .* delete the file"):
+        inspect_files([photograph(tmp_path / "a.png")], tmp_path / "kept.sqlite")
 
 
 def _saved(base: Path) -> int:

@@ -61,7 +61,8 @@ def test_a_photograph_saved_anew_is_found_and_another_one_is_not(tmp_path: Path)
         image = picture(number).resize((320, 240), Image.Resampling.BICUBIC)
         for width, height, kind, quality in ((320, 240, "PNG", 0), (320, 240, "JPEG", 70), (160, 120, "JPEG", 85)):
             content = io.BytesIO()
-            image.resize((width, height), Image.Resampling.LANCZOS).save(content, kind, quality=quality, compress_level=1)
+            again = image.resize((width, height), Image.Resampling.LANCZOS)
+            again.save(content, kind, quality=quality, compress_level=1)
             path = tmp_path / f"{len(seen)}.{kind.lower()}"
             path.write_bytes(content.getvalue())
             facts = inspect_image(path)

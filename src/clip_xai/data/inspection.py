@@ -8,9 +8,11 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from clip_xai.data.images import ImageFacts, UnreadableImageError, inspect_image
+from clip_xai.errors import UserError
 from clip_xai.progress import track
 
 #: Raise it when files must be looked at anew because a change here finds out more about them.
@@ -36,30 +38,40 @@ def inspect_files(paths: Iterable[Path], kept: Path, workers: int | None = None)
 
     Returns:
         File -> its facts, or why it cannot be read, in one line.
+
+    Raises:
+        UserError: The database cannot be used.
     """
-    wanted = list(dict.fromkeys(paths))
+    try:
+        with closing(sqlite3.connect(kept)) as base, base:
+            return _inspect_new(list(dict.fromkeys(paths)), base, workers or os.cpu_count() or 1)
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{kept} cannot be used ({error}); wait for the other run that writes to it, or delete the file."
+        ) from error
+
+
+def _inspect_new(wanted: list[Path], base: sqlite3.Connection, workers: int) -> dict[Path, Outcome]:
     seen: dict[Path, Outcome] = {}
-    with sqlite3.connect(kept) as base:
-        base.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT, reason TEXT, sha256 TEXT, "
-            "height INTEGER, width INTEGER, format TEXT, phash TEXT, thumbnail BLOB)"
-        )
-        known = {row[0]: row[1:] for row in base.execute("SELECT * FROM files")}
-        states = {path: _state(path) for path in wanted}
-        for path in wanted:
-            row = known.get(str(path))
-            if row is not None and row[0] == states[path]:
-                seen[path] = _outcome(row)
-        new = [path for path in wanted if path not in seen]
-        saved = time.monotonic()
-        progress = track(_inspected(new, workers or os.cpu_count() or 1), "Checking files", total=len(new))
-        for path, outcome in progress if new else ():
-            seen[path] = outcome
-            base.execute("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?)", _row(path, states[path], outcome))
-            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                base.commit()
-                saved = time.monotonic()
-    base.close()
+    base.execute(
+        "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT, reason TEXT, sha256 TEXT, "
+        "height INTEGER, width INTEGER, format TEXT, phash TEXT, thumbnail BLOB)"
+    )
+    known = {row[0]: row[1:] for row in base.execute("SELECT * FROM files")}
+    states = {path: _state(path) for path in wanted}
+    for path in wanted:
+        row = known.get(str(path))
+        if row is not None and row[0] == states[path]:
+            seen[path] = _outcome(row)
+    new = [path for path in wanted if path not in seen]
+    saved = time.monotonic()
+    progress = track(_inspected(new, workers), "Checking files", total=len(new))
+    for path, outcome in progress if new else ():
+        seen[path] = outcome
+        base.execute("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?,?)", _row(path, states[path], outcome))
+        if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+            base.commit()
+            saved = time.monotonic()
     return seen
 
 

@@ -254,8 +254,8 @@ def _records(reader: SourceReader, rows: dict[str, _Row], masks: dict[str, Path]
     if alone:
         reader.note(
             f"{alone} photographs have no lesion id, so only their looks can tell whether two show one lesion. "
-            "HAM10000_metadata.csv or ISIC2018_Task3_Training_LesionGroupings.csv names the lesions of the training set, "
-            "the Dataverse's table those of the test set, and the ISIC Archive alone those of the validation set"
+            "HAM10000_metadata.csv or ISIC2018_Task3_Training_LesionGroupings.csv names the lesions of the training "
+            "set, the Dataverse's table those of the test set, and the ISIC Archive alone those of the validation set"
         )
 
 
