@@ -135,9 +135,6 @@ def test_bumps_are_a_smooth_maximum() -> None:
 def test_a_bright_square_is_the_extremal_region(backbone: OpenClipBackbone, variant: str) -> None:
     """A score that reads the brightness of one quarter: its best region of that size is that quarter."""
 
-    class Bright(nn.Module):
-        pass
-
     pixels = torch.zeros(1, 3, 24, 24)
     pixels[:, :, :12, 12:] = 1.0
     target = SimilarityTarget(torch.eye(16)[:1], ["bright"], "dot")

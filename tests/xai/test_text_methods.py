@@ -31,6 +31,7 @@ def test_integrated_gradients_of_words_match_captum_and_are_complete(
 ) -> None:
     target = cls.from_texts(backbone, TWO)
     found = TokenIntegratedGradients(steps=8).explain(backbone, pixels, target)
+    complete = TokenIntegratedGradients(steps=60).explain(backbone, pixels, target)
     read, fixed = backbone.encode_image(pixels), backbone.encode_text(TWO)
     for row, text in enumerate(TWO):
         ids = backbone.tokenize([text])
@@ -50,15 +51,17 @@ def test_integrated_gradients_of_words_match_captum_and_are_complete(
         base[:, places] = 0
         # Captum takes the baseline as ids: give the layer one whose embedding is 0.
         with torch.no_grad():
-            unused = int((~torch.isin(torch.arange(backbone.model.vocab_size), ids)).nonzero()[0])
+            used = backbone.tokenize(TWO)
+            unused = int((~torch.isin(torch.arange(backbone.model.vocab_size), used)).nonzero()[0])
             backbone.model.token_embedding.weight[unused] = 0
         blank = ids.clone()
         blank[:, places] = unused
         by_token = layer.attribute(ids, blank, n_steps=8)[0].sum(-1)
         expected = torch.stack([by_token[[1 + token for token in word.tokens]].sum() for word in words])
         assert_close(found.values[0, row, : len(words)], expected.detach(), 5e-5)
-    complete = TokenIntegratedGradients(steps=200).explain(backbone, pixels, cls.from_texts(backbone, TWO))
-    assert complete.values.shape == (2, 2, 3)
+        nothing = torch.stack([score(blank, image=image) for image in range(2)])[:, 0]
+        gap = complete.values[:, row, : len(words)].sum(1) - (complete.scores[:, row] - nothing)
+        assert gap.abs().max() < 1e-3 * (complete.scores[:, row] - nothing).abs().max()
 
 
 def test_integrated_gradients_of_a_caption_are_complete(captioner: Captioner, pixels: Tensor) -> None:
@@ -259,7 +262,7 @@ def test_interactions_match_all_joint_coalitions(
 
             expected[:, j - 4, i] += weight * (at(1, 1) - at(1, 0) - at(0, 1) + at(0, 0))
     squares = expected.unflatten(2, (2, 2)).repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
-    assert_close(found.values[:, 0], squares, 5e-5)
+    assert_close(found.values[:, 0], squares, 2e-4)  # second differences of nearly equal scores
     assert found.kind == "pair" and found.tokens == [["pink", "papule"]]
 
 
@@ -284,7 +287,7 @@ def test_sampled_interactions_are_the_regression_over_all_pairs(
     solved = torch.linalg.lstsq(torch.stack(rows), values.flatten()[:, None]).solution[:, 0]
     cross = solved[1 + 4 + len(words) :].unflatten(0, (4, len(words))).T.float()
     expected = cross.unflatten(1, (2, 2)).repeat_interleave(2, 1).repeat_interleave(2, 2) / 4
-    assert_close(found.values[0, 0], expected, 1e-4)
+    assert_close(found.values[0, 0], expected, 1e-3)
 
 
 def test_interactions_encode_images_and_texts_once(backbone: OpenClipBackbone, pixels: Tensor) -> None:

@@ -129,9 +129,9 @@ class PlayerMasks(Masks):
 class ActivationMasks(Masks):
     """Channels of activations as masks: enlarged bilinearly, then scaled to [0, 1] each on its own."""
 
-    def __init__(self, activations: Tensor) -> None:
-        """Take activations ``[B, C, h, w]``."""
-        self.activations = activations
+    def __init__(self, activations: Tensor, key: Hashable | None = None) -> None:
+        """Take activations ``[B, C, h, w]``; the key tells where in the tower they come from."""
+        self.activations, self.key = activations, key
         self.count = activations.shape[1]
 
     def check(self, images: int, side: int) -> None:

@@ -81,7 +81,8 @@ class ScoreCam(BankExplainer):
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
         channels = channels_of(bank.backbone, bank.pixels, self.layer)
-        masked = bank.scores(ActivationMasks(channels), target, fill=self.fill, chunk_size=self.chunk_size)
+        masks = ActivationMasks(channels, ("activations", *cam_point(bank.backbone, self.layer)))
+        masked = bank.scores(masks, target, fill=self.fill, chunk_size=self.chunk_size)
         if self.weighting == "softmax":
             weights = (self._scale(bank.backbone, target) * masked).softmax(dim=1)
         else:
@@ -137,7 +138,8 @@ class AbsCamFinal(BankExplainer):
         M_k = minmax( enlarged w_k A_k )         y_k = | s(x * M_k) |         H = ReLU( sum over k of  y_k M_k )
 
     Because w_k is not negative, M_k is minmax(A_k) wherever w_k > 0: the masked images are the same for all targets,
-    and those of Score-CAM at the same layer. Where w_k is 0 for some target, its mask keeps nothing and adds nothing.
+    and those of Score-CAM at the same layer, whose forward passes are shared. Where w_k is 0 for some target, its mask
+    keeps nothing and adds nothing.
 
     Shapes: maps ``[B, T, h, w]``, raw: the mean over the pixels of each patch. Cost: one forward pass, one batched
     backward pass to the chosen block, and one forward pass for each of C channels, shared by all T targets (the
@@ -178,7 +180,7 @@ class AbsCamFinal(BankExplainer):
         prefix = trace.prefix_tokens if trace.tower.family == "transformer" else 0
         weights = trace.gradient(layer, name)[:, :, prefix:].float().abs().mean(dim=2)
         channels = _channels(trace.tower, (layer, name))
-        masks = ActivationMasks(channels)
+        masks = ActivationMasks(channels, ("activations", layer, name))
         scores = bank.scores(masks, target, fill=self.fill, chunk_size=self.chunk_size).abs()
         scores = scores * (weights > 0).transpose(1, 2)
         values = []
