@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.record import SourceTable
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import read_all
+from clip_xai.data.sources.common import SourceReader, stated_fields
+from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.tables import read_table
 from clip_xai.errors import UserError
 from tests.data.publishers import (
     DDI_COLUMNS,
@@ -283,6 +287,35 @@ def test_any_table_of_captions_is_a_source(tmp_path: Path) -> None:
     table(folder / "captions.csv", ["picture", "caption"])
     with pytest.raises(UserError, match=r"image is missing \(found: picture, caption\)"):
         read_all(tmp_path, ())
+
+
+def test_the_adapter_of_a_seventh_source_is_a_loop(tmp_path: Path) -> None:
+    """The adapter that the README shows."""
+
+    def adapter(root: Path) -> SourceTable | None:
+        path = find_table(root, r"mine_metadata\.csv")
+        if path is None:
+            return None
+        table = read_table(path)
+        table.require("file", "patient", "label")
+        reader = SourceReader("mine", PhotographIndex(path.parent), expected=1000)
+        reader.count_rows(table)
+        for row in table.rows:
+            photograph = reader.photograph(row["file"])
+            if photograph is not None:
+                diagnosis = reader.diagnose(row["label"])
+                facts = CaptionFacts(name=photograph.name, view="clinical photograph", diagnosis=diagnosis)
+                keys = (f"mine-patient:{row['patient']}",)
+                reader.add(photograph, facts, keys=keys, diagnosis=diagnosis, fields=stated_fields(row))
+        return reader.table()
+
+    assert adapter(tmp_path) is None
+    photograph(tmp_path / "a" / "Pictures" / "1.JPG")
+    rows = [{"file": "1.png", "patient": "7", "label": "NEV"}, {"file": "2.png", "patient": "7", "label": "nonsense"}]
+    table(tmp_path / "a" / "mine_metadata.csv", ["file", "patient", "label"], *rows)
+    found = adapter(tmp_path)
+    assert found is not None and (found.rows, found.expected, len(found.records)) == (2, 1000, 1)
+    assert found.records[0].diagnosis == "melanocytic nevus" and found.problems[0].kind == "missing"
 
 
 def test_a_source_is_one_file_and_one_yaml() -> None:

@@ -39,6 +39,7 @@ FORMATS = tuple(
     )
 )
 
+
 class UnreadableImageError(UserError):
     """A file that cannot be shown as a photograph; the message names the file and says why."""
 
