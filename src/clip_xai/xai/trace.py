@@ -24,17 +24,20 @@ class Needs:
         activations: Blocks whose activations are read, -1 for the last; None for all.
         gradients: Points ``(block, "normed" | "context" | "output")`` whose gradients are read, ``PIXEL_POINT`` for the
             input's.
+        weak: Points whose gradients are read, too, but may be exactly zero, because others stand beside them.
         watched: Points that some explainer differentiates on its own from, such as LeGrad.
     """
 
     activations: frozenset[BlockIndex] | None = frozenset()
     gradients: frozenset[Point] = frozenset()
+    weak: frozenset[Point] = frozenset()
     watched: frozenset[Point] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
         every = self.activations is None or other.activations is None
         activations = None if every else (self.activations or frozenset()) | (other.activations or frozenset())
-        return Needs(activations, self.gradients | other.gradients, self.watched | other.watched)
+        gradients, weak = self.gradients | other.gradients, self.weak | other.weak
+        return Needs(activations, gradients, weak, self.watched | other.watched)
 
 
 class Trace:
@@ -69,7 +72,8 @@ class Trace:
             UserError: The score of some target does not depend on the image at a point that is needed.
         """
         self.backbone, self.target = backbone, target
-        watch = tuple(needs.gradients | needs.watched)
+        read = tuple(needs.gradients | needs.weak)
+        watch = tuple({*read, *needs.watched})
         self.tower: VisualTrace
         record: list[int] | None = None if needs.activations is None else list(needs.activations)  # type: ignore[arg-type]
         if backbone.supports & {"attention", "output_gradients"}:
@@ -80,14 +84,14 @@ class Trace:
         self.prefix_tokens = self.tower.prefix_tokens
         self.cotangents: Tensor | None = None
         self._gradients: dict[Point, Tensor] = {}
-        if not needs.gradients:
+        if not read:
             with torch.no_grad():
                 self.scores = target.score(self.tower.read).detach()
             return
         self.scores, self.cotangents = target.score_and_cotangent(self.tower.read)
-        self._gradients = self.tower.gradients(self.cotangents, tuple(needs.gradients))
-        for point, gradient in self._gradients.items() if refuse_zero else ():
-            self._refuse_zero(gradient, point)
+        self._gradients = self.tower.gradients(self.cotangents, read)
+        for point in needs.gradients if refuse_zero else ():
+            self._refuse_zero(self._gradients[point], point)
 
     def block(self, index: BlockIndex) -> BlockTrace:
         """Return the activations of a block; -1 is the last."""

@@ -14,7 +14,7 @@ from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import POOL, BlockIndex, BlockTrace, batched_vjp, evaluation_mode
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.target import Target
-from clip_xai.xai.trace import Needs, Trace
+from clip_xai.xai.trace import Needs, Trace, refuse_zero
 
 ATTENTION = frozenset({"attention"})
 FUSIONS = ("mean", "max", "min")
@@ -243,7 +243,7 @@ class AttentionGradient(TraceExplainer):
         start_layer: First block that counts, from 0, or from the end if negative.
 
     Raises:
-        UserError: The gradient is exactly zero for some target, or the tower has fewer blocks.
+        UserError: The gradient is exactly zero in every block for some target, or the tower has fewer blocks.
 
     Example:
         >>> from clip_xai.xai.examples import example
@@ -260,10 +260,13 @@ class AttentionGradient(TraceExplainer):
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """Attention probabilities, values, and the gradient at the context, of the blocks from the first one on."""
-        return Needs(gradients=frozenset((block, "context") for block in self._blocks(backbone, target)))
+        return Needs(weak=frozenset((block, "context") for block in self._blocks(backbone, target)))
 
     def maps(self, trace: Trace) -> Tensor:
         """Return raw maps ``[B, T, h, w]``."""
+        blocks = self._blocks(trace.backbone, trace.target)
+        reached = [(trace.gradient(block, "context") != 0).flatten(2).any(dim=2) for block in blocks]
+        refuse_zero(torch.stack(reached).any(dim=0).unsqueeze(-1), trace.target, "the attention of every block")
         targets = range(trace.scores.shape[1])
         return torch.stack([self._row(trace, target) for target in targets], dim=1).unflatten(-1, trace.grid)
 

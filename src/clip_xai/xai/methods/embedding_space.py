@@ -95,7 +95,7 @@ class EmbeddingSpace(Explainer):
     def refusal(self, backbone: Backbone, target: Target) -> str | None:
         """A similarity to single texts is needed, and what the method needs."""
         alike = isinstance(target, SimilarityTarget) and not isinstance(target, ContrastTarget)
-        if not alike or getattr(target, "softmax", False):
+        if not alike or target.reads != "pooled" or getattr(target, "softmax", False):
             return f"weighs dimensions by a text, which target {target.name} has not"
         return self.inner.refusal(backbone, target)
 

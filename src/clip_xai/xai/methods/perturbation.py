@@ -24,8 +24,8 @@ class Occlusion(BankExplainer):
 
         H_i = mean over the windows m that cover patch i of  s(x) - s(x_m)
 
-    The windows are those of captum's ``Occlusion``: the last one of a row or column is cut off at the edge if the
-    stride does not fit.
+    Deviations from captum's ``Occlusion``: none in the numbers. The windows are its: the last one of a row or column
+    is cut off at the edge if the stride does not fit.
 
     Shapes: maps ``[B, T, h, w]``, signed, in units of the score. Cost: one forward pass for each window and one for
     the image, shared by all T targets; no backward pass. The result does not depend on ``chunk_size``.
