@@ -67,7 +67,7 @@ class CaptionIndex:
             UserError: Too few other groups are known.
         """
         similar = F.normalize(embeddings.float(), dim=-1).cpu() @ self.embeddings.cpu().T
-        own = [None] * len(similar) if groups is None else list(groups)
+        own: list[str | None] = [None] * len(similar) if groups is None else list(groups)
         found = []
         for scores, group in zip(similar, own, strict=True):
             if group is not None and group in self._numbers:
