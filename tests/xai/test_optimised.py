@@ -144,11 +144,11 @@ def test_a_bright_square_is_the_extremal_region(backbone: OpenClipBackbone, vari
             return self.pooled
 
         def __init__(self, pixels: Tensor) -> None:
-            self.pooled = F.pad(pixels[:, :, 2:10, 14:22].mean(dim=(1, 2, 3))[:, None], (0, 15)) * 20
+            self.pooled = F.pad(pixels[:, :, 2:10, 14:22].mean(dim=(1, 2, 3))[:, None], (0, 15)) * 60
 
     backbone.features = Reads  # type: ignore[assignment, method-assign]
     explainer = ExtremalPerturbation(
-        areas=[0.25], variant=variant, perturbation="fade", iterations=60, cells=12, smoothing=1.5, jitter=False
+        areas=[0.25], variant=variant, perturbation="fade", iterations=100, cells=12, smoothing=1.5, jitter=False
     )
     values = explainer.explain(backbone, pixels, target).values[0, 0]
     quarter = values[:2, 2:]

@@ -193,7 +193,9 @@ def test_gradeclip_of_words_matches_the_loop(backbone: OpenClipBackbone, pixels:
                         heat[i] += float(gradient[0, head, last] @ v[0, head, i]) * loosened
             words = words_of(text, backbone.token_spans(text))
             expected = torch.stack([heat.relu()[[1 + token for token in word.tokens]].sum() for word in words])
-            assert_close(found.values[image, row, : len(words)], expected, 3e-5)
+            gap = (found.values[image, row, : len(words)] - expected).abs().max()
+            assert gap <= 3e-5 * heat.abs().max()  # a ReLU can leave nothing of a text of one word
+    assert found.values.nan_to_num().max() > 0
 
 
 @pytest.mark.parametrize("start", [0, -1])

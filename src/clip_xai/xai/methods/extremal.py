@@ -48,9 +48,9 @@ class ExtremalPerturbation(BankExplainer):
 
     Deviations from TorchRay: the area is that of the mask within the image (there a margin around it counts, so that an
     area of 0.1 becomes about 0.25); bumps and blurs scale with the image (the defaults are TorchRay's at 224 pixels);
-    fewer iterations with as many times larger steps and the same final lambda (``iterations=800`` is the published
-    course); a cosine is multiplied by the model's tau (``scale``), or the area would be all that counts; the model's
-    parameters are not touched.
+    fewer iterations with as many times larger steps and the same final lambda (``iterations=800`` with ``cells=32`` is
+    the published course; steps shrink with fewer cells, whose gradients are larger); a cosine is multiplied by the
+    model's tau (``scale``), or the area would be all that counts; the model's parameters are not touched.
 
     Attributes:
         areas: Shares of the image.
@@ -133,6 +133,7 @@ class ExtremalPerturbation(BankExplainer):
         parameters = torch.ones(len(image), self.cells, self.cells, device=pixels.device)
         momentum = torch.zeros_like(parameters)
         share = 800 / self.iterations
+        rate = 0.01 * share * (self.cells / 32) ** 2  # a parameter's gradient is that of the pixels it governs
         cosine = target.settings.get("kind") == "cosine"
         scale = self.scale or (float(bank.backbone.logit_scale) if cosine else 1.0)
         each = torch.arange(len(image), device=pixels.device)
@@ -148,7 +149,7 @@ class ExtremalPerturbation(BankExplainer):
             (gradient,) = torch.autograd.grad(loss, parameters)
             # SGD with momentum 0.9 and dampening 0.9; the first step is undampened, as PyTorch's is.
             momentum = gradient if step == 0 else 0.9 * momentum + 0.1 * gradient
-            parameters = (parameters.detach() - 0.01 * share * momentum).clamp(0, 1)
+            parameters = (parameters.detach() - rate * momentum).clamp(0, 1)
         with torch.no_grad():
             return bumps.masks(parameters)
 
