@@ -14,7 +14,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.tokenizer import CaptionTokenizer
-from clip_xai.xai.explainer import Explainer, explain_together
+from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.methods import (
     AttentionGradient,
     AttentionRollout,
@@ -36,7 +36,7 @@ from clip_xai.xai.methods import (
     TokenGradXInput,
 )
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
-from tests.xai.conftest import CAPTION, TEXTS, Build, assert_close
+from tests.xai.conftest import CAPTION, TEXTS, Build, assert_close, build_captioner
 
 TRACED = [
     GradEclip(),
@@ -332,3 +332,15 @@ def test_a_planted_patch_is_found(
     # CLIP Surgery compares directions: elsewhere it says no, as loudly as it says yes here.
     others = others.clamp(min=0) if explainer.name == "clip_surgery" else others.abs()
     assert values[PLANTED] > 2 * others.max()
+
+
+def test_methods_that_are_not_defined_are_left_out_by_name(
+    backbone: OpenClipBackbone, tokenizer: CaptionTokenizer, similarity: SimilarityTarget
+) -> None:
+    caption = CaptionTarget.words(build_captioner("resampler", backbone, tokenizer), tokenizer.encode("a nevus"))
+    able, refused = defined_for([GradCam(), ClipSurgery(), EmbeddingSpace()], backbone, caption)
+    assert able == [GradCam()]
+    assert [reason.split()[0] for reason in refused] == ["clip_surgery", "embedding_space"]
+    assert defined_for([ClipSurgery()], backbone, similarity) == ([ClipSurgery()], [])
+    with pytest.raises(UserError, match="no method that is asked for is defined for target=caption"):
+        defined_for([ClipSurgery()], backbone, caption)

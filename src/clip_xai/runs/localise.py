@@ -35,7 +35,7 @@ from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer, explain_together
+from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
 
@@ -99,12 +99,13 @@ def measure(
             others = [name for name in known if name != record.diagnosis]
             texts = [text, *(f"a photo of {name}" for name in others)]
             targets.append((MARGIN, ContrastTarget.from_texts(backbone, texts)))
-        settings = [method.settings for method in methods]
         answers = []
         for name, target in targets:
-            found = explain_together(methods, backbone, pixels, target, bank)
+            able, _ = defined_for(methods, backbone, target)
+            found = explain_together(able, backbone, pixels, target, bank)
             if name == MARGIN:
                 found = [_first_score(attribution) for attribution in found]
+            settings = [method.settings for method in able]
             answers.append(Answer(name, [None] * len(found[0].labels), found, settings))
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
         maps.add(backbone, picture, geometry, read_mask(record.mask), answers, record.group)

@@ -144,6 +144,25 @@ class BankExplainer(Explainer):
         return self._attribution(*self.maps(bank, target, trace), target)
 
 
+def defined_for(
+    explainers: Sequence[Explainer], backbone: Backbone, target: Target
+) -> tuple[list[Explainer], list[str]]:
+    """Return those of several methods that are defined for a tower and a target, and why the others are not.
+
+    Returns:
+        The methods, in their order, and one sentence for each of the others.
+
+    Raises:
+        UserError: None is defined.
+    """
+    judged = [(explainer, explainer.refusal(backbone, target)) for explainer in explainers]
+    able = [explainer for explainer, reason in judged if reason is None]
+    refused = [f"{explainer.name} {reason}" for explainer, reason in judged if reason is not None]
+    if not able:
+        raise UserError(f"no method that is asked for is defined for target={target.name}: {'; '.join(refused)}")
+    return able, refused
+
+
 def explain_together(
     explainers: Sequence[Explainer],
     backbone: Backbone,
