@@ -49,8 +49,10 @@ class ExtremalPerturbation(BankExplainer):
     Deviations from TorchRay: the area is that of the mask within the image (there a margin around it counts, so that an
     area of 0.1 becomes about 0.25); bumps and blurs scale with the image (the defaults are TorchRay's at 224 pixels);
     fewer iterations with as many times larger steps and the same final lambda (``iterations=800`` with ``cells=32`` is
-    the published course; steps shrink with fewer cells, whose gradients are larger); a cosine is multiplied by the
-    model's tau (``scale``), or the area would be all that counts; the model's parameters are not touched.
+    the published course; steps shrink with fewer cells, whose gradients are larger); in the first step, where all
+    parameters are equal, every pixel is drawn to the mean of r_a, so that the score decides which come first; a cosine
+    is multiplied by the model's tau (``scale``), or the area would be all that counts; the model's parameters are not
+    touched.
 
     Attributes:
         areas: Shares of the image.
@@ -144,7 +146,9 @@ class ExtremalPerturbation(BankExplainer):
                 sign * target.score(self._read(bank, _mixed(pyramid, mask), target, step))[each, which].float().sum()
                 for sign, mask in self._asked(masks)
             )
-            off = (masks.flatten(1).sort(dim=1).values - wanted).square().mean(dim=1).sum()
+            # At first all parameters are equal, and only an accident of order would tell which pixels shall go to 0.
+            aim = wanted if step else areas[:, None]
+            off = (masks.flatten(1).sort(dim=1, stable=True).values - aim).square().mean(dim=1).sum()
             loss = 300 * 1.0035 ** (share * step) * off - scale * gain
             (gradient,) = torch.autograd.grad(loss, parameters)
             # SGD with momentum 0.9 and dampening 0.9; the first step is undampened, as PyTorch's is.
