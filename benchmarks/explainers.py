@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ class Loops:
     """The published loops on open_clip's ViT: eager attention, one image copy or one backward pass for each text."""
 
     def __init__(self, backbone: Backbone, pixels: Tensor, texts: Tensor) -> None:
-        self.visual = backbone.image_tower.module
+        self.visual: Any = backbone.image_tower.module
         self.pixels, self.texts = pixels, F.normalize(texts, dim=-1)
         self.heads = self.visual.transformer.resblocks[0].attn.num_heads
 
@@ -131,14 +132,14 @@ class Loops:
     def _embedded(self, copies: int) -> Tensor:
         return self.visual._embeds(self.pixels.expand(copies, -1, -1, -1)).detach()
 
-    def _parts(self, block: nn.Module, tokens: Tensor) -> list[Tensor]:
+    def _parts(self, block: Any, tokens: Tensor) -> list[Tensor]:
         parts = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
         return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts]
 
     def _attention(self, query: Tensor, key: Tensor) -> Tensor:
         return (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1)
 
-    def _finished(self, block: nn.Module, tokens: Tensor, context: Tensor) -> Tensor:
+    def _finished(self, block: Any, tokens: Tensor, context: Tensor) -> Tensor:
         tokens = tokens + block.attn.out_proj(context.transpose(1, 2).flatten(2))
         return tokens + block.mlp(block.ln_2(tokens))
 
@@ -158,7 +159,7 @@ def pairs(backbone: Backbone, pixels: Tensor, texts: Tensor, dimensions: int) ->
 
     def library_gradcam(count: int) -> Tensor:
         model = Scores(backbone, target(count))
-        layer = backbone.image_tower.module.transformer.resblocks[-1].ln_1
+        layer = loops.visual.transformer.resblocks[-1].ln_1
         maps = []
         with LibraryGradCam(model, [layer], lambda x: x[:, 1:].unflatten(1, side).permute(0, 3, 1, 2)) as cam:
             for text in range(count):
@@ -170,7 +171,7 @@ def pairs(backbone: Backbone, pixels: Tensor, texts: Tensor, dimensions: int) ->
 
     def library_integrated(count: int) -> Tensor:
         method = LibraryIntegratedGradients(Scores(backbone, target(count)))
-        options = {"n_steps": STEPS, "method": "gausslegendre", "internal_batch_size": STEPS}
+        options: dict[str, Any] = {"n_steps": STEPS, "method": "gausslegendre", "internal_batch_size": STEPS}
         maps = [method.attribute(pixels, target=text, **options).sum(dim=1)[0] for text in range(count)]
         return torch.stack(maps).detach().float().flatten(1)
 
@@ -233,7 +234,7 @@ def caption_pair(backbone: Backbone, pixels: Tensor, size: str) -> Pair:
     )
 
 
-def measure(pair: Pair, count: int, rounds: int) -> dict[str, object]:
+def measure(pair: Pair, count: int, rounds: int, warmup: int) -> dict[str, object]:
     """Time both sides for one text and for several, by turns."""
 
     def side(maps: Maps, texts: int) -> Callable[[], int]:
@@ -245,7 +246,7 @@ def measure(pair: Pair, count: int, rounds: int) -> dict[str, object]:
         "ours T": side(pair.ours, count),
         "theirs T": side(pair.theirs, count),
     }
-    timings = {name: timing.median for name, timing in alternately(sides, rounds=rounds).items()}
+    timings = {name: timing.median for name, timing in alternately(sides, rounds, warmup).items()}
     ours, theirs = pair.ours(count), pair.theirs(count)
     apart = float((ours - theirs).abs().max() / theirs.abs().max()) if pair.compared else None
     if apart is not None and apart > 1e-3:
@@ -272,6 +273,7 @@ def main() -> None:
     parser.add_argument("--language-model", default="gpt2")
     parser.add_argument("--texts", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=1, help="rounds that do not count")
     parser.add_argument("--dimensions", type=int, default=4, help="of the 512 separate attributions, how many are run")
     parser.add_argument("--only", nargs="*", default=(), help="beginnings of names")
     parser.add_argument("--output", type=Path, help="a JSON file for the numbers")
@@ -288,7 +290,7 @@ def main() -> None:
     for pair in compared:
         if options.only and not pair.name.lower().startswith(tuple(name.lower() for name in options.only)):
             continue
-        rows.append(measure(pair, options.texts, options.rounds))
+        rows.append(measure(pair, options.texts, options.rounds, options.warmup))
         print(json.dumps(rows[-1]), flush=True)
     title = f"Explainers: {options.architecture}, T = {options.texts}, {options.rounds} rounds ({machine()})"
     print(markdown(title, list(rows[0]), [list(row.values()) for row in rows]))

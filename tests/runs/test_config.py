@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from clip_xai.errors import UserError
@@ -168,3 +169,13 @@ def test_no_explainer_is_refused() -> None:
 def test_setting_names_reach_into_optional_groups() -> None:
     names = setting_names(TrainConfig)
     assert {"stage", "stage.learning_rate", "data.synthetic.scale", "seed"} < set(names)
+
+
+@pytest.mark.parametrize(("choice", "ending"), [("gradcam", "gradcam"), ("[gradcam,legrad]", "several")])
+def test_the_run_directory_says_which_explainers(choice: str, ending: str) -> None:
+    accept_numbers_as_choices()
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("explain", [f"xai={choice}"], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    assert config.hydra.run.dir.endswith(f"_{ending}")
