@@ -35,7 +35,10 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     [
         (["stage.learning_rte=3"], "stage.learning_rte: there is no such setting or group (near: stage.learning_rate"),
         (["stage.epochs=many"], "stage.epochs: Value 'many' of type 'str' could not be converted to Integer"),
-        (["backbone=tinny"], "backbone=tinny: there is no such option (near: tiny); backbone can be dermlip, tiny"),
+        (
+            ["backbone=tinny"],
+            "backbone=tinny: there is no such option (near: tiny); backbone can be biomedclip, dermlip",
+        ),
         (["bakbone=tiny"], "bakbone: there is no such setting or group (near: backbone"),
         (["+stage.mine=3"], "stage.mine: there is no such setting or group"),
         (["stage=3"], "stage=3: there is no such option; stage can be 0, 1, 2"),

@@ -106,12 +106,12 @@ def open_study(told: SearchConfig, config: TrainConfig) -> optuna.Study:
         root.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{root / 'search.db'}"
     storages = optuna.storages
-    if hasattr(storages, "RetryHeartbeatStaleTrialCallback"):  # called so from Optuna 4.9 on
-        retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback()}
-    else:
-        retry = {"failed_trial_callback": storages.RetryFailedTrialCallback()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if hasattr(storages, "RetryHeartbeatStaleTrialCallback"):  # called so from Optuna 4.9 on
+            retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback()}
+        else:
+            retry = {"failed_trial_callback": storages.RetryFailedTrialCallback()}
         storage = storages.RDBStorage(
             url,
             engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
