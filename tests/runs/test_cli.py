@@ -37,7 +37,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["stage.epochs=many"], "stage.epochs: Value 'many' of type 'str' could not be converted to Integer"),
         (
             ["backbone=tinny"],
-            "backbone=tinny: there is no such option (near: tiny); backbone can be biomedclip, dermlip",
+            "backbone=tinny: there is no such option (near: tiny); backbone can be biomedclip",
         ),
         (["bakbone=tiny"], "bakbone: there is no such setting or group (near: backbone"),
         (["+stage.mine=3"], "stage.mine: there is no such setting or group"),

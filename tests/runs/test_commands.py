@@ -132,7 +132,7 @@ def test_a_run_resumes_from_the_last_checkpoint(home: Path) -> None:
 
 def test_help_lists_the_groups_at_once(home: Path) -> None:
     done = works(home, "python train.py --help")
-    for group in ("backbone: dermlip, tiny", "stage: 0, 1, 2", "mapper: bottleneck_mlp, clipcap_mlp"):
+    for group in ("backbone: biomedclip, dermlip", "stage: 0, 1, 2", "mapper: bottleneck_mlp, clipcap_mlp"):
         assert group in done.stdout
 
 
