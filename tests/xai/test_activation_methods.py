@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import GuidedBackprop as LibraryGuided
+from open_clip.timm_model import TimmModel
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -16,9 +17,10 @@ from torch import Tensor
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.opaque import OpaqueTower
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.tower import ImageTower
-from clip_xai.xai.explainer import Explainer, explain_together
+from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.methods import (
     METHODS,
     AttentionGradient,
@@ -33,6 +35,7 @@ from clip_xai.xai.methods import (
     Saliency,
 )
 from clip_xai.xai.target import SimilarityTarget
+from tests.models.backbones.support import shaken
 from tests.models.backbones.test_families import STAGED, TRANSFORMERS, build_resnet
 from tests.xai.conftest import assert_close
 from tests.xai.test_methods import Scores
@@ -206,3 +209,17 @@ def test_attention_gradient_is_the_same_on_every_transformer(build: Callable) ->
     else:
         wanted = own[:, trace.read_rows].mean(1)
     assert_close(found[0].flatten(1), wanted[:, -tower.grid[0] * tower.grid[1] :].float())
+
+
+def test_a_tower_that_cannot_be_opened_still_has_pixel_gradients() -> None:
+    visual = shaken(TimmModel("test_convnext", embed_dim=16, image_size=96, pool="", proj="linear"))
+    backbone = Family(OpaqueTower(visual))
+    target, pixels = texts(backbone.image_tower), images_for(backbone.image_tower)
+    able, refused = defined_for([Saliency("pixels"), GradCam(), LeGrad(), GradEclip()], backbone, target)
+    assert [method.name for method in able] == ["saliency"] and len(refused) == 3
+    (found,) = explain_together(able, backbone, pixels, target)
+    for text in range(2):
+        leaf = pixels.clone().requires_grad_()
+        target.score(visual(leaf))[:, text].sum().backward()
+        assert_close(found.values[:, text], leaf.grad.abs().amax(dim=1))
+    assert_close(found.scores, target.score(visual(pixels)))
