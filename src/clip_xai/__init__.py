@@ -1,3 +1,31 @@
-"""CLIP-XAI: train, judge and explain vision-language models of skin photographs."""
+"""CLIP-XAI: train, judge and explain vision-language models of skin photographs.
+
+Example:
+    >>> import clip_xai
+    >>> backbone = clip_xai.load_backbone("tiny")
+    >>> from PIL import Image
+    >>> photograph = Image.new("RGB", (120, 90), (220, 180, 160))
+    >>> texts = ["a photo of melanoma", "a photo of psoriasis"]
+    >>> explanations = clip_xai.explain(backbone, photograph, texts, ["gradcam", "gradeclip", "occlusion"])
+    >>> [(one.method, tuple(one.values.shape)) for one in explanations.attributions]
+    [('gradcam', (1, 2, 12, 12)), ('gradeclip', (1, 2, 12, 12)), ('occlusion', (1, 2, 12, 12))]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_xai.runs.quick import Explanations, explain, load_backbone
 
 __version__ = "0.1.0"
+__all__ = ["Explanations", "explain", "load_backbone"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what was asked for at first use, so that ``import clip_xai`` costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from clip_xai.runs import quick
+
+    return getattr(quick, name)

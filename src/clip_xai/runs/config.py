@@ -29,8 +29,8 @@ class BackboneConfig:
     Attributes:
         name: The backbone's name, by which runs are found again.
         architecture: ``tiny``, one of this package's own, or a model name of open_clip.
-        pretrained: ``embedded:tiny``, ``hf-hub:ORGANISATION/MODEL``, a folder, a file of weights, a tag of open_clip, or
-            null for random weights.
+        pretrained: ``embedded:tiny``, ``hf-hub:ORGANISATION/MODEL``, a folder, a file of weights, a tag of open_clip,
+            or null for random weights.
         revision: Commit, tag or branch of the hub's repository, or null for the newest.
         image_size: Side of the input in pixels, or null for the tower's own; positions are resampled.
         text: Build the text tower; captions alone do not need it.
@@ -331,13 +331,15 @@ class ExplainConfig:
     """The job ``explain``.
 
     Attributes:
-        ckpt: As in ``evaluate``.
+        backbone: A CLIP to explain by itself, without a checkpoint and without captions; null for a captioner's.
+        ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
         image: A photograph or a directory of photographs; null for records of the data set.
         text: What similarity is measured with; null for the generated caption.
         split: The records explained where no image is given.
         samples: How many records.
     """
 
+    backbone: BackboneConfig | None = None
     data: DataConfig = field(default_factory=DataConfig)
     xai: XaiConfig = field(default_factory=XaiConfig)
     target: TargetConfig = field(default_factory=TargetConfig)

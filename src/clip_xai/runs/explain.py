@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from clip_xai.data.images import read_image, read_mask
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import write_card
@@ -45,7 +46,7 @@ from clip_xai.runs.questions import Question, ask, question_of
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.runs.results import Result, ResultStore, index_rows
 from clip_xai.runs.train import quiet_lightning
-from clip_xai.xai.explainer import Explainer, explain_together
+from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation import PerturbationBank
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,10 @@ class Inquiry:
 
     def __post_init__(self) -> None:
         if self.captioner is None and self.question.needs_captioner:
-            raise UserError("without a captioner only target=similarity with text=... can be explained")
+            raise UserError(
+                "without a captioner there is no caption to explain: choose target=similarity or contrast with "
+                "text=..., class or embedding_dimension"
+            )
 
     def result(self, photograph: Photograph) -> Result:
         """Explain one photograph.
@@ -91,10 +95,12 @@ class Inquiry:
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
-            found = explain_together(self.methods, self.backbone, pixels, asked.target, bank)
+            methods, refused = defined_for(self.methods, self.backbone, asked.target)
+            found = explain_together(methods, self.backbone, pixels, asked.target, bank)
             placed = [attribution.with_geometry([geometry]) for attribution in found]
-            settings = [method.settings for method in self.methods]
-            answers[name] = Answer(asked.score_name, asked.spans, placed, settings, asked.notes)
+            settings = [method.settings for method in methods]
+            notes = (*asked.notes, *(f"Left out: {reason}." for reason in refused))
+            answers[name] = Answer(asked.score_name, asked.spans, placed, settings, notes)
         return Result(photograph, None if caption is None else caption.text, answers)
 
 
@@ -125,7 +131,7 @@ class ExplainingModule(LightningModule):
 
 
 def explain(config: ExplainConfig) -> dict[str, Any]:
-    """Explain photographs with a trained captioner; see the module for what is written.
+    """Explain photographs with a trained captioner, or with a CLIP alone; see the module for what is written.
 
     Returns:
         What ``metrics.json`` holds; in a process that only helps another one, nothing.
@@ -135,23 +141,29 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
             holds results of other settings.
     """
     started = time.perf_counter()
-    captioner = open_captioner(config.ckpt, config.runs_root)
-    question = question_of(config.target, config.text)
-    inquiry = Inquiry(captioner.backbone, captioner, explainers(config.xai), question, decoding(config.generation))
+    inquiry = inquiry_of(config)
     photographs = chosen_photographs(config)
     store = ResultStore(Path(config.run_dir))
-    explain_photographs(inquiry, photographs, store, config.trainer, asked_of(config, captioner))
+    explain_photographs(inquiry, photographs, store, config.trainer, asked_of(config, inquiry.backbone))
     if rank() != 0:
         return {}
-    subtitle = f"backbone {captioner.backbone.name} · checkpoint {config.ckpt}"
-    metrics = collect(store, captioner.backbone, subtitle, config.seed)
+    origin = f" · checkpoint {config.ckpt}" if inquiry.captioner else ""
+    metrics = collect(store, inquiry.backbone, f"backbone {inquiry.backbone.name}{origin}", config.seed)
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     (store.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
     with open_loggers(config.logger, store.run_dir, "explain", asdict(config)) as loggers:
         log_metrics(loggers, {"explained": metrics["explained"], "problems": len(metrics["problems"])})
-        log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, captioner.backbone)))
+        log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, inquiry.backbone)))
     log.info("report: %s", store.run_dir / "index.html")
     return metrics
+
+
+def inquiry_of(config: ExplainConfig) -> Inquiry:
+    """What the settings ask, of the captioner of ``ckpt`` or of the backbone that they choose."""
+    captioner = None if config.backbone is not None else open_captioner(config.ckpt, config.runs_root)
+    backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
+    question = question_of(config.target, config.text)
+    return Inquiry(backbone, captioner, explainers(config.xai), question, decoding(config.generation))
 
 
 def rank() -> int:
@@ -170,12 +182,12 @@ def chosen_photographs(config: ExplainConfig) -> list[Photograph]:
     return [Photograph.of(record) for record in evenly(load_records(config.data, config.split), config.samples)]
 
 
-def asked_of(config: ExplainConfig, captioner: Captioner) -> dict[str, Any]:
+def asked_of(config: ExplainConfig, backbone: Backbone) -> dict[str, Any]:
     """The settings, and the weights, that decide what a result is."""
     parts = ("xai", "target", "generation")
     plain = {part: asdict(getattr(config, part)) for part in parts}
     alone = {name: getattr(config, name) for name in ("ckpt", "image", "text", "split", "samples")}
-    return plain | alone | {"backbone": captioner.backbone.fingerprint}
+    return plain | alone | {"backbone": backbone.fingerprint}
 
 
 def explain_photographs(
