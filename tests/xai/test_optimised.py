@@ -107,7 +107,7 @@ def test_m2ib_does_not_depend_on_the_chunk(
     settings = {"layer": 1, "steps": 3, "draws": 2}
     one = M2ib(chunk_size=1, **settings).explain(backbone, pixels, similarity).values
     assert_close(M2ib(chunk_size=9, **settings).explain(backbone, pixels, similarity).values, one, 1e-4)
-    with pytest.raises(UserError, match="leaves no block behind"):
+    with pytest.raises(UserError, match="leaves no block of 3 behind it"):
         M2ib(layer=-1).explain(backbone, pixels, similarity)
 
 
