@@ -56,7 +56,7 @@ LIGHT = [
     AbsCamFinal(),
     Cci(clusters=2),
     M2ib(layer=0, steps=2, draws=2),
-    ExtremalPerturbation(iterations=10, cells=6),
+    ExtremalPerturbation(iterations=40, cells=12, smoothing=1.5),
     TokenIntegratedGradients(steps=2),
     TokenOcclusion(),
     TokenKernelShap(),

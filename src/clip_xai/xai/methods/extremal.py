@@ -151,8 +151,8 @@ class ExtremalPerturbation(BankExplainer):
             off = (masks.flatten(1).sort(dim=1, stable=True).values - aim).square().mean(dim=1).sum()
             loss = 300 * 1.0035 ** (share * step) * off - scale * gain
             (gradient,) = torch.autograd.grad(loss, parameters)
-            # SGD with momentum 0.9 and dampening 0.9; the first step is undampened, as PyTorch's is.
-            momentum = gradient if step == 0 else 0.9 * momentum + 0.1 * gradient
+            # SGD with momentum 0.9 and dampening 0.9, from the first step on (PyTorch's leaves that one undampened).
+            momentum = 0.9 * momentum + 0.1 * gradient
             parameters = (parameters.detach() - rate * momentum).clamp(0, 1)
         with torch.no_grad():
             return bumps.masks(parameters)
