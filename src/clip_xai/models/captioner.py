@@ -35,6 +35,7 @@ class Captioner(nn.Module):
         prompt: str = "",
     ) -> None:
         super().__init__()
+        self.prompt_ids: Tensor
         self.backbone = backbone
         self.mapper = mapper
         self.language_model = language_model

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,7 +120,8 @@ def decode(
         )
     if mask is None:
         mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
-    ids = language_model.generate(
+    model: Any = language_model  # transformers types generate() on a class that GPT-2 does not name
+    ids: Tensor = model.generate(
         inputs_embeds=inputs,
         attention_mask=mask.long(),
         generation_config=GenerationConfig(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from peft import LoraConfig, inject_adapter_in_model
-from torch import nn
 from transformers import GPT2LMHeadModel
 
 from clip_xai.errors import UserError
@@ -64,7 +64,7 @@ def merge_lora(language_model: GPT2LMHeadModel) -> GPT2LMHeadModel:
     for parent in list(language_model.modules()):
         for name, child in list(parent.named_children()):
             if hasattr(child, "lora_A") and hasattr(child, "merge"):
-                child.merge()
-                base: nn.Module = child.get_base_layer()
-                setattr(parent, name, base)
+                adapter: Any = child  # one of peft's layers
+                adapter.merge()
+                setattr(parent, name, adapter.get_base_layer())
     return language_model

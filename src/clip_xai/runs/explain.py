@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -45,7 +44,7 @@ from clip_xai.runs.photographs import Photograph, photographs_at
 from clip_xai.runs.questions import Question, ask, question_of
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.runs.results import Result, ResultStore, index_rows
-from clip_xai.runs.train import quiet_lightning
+from clip_xai.runs.trainer import is_first_process, quiet_lightning
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation import PerturbationBank
 
@@ -145,7 +144,7 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     photographs = chosen_photographs(config)
     store = ResultStore(Path(config.run_dir))
     explain_photographs(inquiry, photographs, store, config.trainer, asked_of(config, inquiry.backbone))
-    if rank() != 0:
+    if not is_first_process():
         return {}
     origin = f" · checkpoint {config.ckpt}" if inquiry.captioner else ""
     metrics = collect(store, inquiry.backbone, f"backbone {inquiry.backbone.name}{origin}", config.seed)
@@ -164,11 +163,6 @@ def inquiry_of(config: ExplainConfig) -> Inquiry:
     backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
     question = question_of(config.target, config.text)
     return Inquiry(backbone, captioner, explainers(config.xai), question, decoding(config.generation))
-
-
-def rank() -> int:
-    """The number of this process among those that share the run; 0 for the one that the user started."""
-    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def chosen_photographs(config: ExplainConfig) -> list[Photograph]:
@@ -211,7 +205,7 @@ def explain_photographs(
     Raises:
         UserError: Not one photograph could be explained, or the store holds results of other settings.
     """
-    if rank() == 0:
+    if is_first_process():
         store.claim(asked or {})
     (store.run_dir / "cards").mkdir(parents=True, exist_ok=True)
     todo = [number for number, one in enumerate(photographs, start=1) if not store.done(number, one)]
@@ -223,6 +217,8 @@ def explain_photographs(
             runner = Trainer(
                 accelerator=machine.accelerator,
                 devices=machine.devices,
+                num_nodes=machine.num_nodes,
+                strategy="ddp" if machine.world_size > 1 else "auto",
                 precision=machine.precision,  # type: ignore[arg-type]
                 logger=False,
                 enable_checkpointing=False,

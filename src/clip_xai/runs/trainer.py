@@ -61,6 +61,7 @@ def build_trainer(
         num_nodes=machine.num_nodes,
         strategy=strategy,
         precision=machine.precision,  # type: ignore[arg-type]
+        inference_mode=False,  # a metric that saw a validation before the fit goes on in it
         max_epochs=stage.epochs,
         accumulate_grad_batches=machine.accumulate_grad_batches,
         gradient_clip_val=stage.gradient_clip,
@@ -138,7 +139,7 @@ class ScoreCaptions(Callback):
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes files; the others of a distributed run only compute."""
-    return not rank_zero_only.rank
+    return not getattr(rank_zero_only, "rank", 0)  # Lightning sets it when it is imported
 
 
 @contextmanager

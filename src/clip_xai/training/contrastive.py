@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -120,7 +121,7 @@ class ContrastiveModule(LightningModule):
         with torch.no_grad():
             self.backbone.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW without decay on gains, biases, embeddings and the temperature; cosine with warm-up."""
         decayed = [p for p in self.backbone.parameters() if p.ndim >= 2]
         others = [p for p in self.backbone.parameters() if p.ndim < 2]
