@@ -137,7 +137,7 @@ class ExtremalPerturbation(BankExplainer):
         share = 800 / self.iterations
         rate = 0.01 * share * (self.cells / 32) ** 2  # a parameter's gradient is that of the pixels it governs
         cosine = target.settings.get("kind") == "cosine"
-        scale = self.scale or (float(bank.backbone.logit_scale) if cosine else 1.0)
+        scale = self.scale or (float(bank.backbone.logit_scale.detach()) if cosine else 1.0)
         each = torch.arange(len(image), device=pixels.device)
         for step in range(self.iterations):
             parameters.requires_grad_()

@@ -94,7 +94,7 @@ class ScoreCam(BankExplainer):
     def _scale(self, backbone: Backbone, target: Target) -> float:
         if self.temperature:
             return self.temperature
-        return float(backbone.logit_scale) if target.settings.get("kind") == "cosine" else 1.0
+        return float(backbone.logit_scale.detach()) if target.settings.get("kind") == "cosine" else 1.0
 
 
 @dataclass(frozen=True)
