@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 
+import numpy  # noqa: F401  its thread pool must be there before it can be limited
 from threadpoolctl import threadpool_limits
 
 
@@ -16,6 +16,9 @@ def rendering_pool(workers: int) -> ProcessPoolExecutor:
     thread each: the renderer's small matrix products gain nothing from more, and threads that wait for each other on
     taken cores made it six times as slow.
     """
-    return ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=partial(threadpool_limits, limits=1)
-    )
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=keep_to_one_thread)
+
+
+def keep_to_one_thread() -> None:
+    """Limit the thread pools of the libraries that are loaded, for good."""
+    threadpool_limits(limits=1)
