@@ -113,8 +113,8 @@ class ExplainingModule(LightningModule):
         self.photographs = photographs
         self.store = store
 
-    def predict_step(self, batch: list[int], batch_index: int) -> None:
-        """Explain the photographs with these numbers, which count from 1, and write each at once."""
+    def predict_step(self, batch: list[int], batch_index: int) -> list[int]:
+        """Explain the photographs with these numbers, which count from 1, write each at once, return the numbers."""
         for number in batch:
             photograph = self.photographs[number - 1]
             try:
@@ -127,6 +127,7 @@ class ExplainingModule(LightningModule):
             name = self.store.name_of(number, photograph)
             write_card(image, self.store.run_dir / "cards" / f"{name}.png")
             self.store.write(number, result)
+        return batch
 
 
 def explain(config: ExplainConfig) -> dict[str, Any]:
