@@ -237,6 +237,9 @@ def loss(rounds: int, count: int, language_model: str, batch_size: int = 16) -> 
 
     def epoch(bucket: int | None, full: bool, graph: bool) -> Callable[[], int]:
         steps = batches(bucket)
+        if bucket is None:
+            longest = max(tokens.shape[1] for _, tokens in steps)
+            steps = [(read, F.pad(tokens, (0, longest - tokens.shape[1]), value=IGNORED)) for read, tokens in steps]
 
         def run() -> int:
             captioner.language_model.requires_grad_(graph)

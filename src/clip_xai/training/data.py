@@ -165,8 +165,8 @@ class Steps(Sampler[list[Place]]):
             dataset: Knows the captions' lengths.
             sampler: The order of each epoch; Lightning tells it the epoch.
             batch_size: Records a step, over all its parts.
-            bucket: Padded lengths are multiples of this; None pads all steps to the longest caption of the data set and
-                leaves the order as it is drawn.
+            bucket: Captions of like length share a step, and padded lengths are multiples of this; None leaves the
+                order as it is drawn and pads each step to its own longest caption.
             accumulate: Parts that one device takes one after the other.
             devices: Parts taken at the same time.
             rank: Which of the devices this is.
@@ -217,7 +217,8 @@ class Steps(Sampler[list[Place]]):
 
     def padded(self, length: int) -> int:
         """Return the length that captions of at most ``length`` tokens are padded to."""
-        return self.longest if self.bucket is None else min(self.longest, -(-length // self.bucket) * self.bucket)
+        multiple = self.bucket or 8
+        return min(self.longest, -(-length // multiple) * multiple)
 
 
 class InOrder(Sampler[list[Place]]):
