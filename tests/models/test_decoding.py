@@ -64,7 +64,7 @@ def learnt(name: str, kept: dict[str, Captioner], parts: tuple) -> tuple[Caption
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["resampler", "cross_attention"])
+@pytest.mark.parametrize("name", ["resampler", pytest.param("cross_attention", marks=pytest.mark.slow)])
 def test_a_batch_with_a_cache_writes_what_a_loop_writes(
     name: str, mode: str, half_learnt: dict[str, Captioner], captioner_parts: tuple
 ) -> None:

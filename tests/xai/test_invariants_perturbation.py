@@ -34,6 +34,8 @@ from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from tests.xai.conftest import TEXTS, assert_close
 from tests.xai.test_invariants import PLANTED, assert_same_state, planted, state  # noqa: F401
 
+pytestmark = pytest.mark.slow  # many passes of every perturbation method
+
 IMAGE = [
     Rise(masks=400, cells=4),
     KernelShap(cells=4, samples=400),

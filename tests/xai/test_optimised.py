@@ -17,6 +17,8 @@ from clip_xai.xai.methods.extremal import Bumps, ExtremalPerturbation
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from tests.xai.conftest import assert_close
 
+pytestmark = pytest.mark.slow  # methods that optimise masks, checked step by step
+
 
 @pytest.mark.parametrize("chunk_size", [2, 64])
 def test_cci_matches_attention_masks_of_open_clip(captioner: Captioner, pixels: Tensor, chunk_size: int) -> None:

@@ -28,7 +28,7 @@ from clip_xai.runs.localise import localise, write_localisation
 from clip_xai.runs.records import prepare_manifest
 from clip_xai.runs.train import train
 
-EXPLAINED, LOCALISED = 16, 24
+EXPLAINED, LOCALISED = 8, 16
 
 
 class Clock:
