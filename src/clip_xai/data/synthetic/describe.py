@@ -96,10 +96,11 @@ def describe(scene: Scene, count: int = 3) -> tuple[str, ...]:
     """`count` different captions of one scene, all with the same facts (deterministic; a longer list starts the same).
 
     Raises:
-        ValueError: count is below 1.
+        ValueError: count is below 1, or there are not so many ways to say it.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, not {count}")
+    ways = len(_TEMPLATES) * len(_DIAGNOSIS_CLAUSES)
+    if not 1 <= count <= ways:
+        raise ValueError(f"count must be at least 1 and at most {ways}, not {count}")
     rng = stream(scene.seed, "captions")
     captions: dict[str, None] = {}
     while len(captions) < count:
