@@ -11,6 +11,9 @@ export OMP_NUM_THREADS ?= 2
 demo: $(READY)
 	$(BIN)/python -m clip_xai.runs.demo
 
+# Two processes of one thread each: threads that wait for each other on taken cores make it twice as slow.
+test test-all: export OMP_NUM_THREADS = 1
+
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
