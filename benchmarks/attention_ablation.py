@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.common import markdown
 from clip_xai.data.synthetic.scene import PROFILES, render, sample_scene
+from clip_xai.metrics.intervals import Interval
 from clip_xai.metrics.localisation import colour_contrast_maps, localisation, random_maps
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import EMBEDDED, build_backbone
@@ -116,8 +117,8 @@ def measure(backbone: Backbone, scenes: range) -> dict[tuple[str, str], tuple[st
     return {pair: (_cell(row.intervals["pointing"]), _cell(row.intervals["auprc"])) for pair, row in found.items()}
 
 
-def _cell(interval: object) -> str:
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"  # type: ignore[attr-defined]
+def _cell(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def main() -> None:

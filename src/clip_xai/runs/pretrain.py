@@ -1,4 +1,4 @@
-"""Makes the embedded default's weights again: ``python -m clip_xai.runs.pretrain`` (about two hours on two cores).
+"""Makes the embedded default's weights again: ``python -m clip_xai.runs.pretrain`` (about an hour on two cores).
 
 The tokenizer and the language model learn from descriptions of rendered scenes, the CLIP from rendered pictures and
 their captions; ``--parts measure`` prints what the shipped weights reach. No seed of a rendered scene is used that the

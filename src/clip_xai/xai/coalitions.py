@@ -31,7 +31,7 @@ def ids_without(backbone: Backbone, text: str, words: list[Word], present: Tenso
     padding = int(backbone.tokenize([""])[0, -1])
     kept = torch.ones(len(present), len(ids), dtype=torch.bool)
     for column, word in enumerate(words):
-        kept[:, [1 + token for token in word.tokens]] = present[:, column, None].cpu()
+        kept[:, [backbone.first_token + token for token in word.tokens]] = present[:, column, None].cpu()
     if absent == "pad":
         return torch.where(kept, ids, padding)
     # A stable sort brings what is kept to the front, in its order.

@@ -137,7 +137,7 @@ class TokenGradXInput(TextExplainer):
         trace = backbone.trace_text(backbone.tokenize(texts).to(read.device))
         scores, cotangents = text_cotangents(read, trace.read, target)
         products = (trace.gradients(cotangents) * trace.inputs.detach().unsqueeze(1)).sum(dim=-1)
-        return [by_word(row, found) for row, found in zip(products, words, strict=True)], scores
+        return [by_word(row, found, backbone.first_token) for row, found in zip(products, words, strict=True)], scores
 
     def caption(self, read: Tensor, target: CaptionTarget) -> tuple[Tensor, Tensor]:
         """Return the evidence of a caption's columns and the scores."""
@@ -217,7 +217,7 @@ class TokenIntegratedGradients(TextExplainer):
                 gradient = batched_vjp(embeddings, [inputs], cotangents.flatten(0, 1))[0].float()
             total += torch.einsum("n,ntbmw->tbmw", weights, gradient.unflatten(0, (-1, len(texts))))
         products = (total * difference.float().unsqueeze(1)).sum(dim=-1)
-        return [by_word(row, found) for row, found in zip(products, words, strict=True)], scores
+        return [by_word(row, found, backbone.first_token) for row, found in zip(products, words, strict=True)], scores
 
     def caption(self, read: Tensor, target: CaptionTarget) -> tuple[Tensor, Tensor]:
         """Return the evidence of a caption's columns and the scores."""
@@ -298,7 +298,7 @@ class TokenGradEclip(TextExplainer):
                 flat = high == low
                 loosened = torch.where(flat, 1.0, (similar - low) / torch.where(flat, 1.0, high - low))
                 evidence = evidence + torch.einsum("bhd,hs,hsd->bs", weight, loosened, value)
-            rows.append(by_word(evidence.relu(), found))
+            rows.append(by_word(evidence.relu(), found, backbone.first_token))
         return rows, scores
 
 
@@ -364,7 +364,7 @@ class TokenAttentionGradient(TextExplainer):
                 relevance = (by_attention * block.attention().float()).relu().mean(dim=1)
                 steps.append(torch.einsum("ti,tij->tj", row[:, image], relevance))
             row = row + torch.stack(steps, dim=1)
-        return [by_word(one, found) for one, found in zip(row, words, strict=True)], scores
+        return [by_word(one, found, backbone.first_token) for one, found in zip(row, words, strict=True)], scores
 
 
 def text_tower(backbone: Backbone) -> TextTower:
@@ -454,9 +454,9 @@ def by_column(tokens: Tensor, target: CaptionTarget) -> Tensor:
     return torch.stack([tokens[..., places].sum(dim=-1) for _, places in caption_columns(target)], dim=-1)
 
 
-def by_word(tokens: Tensor, words: list[Word]) -> Tensor:
-    """Sum ``[..., M]`` over the tokens of each word, ``[..., words]``; position 0 is the start marker."""
-    return torch.stack([tokens[..., [1 + token for token in word.tokens]].sum(dim=-1) for word in words], dim=-1)
+def by_word(tokens: Tensor, words: list[Word], first: int) -> Tensor:
+    """Sum ``[..., M]`` over the tokens of each word, ``[..., words]``; a text's first token stands at ``first``."""
+    return torch.stack([tokens[..., [first + token for token in word.tokens]].sum(dim=-1) for word in words], dim=-1)
 
 
 def gauss_legendre(points: int) -> list[tuple[float, float]]:
