@@ -53,11 +53,10 @@ def measure(
     Raises:
         AssertionError: The two sides wrote different captions.
     """
-    width = captioner.backbone.embed_dim if captioner.reads == "pooled" else captioner.backbone.width
-    patches = captioner.backbone.grid[0] * captioner.backbone.grid[1]
-    shape = (images, width) if captioner.reads == "pooled" else (images, patches, width)
-    device = next(captioner.parameters()).device
-    read = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
+    device, side = next(captioner.parameters()).device, captioner.backbone.preprocess.image_size
+    with torch.inference_mode():
+        shape = captioner.read(torch.zeros(1, 3, side, side, device=device)).shape[1:]
+    read = torch.randn(images, *shape, generator=torch.Generator().manual_seed(1)).to(device)
     rows: list[list[object]] = []
     for count in beams:
         # Captions of one length on both sides: random features may end them at any token.

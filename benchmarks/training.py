@@ -112,7 +112,7 @@ def cache(rounds: int, count: int, language_models: Sequence[str], batch_size: i
             trained = stage_1(captioner)
             optimiser = torch.optim.AdamW(trained, lr=1e-4)
             table = FeatureCache(Path(folder) / "cache", captioner.backbone).table(
-                [r.image for r in records], "patches"
+                [r.image for r in records], captioner.reads
             )
             batches = [records[start : start + batch_size] for start in range(0, count, batch_size)]
 

@@ -47,6 +47,7 @@ def half_learnt() -> dict[str, Captioner]:
     return {}
 
 
+@torch.enable_grad()
 def learnt(name: str, kept: dict[str, Captioner], parts: tuple) -> tuple[Captioner, Tensor]:
     """A captioner that has seen its captions a few times: unsure, and sometimes it ends."""
     torch.manual_seed(7)

@@ -28,7 +28,7 @@ SETTINGS = CaptionerSettings(
 )
 
 
-def small_captioner(reads: str = "patches", seed: int = 0) -> Captioner:
+def small_captioner(reads: str = "tokens", seed: int = 0) -> Captioner:
     """Real architectures at random weights; dropout in the language model, so that its seeding matters."""
     torch.manual_seed(seed)
     tokenizer = CaptionTokenizer.train([f"a {name} spot, a spot of {name}" for name in COLOURS] * 3, 280)
@@ -38,8 +38,8 @@ def small_captioner(reads: str = "patches", seed: int = 0) -> Captioner:
         vocab_size=tokenizer.vocabulary_size, n_positions=64, n_embd=32, n_layer=3, n_head=2,
         bos_token_id=tokenizer.eos_id, eos_token_id=tokenizer.eos_id, pad_token_id=tokenizer.eos_id,
     )  # fmt: skip
-    settings = {"prefix_length": 4, "head_width": 16} if reads == "patches" else {"prefix_length": 4, "hidden": 16}
-    name = "resampler" if reads == "patches" else "bottleneck_mlp"
+    settings = {"prefix_length": 4, "head_width": 16} if reads == "tokens" else {"prefix_length": 4, "hidden": 16}
+    name = "resampler" if reads == "tokens" else "bottleneck_mlp"
     mapper = build_mapper(name, embed_dim=16, width=32, embedding_dim=32, dropout=0.1, **settings)
     return Captioner(backbone, mapper, GPT2LMHeadModel(config), tokenizer).eval()
 

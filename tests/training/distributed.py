@@ -55,7 +55,7 @@ def main(directory: Path, what: str, strategy: str, devices: int) -> None:
     data: Any
     told = Optimisation(learning_rate=3e-3, label_smoothing=0.1, seed=9)
     if what == "caption":
-        table = FeatureCache(directory / "cache", captioner.backbone).table([r.image for r in records], "patches")
+        table = FeatureCache(directory / "cache", captioner.backbone).table([r.image for r in records], captioner.reads)
         data = CaptionData(
             captioner, table, records, records, batch_size=5, max_tokens=30, seed=5, sources=["skincap"], replay=0.6
         )

@@ -18,7 +18,7 @@ def paths(records: list[Record]) -> list[Path]:
     return [record.image for record in records]
 
 
-@pytest.mark.parametrize("reads", ["pooled", "patches"])
+@pytest.mark.parametrize("reads", ["pooled", "patches", "tokens"])
 def test_cached_features_are_what_the_tower_says_of_the_image(
     records: list[Record], tmp_path: Path, reads: str
 ) -> None:

@@ -80,7 +80,7 @@ def fit(
         for part in captioner.modules():
             if isinstance(part, nn.Dropout):
                 part.p = 0.0
-    features = FeatureCache(directory / "cache", captioner.backbone).table([r.image for r in records], "patches")
+    features = FeatureCache(directory / "cache", captioner.backbone).table([r.image for r in records], captioner.reads)
     data = CaptionData(
         captioner, features, records, records[:6], batch_size=4, max_tokens=30, seed=5, sources=["skincap"], replay=0.5,
         accumulate=accumulate,
@@ -155,7 +155,7 @@ def test_bfloat16_trains_close_to_float32(records: list[Record], tmp_path: Path)
 
 def test_what_a_stage_forgets_is_measured_on_the_other_sources(records: list[Record], tmp_path: Path) -> None:
     captioner = small_captioner()
-    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in records], "patches")
+    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in records], captioner.reads)
     data = CaptionData(captioner, table, records, records, batch_size=5, max_tokens=30, seed=5, sources=["skincap"])
     module = CaptionerModule(captioner, SETTINGS, Optimisation(), Unfreezing())
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
@@ -195,7 +195,7 @@ def test_a_checkpoint_of_another_tower_is_refused(records: list[Record], tmp_pat
 def test_validation_loss_is_per_token_and_never_smoothed(records: list[Record], tmp_path: Path) -> None:
     captioner, trainer = fit(records, tmp_path, [], label_smoothing=0.5)
     judged = [record for record in records if record.source == "skincap"][:6]
-    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in judged], "patches")
+    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in judged], captioner.reads)
     captioner.eval()
     log_probs, count = 0.0, 0
     for record in judged:  # one by one: no padding at all

@@ -48,7 +48,7 @@ class Snapshots(Callback):
 
 def test_what_is_frozen_does_not_change_by_a_byte_and_the_rest_does(records: list[Record], tmp_path: Path) -> None:
     captioner = small_captioner()
-    features = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in records], "patches")
+    features = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in records], captioner.reads)
     data = CaptionData(captioner, features, records, records, batch_size=4, max_tokens=30, seed=5)
     unfreezing, snapshots = Unfreezing(["mapper"], {1: 1, 2: 3}), Snapshots()
     # Strong decay: an optimiser that touched what has no gradient would be found out.

@@ -85,6 +85,10 @@ def build_captioner(
     config = GPT2Config(
         vocab_size=tokenizer.vocabulary_size, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3
     )
-    settings = {"hidden": 16} if mapper == "bottleneck_mlp" else {"head_width": 16, "layers": 1}
-    built = build_mapper(mapper, embed_dim=16, width=32, embedding_dim=32, prefix_length=3, **settings)
+    settings: dict[str, dict[str, int]] = {
+        "bottleneck_mlp": {"prefix_length": 3, "hidden": 16},
+        "resampler": {"prefix_length": 3, "head_width": 16, "layers": 1},
+        "linear_patch": {},
+    }
+    built = build_mapper(mapper, embed_dim=16, width=32, embedding_dim=32, grid=backbone.grid, **settings[mapper])
     return Captioner(backbone, built, GPT2LMHeadModel(config), tokenizer, prompt=prompt).eval()

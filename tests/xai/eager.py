@@ -67,7 +67,7 @@ def by_heads(attention: Tensor, value: Tensor) -> Tensor:
 
 def read(backbone: OpenClipBackbone, tokens: Tensor, reads: str) -> Tensor:
     post = backbone.visual.ln_post(tokens)
-    return post[:, 0] @ backbone.visual.proj if reads == "pooled" else post[:, 1:]
+    return {"pooled": post[:, 0] @ backbone.visual.proj, "patches": post[:, 1:], "tokens": post}[reads]
 
 
 def scores(backbone: OpenClipBackbone, kept: Eager, target: Target) -> Tensor:

@@ -18,11 +18,12 @@ from tests.xai.conftest import TEXTS, Build, assert_close, build_captioner
 from tests.xai.test_methods import naive_gradeclip
 
 
-@pytest.fixture(params=["pooled", "patches"])
+@pytest.fixture(params=["pooled", "patches", "tokens"])
 def target(request: pytest.FixtureRequest, backbone: OpenClipBackbone, tokenizer: CaptionTokenizer) -> Target:
     if request.param == "pooled":
         return SimilarityTarget.from_texts(backbone, TEXTS)
-    return CaptionTarget.words(build_captioner("resampler", backbone, tokenizer), tokenizer.encode("a nevus, brown"))
+    mapper = {"patches": "linear_patch", "tokens": "resampler"}[request.param]
+    return CaptionTarget.words(build_captioner(mapper, backbone, tokenizer), tokenizer.encode("a nevus, brown"))
 
 
 @pytest.mark.parametrize("start", [0, 1, -1])
@@ -38,7 +39,8 @@ def test_attention_gradient_is_chefers_matrix_product(
         for layer in list(range(3))[start:]:
             mean = (gradients[layer] * kept.attention[layer]).relu().mean(dim=1)
             relevance = relevance + mean @ relevance
-        rows = (relevance - torch.eye(17))[:, :1] if target.reads == "pooled" else (relevance - torch.eye(17))[:, 1:]
+        read = {"pooled": slice(0, 1), "patches": slice(1, None), "tokens": slice(None)}[target.reads]
+        rows = (relevance - torch.eye(17))[:, read]
         assert_close(found.values[:, text].flatten(1), rows.mean(dim=1)[:, 1:].detach())
     assert_close(found.scores, scores.detach())
 

@@ -40,7 +40,7 @@ def naive_gradeclip(backbone: OpenClipBackbone, pixels: Tensor, target: Target, 
         tokens = tokens + block.ls_1(block.attn.out_proj(torch.cat(contexts, dim=-1)))
         tokens = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
     post = visual.ln_post(tokens)
-    scores = target.score(post[:, 0] @ visual.proj if target.reads == "pooled" else post[:, 1:])
+    scores = target.score(post[:, 0] @ visual.proj if target.reads == "pooled" else post)
     maps = torch.zeros(*scores.shape, 16)
     for image in range(scores.shape[0]):
         for text in range(scores.shape[1]):
@@ -77,7 +77,7 @@ def test_gradeclip_of_patch_tokens_matches_the_loop(
     captioner = build_captioner("resampler", backbone, tokenizer)
     target = CaptionTarget.words(captioner, tokenizer.encode("a nevus, brown"))
     found = GradEclip(layer=layer).explain(backbone, pixels[:1], target)
-    assert_close(found.values, naive_gradeclip(backbone, pixels[:1], target, layer, list(range(1, 17))))
+    assert_close(found.values, naive_gradeclip(backbone, pixels[:1], target, layer, list(range(17))))
 
 
 def test_gradeclip_prefers_no_patch_where_all_are_alike(backbone: OpenClipBackbone, pixels: Tensor) -> None:

@@ -41,7 +41,7 @@ def test_cci_matches_attention_masks_of_open_clip(captioner: Captioner, pixels: 
                 for block in visual.transformer.resblocks:
                     tokens = block(tokens, attn_mask=mask)
                 normed = visual.ln_post(tokens)
-                score = target.score(normed[:, 0] @ visual.proj if target.reads == "pooled" else normed[:, 1:])[0]
+                score = target.score(normed[:, 0] @ visual.proj if target.reads == "pooled" else normed)[0]
                 for patch in members.nonzero().flatten().tolist():
                     assert (found[image, :, patch] - (whole - score)).abs().max() < 2e-5 * whole.abs().max()
 

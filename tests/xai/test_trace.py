@@ -19,7 +19,7 @@ TOWERS = [
 
 
 @pytest.mark.parametrize("vision", TOWERS)
-@pytest.mark.parametrize("reads", ["pooled", "patches"])
+@pytest.mark.parametrize("reads", ["pooled", "patches", "tokens"])
 @pytest.mark.parametrize("record", [(), (-1,), (0, 2), None])
 def test_a_trace_reads_what_the_tower_gives(
     build_backbone: Build, pixels: Tensor, vision: dict, reads: str, record: tuple[int, ...] | None
@@ -43,7 +43,7 @@ def test_activations_are_those_inside_the_modules(backbone: OpenClipBackbone, pi
         tokens = block(tokens)
 
 
-@pytest.mark.parametrize("reads", ["pooled", "patches"])
+@pytest.mark.parametrize("reads", ["pooled", "patches", "tokens"])
 @pytest.mark.parametrize(
     "points", [[(-1, "context")], [(1, "normed"), (2, "context")], [(0, "context"), (2, "normed")]]
 )

@@ -46,11 +46,11 @@ class Captioner(nn.Module):
 
     @property
     def reads(self) -> str:
-        """What the mapper reads of an image: ``"pooled"`` or ``"patches"``."""
+        """What the mapper reads of an image: ``"pooled"``, ``"patches"`` or ``"tokens"``."""
         return self.mapper.reads
 
     def read(self, pixels: Tensor) -> Tensor:
-        """Return what the mapper reads of ``[B, 3, S, S]`` images: ``[B, D]`` or ``[B, N, W]``, with gradients."""
+        """Return what the mapper reads of ``[B, 3, S, S]`` images: ``[B, D]`` or ``[B, S, W]``, with gradients."""
         features: Features = self.backbone.features(pixels)
         return features.read(self.reads)
 
@@ -58,7 +58,7 @@ class Captioner(nn.Module):
         """Return what stands before the caption, the mapper's K vectors and the prompt, ``[B, K + P, E]``.
 
         Args:
-            read: What the mapper reads, ``[B, D]`` or ``[B, N, W]``.
+            read: What the mapper reads, ``[B, D]`` or ``[B, S, W]``.
             prompts: A prompt for each row instead of the captioner's own; ``prefix_mask`` says where shorter ones are
                 padded.
         """
@@ -92,7 +92,7 @@ class Captioner(nn.Module):
         """Return the mean cross-entropy in nats per supervised token.
 
         Args:
-            read: What the mapper reads, ``[B, D]`` or ``[B, N, W]``.
+            read: What the mapper reads, ``[B, D]`` or ``[B, S, W]``.
             token_ids: Caption tokens with the end marker, ``[B, M]``; -100 where there is no token.
             label_smoothing: Share of the target spread over the vocabulary; keep 0 outside training.
             prompts: A prompt for each row instead of the captioner's own.
@@ -137,7 +137,7 @@ class Captioner(nn.Module):
         prompts: Sequence[str] | None = None,
         rows: Sequence[int] | None = None,
     ) -> list[Caption]:
-        """Generate one caption for each row of ``[B, D]`` or ``[B, N, W]``, with a key-value cache, as one batch.
+        """Generate one caption for each row of ``[B, D]`` or ``[B, S, W]``, with a key-value cache, as one batch.
 
         Args:
             read: What the mapper reads.

@@ -153,7 +153,11 @@ def model_card(captioner: Captioner, settings: CaptionerSettings, facts: CardFac
     return "\n\n".join(sections) + "\n"
 
 
-_READS = {"pooled": "pooled embedding: its words have no place of their own", "patches": "patch tokens"}
+_READS = {
+    "pooled": "pooled embedding: its words have no place of their own",
+    "patches": "patch tokens",
+    "tokens": "class token, where it has one, and patch tokens",
+}
 
 
 def _header(licence: str, bases: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ class FeatureCache:
 
         Args:
             images: Image files.
-            reads: ``pooled`` or ``patches``.
+            reads: ``pooled``, ``patches`` or ``tokens``.
             batch_size: Images per step through the tower.
         """
         digests = {image: _sha256(image) for image in dict.fromkeys(images)}
@@ -118,8 +118,14 @@ class FeatureCache:
         batch_size: int,
         progress: Iterator[int],
     ) -> dict[Path, str]:
-        """Write one part of the cache; the pooled embeddings come with the patch tokens at no cost."""
-        shapes = {"pooled": (self.backbone.embed_dim,), "patches": (self._patches(), self.backbone.width)}
+        """Write one part of the cache; the pooled embeddings come with the tokens at no cost."""
+        rows, columns = self.backbone.grid
+        patches, width = rows * columns, self.backbone.width
+        shapes = {
+            "pooled": (self.backbone.embed_dim,),
+            "patches": (patches, width),
+            "tokens": (self.backbone.image_tower.prefix_tokens + patches, width),
+        }
         kinds = dict.fromkeys([reads, "pooled"])
         part = uuid.uuid4().hex
         files = {kind: self.directory / kind / f"{part}.npy" for kind in kinds}
@@ -150,10 +156,6 @@ class FeatureCache:
             unfinished.write_text(json.dumps(listing))
             unfinished.rename(file.with_suffix(".json"))  # the array counts from this moment on
         return unreadable
-
-    def _patches(self) -> int:
-        rows, columns = self.backbone.grid
-        return rows * columns
 
     def _pixels(self, image: Path) -> Tensor | UnreadableImageError:
         try:

@@ -77,7 +77,7 @@ class PerturbationBank:
 
         Args:
             masks: What is kept: a family, or cells ``[M, h, w]`` or ``[B, M, h, w]``.
-            reads: ``"pooled"`` or ``"patches"``.
+            reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             fill: What stands where nothing is kept, in normalised values: a number (0 is the mean colour of the tower's
                 training data) or images ``[B or 1, 3, S, S]``, such as a blurred copy.
             chunk_size: Masked images in one forward pass.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.tower import ImageTower
+from clip_xai.models.backbones.tower import READS, ImageTower
 
 TEXTS = ["a brown lesion, upper left", "melanoma", "a well-circumscribed pink papule."]
 
@@ -54,7 +54,7 @@ def check_trace(tower: ImageTower) -> None:
     with torch.no_grad():
         features = tower.features(pixels)
     watch = [(0, "output"), (-1, "output")]
-    for reads in ("pooled", "patches"):
+    for reads in READS:
         plain = tower.trace(pixels, reads=reads)
         assert_close(plain.read, features.read(reads))
         assert not plain.read.requires_grad
@@ -90,4 +90,7 @@ def rest_of(tower: ImageTower, first: Tensor, reads: str) -> Tensor:
     tokens = first
     for block in tower.blocks[1:]:  # type: ignore[attr-defined]
         tokens = block.run(tokens, None)
-    return tower.pooled(tokens) if reads == "pooled" else tower.patches(tokens)  # type: ignore[attr-defined]
+    if reads == "pooled":
+        return tower.pooled(tokens)  # type: ignore[attr-defined]
+    normed = tower.last_norm(tokens)  # type: ignore[attr-defined]
+    return normed[:, tower.prefix_tokens :] if reads == "patches" else normed

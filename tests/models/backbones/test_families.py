@@ -36,7 +36,7 @@ from clip_xai.models.backbones.panderm import PanDermTower, PanDermVisionTransfo
 from clip_xai.models.backbones.resnet import ResNetTower
 from clip_xai.models.backbones.swin import MedClipVision, SwinTower
 from clip_xai.models.backbones.timm_vit import TimmVisionTower
-from clip_xai.models.backbones.tower import ImageTower
+from clip_xai.models.backbones.tower import READS, ImageTower
 from clip_xai.models.backbones.transformer import TextTower, TextTrace, TransformerTower
 from tests.models.backbones.support import assert_close, check_trace, pixels_for, shaken
 
@@ -209,7 +209,7 @@ def test_the_trace_of_a_staged_tower_keeps_the_contract(build: Callable[[], tupl
     pixels = pixels_for(tower)
     features = tower.features(pixels)
     depth = len(tower.grids)  # type: ignore[attr-defined]
-    for reads in ("pooled", "patches"):
+    for reads in READS:
         trace = tower.trace(pixels, reads=reads, record=None, watch=[(0, "output"), (-1, "output")])
         assert_close(trace.read.detach(), features.read(reads))
         assert trace.depth == depth

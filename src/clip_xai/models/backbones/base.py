@@ -138,7 +138,7 @@ class Backbone(nn.Module):
 
         Args:
             pixels: ``[B, 3, S, S]``.
-            reads: ``"pooled"`` or ``"patches"``.
+            reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             record: Blocks whose activations are kept, -1 for the last; None keeps all.
             watch: Points ``(block, "normed" | "context" | "output")`` that gradients can be taken at.
 

@@ -76,9 +76,9 @@ class _VisionTower(TransformerTower):
         """The encoder's layers."""
         return [HuggingFaceBlock(layer) for layer in self.module.encoder.layers]
 
-    def patches(self, tokens: Tensor) -> Tensor:
-        """Return the patches after ``post_layernorm``."""
-        return self.module.post_layernorm(tokens)[:, self.prefix_tokens :]
+    def last_norm(self, tokens: Tensor) -> Tensor:
+        """Return all tokens after ``post_layernorm``."""
+        return self.module.post_layernorm(tokens)
 
     def _positions(self) -> Tensor:
         return resample_positions(self.module.embeddings.position_embedding.weight, self.grid, self.prefix_tokens)

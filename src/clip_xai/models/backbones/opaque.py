@@ -36,21 +36,22 @@ class OpaqueTower(ImageTower):
             features = visual.eval().trunk.forward_features(pixels)
             self.embed_dim = int(visual(pixels).shape[1])
         trunk, self.width = visual.trunk, int(visual.trunk.num_features)
+        self._tokens: Callable[[Tensor], Tensor]
         if features.ndim == 3:
-            self.grid = tuple(trunk.patch_embed.grid_size)
-            self._patches: Callable[[Tensor], Tensor] = lambda tokens: tokens[:, trunk.num_prefix_tokens :]
+            self.grid, self.prefix_tokens = tuple(trunk.patch_embed.grid_size), int(trunk.num_prefix_tokens)
+            self._tokens = lambda tokens: tokens
         elif features.shape[-1] == self.width and features.shape[1] == features.shape[2]:
             # timm's hierarchical transformers give channels last, its convolutional trunks channels first.
-            self.grid, self._patches = tuple(features.shape[1:3]), lambda features: features.flatten(1, 2)
+            self.grid, self._tokens = tuple(features.shape[1:3]), lambda features: features.flatten(1, 2)
         else:
             self.grid = tuple(features.shape[2:])
-            self._patches = lambda features: features.flatten(2).transpose(1, 2)
+            self._tokens = lambda features: features.flatten(2).transpose(1, 2)
 
     def features(self, pixels: Tensor) -> Features:
         """Encode images in one pass."""
         trunk = self.module.trunk
         features = trunk.forward_features(pixels)
-        return Features(pooled=self.module.head(trunk.forward_head(features)), patches=self._patches(features))
+        return Features(self.module.head(trunk.forward_head(features)), self._tokens(features), self.prefix_tokens)
 
     def project(self, tokens: Tensor) -> Tensor:
         """Raise a UserError."""

@@ -157,9 +157,9 @@ class OpenClipVisionTower(TransformerTower):
         """Pool, normalise and project as the tower does."""
         return self.of_pooled(self.module._pool(tokens)[0])
 
-    def patches(self, tokens: Tensor) -> Tensor:
-        """Return the patches after the norm in front of the pooling."""
-        return self._last_norm(tokens)[:, 1:]
+    def last_norm(self, tokens: Tensor) -> Tensor:
+        """Return all tokens after the norm in front of the pooling."""
+        return self.module.ln_post(tokens) if self.module.attn_pool is None else self.module.attn_pool.ln_k(tokens)
 
     def project(self, tokens: Tensor) -> Tensor:
         """Normalise and project.
@@ -174,9 +174,6 @@ class OpenClipVisionTower(TransformerTower):
     def of_pooled(self, pooled: Tensor) -> Tensor:
         """Return the embedding of what was pooled."""
         return pooled if self.module.proj is None else pooled @ self.module.proj
-
-    def _last_norm(self, tokens: Tensor) -> Tensor:
-        return self.module.ln_post(tokens) if self.module.attn_pool is None else self.module.attn_pool.ln_k(tokens)
 
 
 class OpenClipTextTower(TextTower):

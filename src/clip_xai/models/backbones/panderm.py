@@ -216,9 +216,9 @@ class PanDermTower(TransformerTower):
         """Normalise, average the patches, normalise again, project."""
         return self.module.pool(tokens)
 
-    def patches(self, tokens: Tensor) -> Tensor:
-        """Return the patches after the norm of all tokens."""
-        return self.module.norm(tokens)[:, 1:]
+    def last_norm(self, tokens: Tensor) -> Tensor:
+        """Return all tokens after their norm."""
+        return self.module.norm(tokens)
 
     def project(self, tokens: Tensor) -> Tensor:
         """Normalise twice and project."""

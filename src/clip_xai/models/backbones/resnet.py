@@ -80,7 +80,7 @@ class ResNetTower(ImageTower):
         """Encode images in one pass; patches are the cells of the last map, which no norm follows."""
         recorder = Recorder(4, (), ())
         patches = self.run(pixels, recorder, "patches")
-        return Features(pooled=open_pool(recorder, self.pool, patches), patches=patches)
+        return Features(open_pool(recorder, self.pool, patches), patches)
 
     def project(self, tokens: Tensor) -> Tensor:
         """Project values without attending, as MaskCLIP does for this tower."""
@@ -102,4 +102,4 @@ class ResNetTower(ImageTower):
                 tokens = keep_output(recorder, index, features.flatten(2).transpose(1, 2))
                 features = tokens.transpose(1, 2).unflatten(2, self.grids[index])
         patches = features.flatten(2).transpose(1, 2)
-        return patches if reads == "patches" else open_pool(recorder, self.pool, patches)
+        return open_pool(recorder, self.pool, patches) if reads == "pooled" else patches

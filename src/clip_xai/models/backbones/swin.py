@@ -50,7 +50,7 @@ class SwinTower(ImageTower):
     def features(self, pixels: Tensor) -> Features:
         """Encode images in one pass."""
         patches = self.run(pixels, Recorder(len(self.grids), (), ()), "patches")
-        return Features(pooled=self.module.projection_head(patches.mean(dim=1)), patches=patches)
+        return Features(self.module.projection_head(patches.mean(dim=1)), patches)
 
     def project(self, tokens: Tensor) -> Tensor:
         """Normalise and project."""
@@ -75,4 +75,4 @@ class SwinTower(ImageTower):
                 tokens = stage.downsample(tokens, dimensions)
                 dimensions = ((dimensions[0] + 1) // 2, (dimensions[1] + 1) // 2)
         patches = swin.layernorm(tokens)
-        return patches if reads == "patches" else self.module.projection_head(patches.mean(dim=1))
+        return self.module.projection_head(patches.mean(dim=1)) if reads == "pooled" else patches

@@ -158,10 +158,10 @@ class TimmVisionTower(TransformerTower):
         trunk = self.module.trunk
         return self.of_pooled(trunk.pool(trunk.norm(tokens)))
 
-    def patches(self, tokens: Tensor) -> Tensor:
-        """Return the patches after the trunk's last norm."""
+    def last_norm(self, tokens: Tensor) -> Tensor:
+        """Return all tokens after the trunk's last norm."""
         trunk = self.module.trunk
-        return trunk.fc_norm(trunk.norm(tokens))[:, self.prefix_tokens :]
+        return trunk.fc_norm(trunk.norm(tokens))
 
     def project(self, tokens: Tensor) -> Tensor:
         """Normalise and project.

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clip_xai.models.backbones.trace import Point, Record, VisualTrace
 
+READS = ("pooled", "patches", "tokens")
+
 
 @dataclass(frozen=True)
 class Features:
@@ -18,18 +20,34 @@ class Features:
 
     Attributes:
         pooled: Image embeddings after the projection, not normalised, ``[B, D]``.
-        patches: Patch tokens of the last block after the final norm, before the projection, ``[B, N, W]``,
-            row by row from the upper left.
+        tokens: Tokens of the last block after the final norm, before the projection, ``[B, P + N, W]``: P prefix tokens
+            (the class token, where the tower has one), then the patches row by row from the upper left.
+        prefix_tokens: P.
     """
 
     pooled: Tensor
-    patches: Tensor
+    tokens: Tensor
+    prefix_tokens: int = 0
+
+    @property
+    def patches(self) -> Tensor:
+        """The patch tokens alone, ``[B, N, W]``."""
+        return self.tokens[:, self.prefix_tokens :]
 
     def read(self, reads: str) -> Tensor:
-        """Return the tensor that a mapper reads: ``"pooled"`` or ``"patches"``."""
-        if reads not in ("pooled", "patches"):
-            raise ValueError(f"a mapper reads 'pooled' or 'patches', not {reads!r}")
-        return self.pooled if reads == "pooled" else self.patches
+        """Return the tensor that a mapper reads: ``"pooled"``, ``"patches"`` or ``"tokens"``."""
+        return getattr(self, known_read(reads))
+
+
+def known_read(reads: str) -> str:
+    """Return the name of what is read.
+
+    Raises:
+        ValueError: A tower does not hand that over.
+    """
+    if reads not in READS:
+        raise ValueError(f"reads is {reads!r}; choose one of {', '.join(READS)}")
+    return reads
 
 
 class ImageTower(ABC):
@@ -41,6 +59,7 @@ class ImageTower(ABC):
         grid: Rows and columns of the patch tokens that are handed over.
         width: W, the width of these tokens.
         embed_dim: D.
+        prefix_tokens: P, the tokens in front of the patches.
         family: ``"transformer"``, ``"windowed"`` or ``"convolutional"``.
         supports: What explainers may ask of it, out of ``"attention"`` (probabilities over all tokens in each block),
             ``"class_token"`` (the embedding is read at a class token) and ``"output_gradients"`` (gradients at the
@@ -52,6 +71,7 @@ class ImageTower(ABC):
     grid: tuple[int, int]
     width: int
     embed_dim: int
+    prefix_tokens: int = 0
     family: str
     supports: frozenset[str]
 

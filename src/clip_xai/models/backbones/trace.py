@@ -153,8 +153,8 @@ class VisualTrace(ABC):
 
     Attributes:
         family: ``"transformer"`` (attention over all tokens), ``"windowed"`` or ``"convolutional"``.
-        reads: What is read: ``"pooled"`` or ``"patches"``.
-        read: ``[B, D]`` or ``[B, N, W]``.
+        reads: What is read: ``"pooled"``, ``"patches"`` or ``"tokens"``.
+        read: ``[B, D]``, ``[B, N, W]`` or ``[B, P + N, W]``.
         depth: L, the number of blocks (of stages in a convolutional tower).
         grid: Rows and columns of the patch tokens that the tower hands over.
         prefix_tokens: Tokens before the patches in the blocks' sequences: 1 with a class token, else 0.
@@ -185,7 +185,7 @@ class VisualTrace(ABC):
             grid: Rows and columns of the patch tokens.
             prefix_tokens: Tokens before the patches.
             read_rows: Rows of the last block that the read depends on.
-            reads: ``"pooled"`` (after the projection) or ``"patches"`` (after the last norm).
+            reads: ``"pooled"`` (after the projection), or ``"patches"`` or ``"tokens"`` (after the last norm).
             record: Blocks to open, -1 for the last; None opens all.
             watch: Points ``(block, "normed" | "context" | "output")`` whose gradients may be asked for; they are opened
                 too. The block is a number, ``"pool"`` for the attention pool, or ``"pixels"`` (its output: the input).
@@ -193,8 +193,6 @@ class VisualTrace(ABC):
         Raises:
             UserError: The tower has blocks or points that cannot be opened, or fewer blocks than asked for.
         """
-        if reads not in ("pooled", "patches"):
-            raise ValueError(f"reads is {reads!r}; choose 'pooled' or 'patches'")
         self.reads, self.depth, self.grid = reads, depth, grid
         self.prefix_tokens, self.read_rows = prefix_tokens, read_rows
         self._module = module

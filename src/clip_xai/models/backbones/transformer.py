@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.tower import Features, ImageTower
+from clip_xai.models.backbones.tower import Features, ImageTower, known_read
 from clip_xai.models.backbones.trace import (
     POOL,
     BlockIndex,
@@ -115,15 +115,22 @@ class TransformerTower(ImageTower):
         """Return embeddings ``[B, D]`` of the last block's output, which may lack all rows but the class token's."""
 
     @abstractmethod
-    def patches(self, tokens: Tensor) -> Tensor:
-        """Return patch tokens ``[B, N, W]`` of the last block's output, after the last norm."""
+    def last_norm(self, tokens: Tensor) -> Tensor:
+        """Return all tokens ``[B, S, W]`` of the last block's output after the last norm."""
+
+    def read(self, tokens: Tensor, reads: str) -> Tensor:
+        """Return what is read of the last block's output ``[B, S, W]``; see ``Features.read``."""
+        if known_read(reads) == "pooled":
+            return self.pooled(tokens)
+        normed = self.last_norm(tokens)
+        return normed if reads == "tokens" else normed[:, self.prefix_tokens :]
 
     def features(self, pixels: Tensor) -> Features:
         """Encode images ``[B, 3, S, S]`` in one pass."""
         tokens = self.embed(pixels)
         for block in self.blocks:
             tokens = block.run(tokens, None)
-        return Features(pooled=self.pooled(tokens), patches=self.patches(tokens))
+        return Features(self.pooled(tokens), self.last_norm(tokens), self.prefix_tokens)
 
     def trace(
         self, pixels: Tensor, *, reads: str = "pooled", record: Record = (), watch: Iterable[Point] = ()
@@ -164,7 +171,7 @@ class TransformerTrace(VisualTrace):
             block.require_openable()
         self._from_class_token = reads == "pooled" and tower.reads_class_token
         rows = slice(0, 1) if self._from_class_token else slice(tower.prefix_tokens, None)
-        if reads == "pooled" and tower.pool is not None:
+        if reads == "tokens" or (reads == "pooled" and tower.pool is not None):
             rows = slice(None)
         super().__init__(
             tower.module,
@@ -189,9 +196,7 @@ class TransformerTrace(VisualTrace):
                 tokens = open_block(recorder, index, block, tokens, slice(0, 1) if alone else slice(None))
             else:
                 tokens = block.run(tokens, None)
-        if self.reads == "patches":
-            return self._tower.patches(tokens)
-        return self._tower.pooled(tokens) if pool is None else open_pool(recorder, pool, tokens)
+        return self._tower.read(tokens, self.reads) if pool is None else open_pool(recorder, pool, tokens)
 
 
 class TextTower(ABC):

@@ -17,8 +17,9 @@ class Mapper(nn.Module):
     ``looking_at`` instead.
 
     Attributes:
-        reads: ``"pooled"`` (``[B, D]``) or ``"patches"`` (``[B, N, W]``). Behind a pooled mapper every word's evidence
-            passes through one vector, so the words of a caption have no spatial evidence of their own.
+        reads: ``"pooled"`` (``[B, D]``), ``"patches"`` (``[B, N, W]``) or ``"tokens"`` (``[B, P + N, W]``, the class
+            token in front of the patches where the tower has one). Behind a pooled mapper every word's evidence passes
+            through one vector, so the words of a caption have no spatial evidence of their own.
         idea: What it does, in a few words, for the table of mappers.
         needs: What it must be told of its neighbours besides their widths: ``"grid"`` (rows and columns of the patch
             grid), ``"blocks"`` (number of the language model's blocks).

@@ -1,4 +1,4 @@
-"""A Perceiver resampler over patch tokens."""
+"""A Perceiver resampler over the tower's tokens."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from clip_xai.models.mappers.base import Mapper
 
 
 class Resampler(Mapper):
-    """A Perceiver resampler (Flamingo, arXiv 2204.14198): K learned latents look at the patch tokens.
+    """A Perceiver resampler (Flamingo, arXiv 2204.14198): K learned latents look at the tower's tokens.
 
-    Each layer is pre-norm cross-attention of the latents over patches and latents, then an MLP of ratio 4. A latent
-    keeps a location: its attention over the patches.
+    Each layer is pre-norm cross-attention of the latents over tokens and latents, then an MLP of ratio 4. A latent
+    keeps a location: its attention over the patches. The class token is looked at too, as in BLIP-2's Q-Former
+    (arXiv 2301.12597): nothing has taught the patches of a last block what the class token was trained to know.
     """
 
-    reads: ClassVar[str] = "patches"
-    idea: ClassVar[str] = "learned latents look at the patches, 2 layers: the default"
+    reads: ClassVar[str] = "tokens"
+    idea: ClassVar[str] = "learned latents look at class token and patches, 2 layers: the default"
 
     def __init__(
         self,
@@ -46,10 +47,10 @@ class Resampler(Mapper):
         )
         self.norm = nn.LayerNorm(embedding_dim)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Map ``[B, N, W]`` patch tokens to ``[B, K, E]``."""
-        context = self.project(patches)
-        latents = self.latents.expand(patches.shape[0], -1, -1)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``[B, P + N, W]`` tokens to ``[B, K, E]``."""
+        context = self.project(tokens)
+        latents = self.latents.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:
             latents = layer(latents, context)
         return self.norm(latents)

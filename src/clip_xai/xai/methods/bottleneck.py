@@ -119,7 +119,7 @@ class M2ib(BankExplainer):
                 outputs = mixed.flatten(0, 1).to(tokens.dtype)
                 for block in tower.blocks[layer + 1 :]:
                     outputs = block.run(outputs, None)
-                read = tower.pooled(outputs) if target.reads == "pooled" else tower.patches(outputs)
+                read = tower.read(outputs, target.reads)
                 scores = target.score(read).float().gather(1, which[rows, None]).unflatten(0, (-1, self.draws))
                 # Each row has its own gates, so the sum over rows lets each descend on its own.
                 loss = (self.beta * _capacity(whole, alpha).mean(dim=(1, 2)) - scores.mean(dim=(1, 2))).sum()

@@ -110,10 +110,10 @@ def attending_to(tower: TransformerTower, pixels: Tensor, kept: Tensor, reads: s
         tower: The tower, in evaluation mode.
         pixels: ``[n, 3, S, S]``.
         kept: The patches that may be attended to, bool ``[n, N]``.
-        reads: ``"pooled"`` or ``"patches"``.
+        reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
 
     Returns:
-        ``[n, D]`` or ``[n, N, W]``.
+        ``[n, D]``, ``[n, N, W]`` or ``[n, P + N, W]``.
     """
     tokens = tower.embed(pixels)
     seen = F.pad(kept, (tower.prefix_tokens, 0), value=True)
@@ -121,8 +121,6 @@ def attending_to(tower: TransformerTower, pixels: Tensor, kept: Tensor, reads: s
         query, key, value = block.query_key_value(block.normed(tokens), slice(None))
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
         tokens = block.finish(tokens, block.project(context.transpose(1, 2).flatten(2)))
-    if reads == "patches":
-        return tower.patches(tokens)
-    if tower.reads_class_token:
-        return tower.pooled(tokens)
+    if reads != "pooled" or tower.reads_class_token:
+        return tower.read(tokens, reads)
     return torch.cat([tower.pooled(one[None, mask]) for one, mask in zip(tokens, seen, strict=True)])

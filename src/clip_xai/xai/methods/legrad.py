@@ -82,7 +82,8 @@ class LeGrad(TraceExplainer):
         assert block.finished is not None
         context = block.context.detach().requires_grad_()
         output = block.finished(context)
-        read = tower.project(output.mean(dim=1)) if trace.target.reads == "pooled" else tower.patches(output)  # type: ignore[attr-defined]
+        reads = trace.target.reads
+        read = tower.project(output.mean(dim=1)) if reads == "pooled" else tower.read(output, reads)  # type: ignore[attr-defined]
         return _reaction(trace, read, context, block.value)
 
     @staticmethod

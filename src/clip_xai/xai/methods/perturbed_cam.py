@@ -304,7 +304,7 @@ class AblationCam(BankExplainer):
         outputs = blocks[layer].finish(tokens.expand(len(channels), -1, -1), attended)
         for block in blocks[layer + 1 :]:
             outputs = block.run(outputs, None)
-        return tower.pooled(outputs) if reads == "pooled" else tower.patches(outputs)
+        return tower.read(outputs, reads)
 
 
 def channels_of(backbone: Backbone, pixels: Tensor, layer: int) -> Tensor:

@@ -19,7 +19,8 @@ class Target(ABC):
 
     Attributes:
         name: As in ``target=NAME``.
-        reads: ``"pooled"``, the embedding ``[B, D]``, or ``"patches"``, the patch tokens ``[B, N, W]``.
+        reads: ``"pooled"``, the embedding ``[B, D]``; ``"patches"``, the patch tokens ``[B, N, W]``; or ``"tokens"``,
+            the class token, where there is one, and the patches, ``[B, P + N, W]``.
         labels: What each of the T scores is about, for people.
         score_name: What the scores are: ``cosine``, ``log-probability`` ...
     """
@@ -31,7 +32,7 @@ class Target(ABC):
 
     @abstractmethod
     def score(self, read: Tensor) -> Tensor:
-        """Return the scores ``[B, T]``, differentiable with respect to ``read`` (``[B, D]`` or ``[B, N, W]``)."""
+        """Return the scores ``[B, T]``, differentiable with respect to ``read`` (``[B, D]`` or ``[B, S, W]``)."""
 
     @property
     def settings(self) -> dict[str, Any]:

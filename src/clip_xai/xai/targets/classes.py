@@ -137,7 +137,7 @@ class ClassifierTarget(Target):
         Args:
             head: From what the tower hands over, ``[B, D]`` or ``[B, N, W]``, to logits ``[B, C]``.
             labels: Names of all C classes.
-            reads: ``"pooled"`` or ``"patches"``.
+            reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             classes: Which classes are explained; all if None.
 
         Raises:
