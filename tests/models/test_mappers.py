@@ -96,12 +96,14 @@ def test_clipcaps_transformer_equals_torchs_encoder() -> None:
     torch.testing.assert_close(mapper(pooled), tokens[:, 2:], rtol=1e-4, atol=1e-5)
 
 
-def test_the_resampler_equals_torchs_attention() -> None:
+@pytest.mark.parametrize("class_token", [True, False])
+def test_the_resampler_equals_torchs_attention(class_token: bool) -> None:
     torch.manual_seed(0)
-    mapper = shaken(Resampler(6, 16, prefix_length=3, layers=2, head_width=4)).eval()
-    patches = torch.randn(2, 5, 6)
-    context = F.linear(patches, mapper.project.weight, mapper.project.bias)
-    latents = mapper.latents.repeat(2, 1, 1)
+    mapper = shaken(Resampler(6, 16, prefix_length=3, layers=2, head_width=4, class_token=class_token)).eval()
+    tokens = torch.randn(2, 5, 6)
+    context = F.linear(tokens, mapper.project.weight, mapper.project.bias)
+    whole = [image[0] if class_token else sum(image) / 5 for image in tokens]
+    latents = torch.stack([torch.stack([slot + mapper.start.weight @ one for slot in mapper.latents]) for one in whole])
     for layer in mapper.layers:
         normed = layer.norm_latents(latents)
         both = torch.cat([layer.norm_context(context), normed], dim=1)
@@ -115,7 +117,7 @@ def test_the_resampler_equals_torchs_attention() -> None:
         latents = latents + peer(normed, both, both, need_weights=False)[0]
         hidden = layer.mlp[0](latents) @ layer.mlp[1].weight.T + layer.mlp[1].bias
         latents = latents + F.gelu(hidden) @ layer.mlp[3].weight.T + layer.mlp[3].bias
-    torch.testing.assert_close(mapper(patches), mapper.norm(latents), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mapper(tokens), mapper.norm(latents), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("grid", "pool"), [((4, 6), 2), ((3, 3), 2), ((5, 4), 3), ((3, 2), 1)])

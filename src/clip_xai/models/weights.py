@@ -148,6 +148,7 @@ def _assemble(
         embedding_dim=language_model.config.n_embd,
         grid=backbone.grid,
         blocks=language_model.config.n_layer,
+        class_token="class_token" in backbone.supports,
         **settings.mapper_settings,
     )
     return Captioner(backbone, mapper, language_model, tokenizer, settings.prompt)

@@ -22,7 +22,8 @@ class Mapper(nn.Module):
             through one vector, so the words of a caption have no spatial evidence of their own.
         idea: What it does, in a few words, for the table of mappers.
         needs: What it must be told of its neighbours besides their widths: ``"grid"`` (rows and columns of the patch
-            grid), ``"blocks"`` (number of the language model's blocks).
+            grid), ``"blocks"`` (number of the language model's blocks), ``"class_token"`` (whether the tower's
+            embedding is read at a class token).
         prefix_length: K.
         memory_length: M, 0 for a plain prefix.
     """

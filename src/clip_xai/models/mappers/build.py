@@ -29,6 +29,7 @@ def build_mapper(
     embedding_dim: int,
     grid: tuple[int, int] | None = None,
     blocks: int | None = None,
+    class_token: bool = True,
     **settings: Any,
 ) -> Mapper:
     """Build a mapper for a backbone and a language model.
@@ -40,6 +41,7 @@ def build_mapper(
         embedding_dim: E of the language model.
         grid: Rows and columns of the backbone's patch grid, for mappers whose length follows from it.
         blocks: Number of the language model's blocks, for mappers that sit in each of them.
+        class_token: Whether the backbone's embedding is read at a class token, for mappers that treat it apart.
         settings: The mapper's own settings, such as ``prefix_length``.
 
     Raises:
@@ -48,7 +50,11 @@ def build_mapper(
     if name not in MAPPERS:
         raise ValueError(f"no mapper is called {name!r}; choose one of {', '.join(MAPPERS)}")
     cls = MAPPERS[name]
-    neighbours = {key: value for key, value in (("grid", grid), ("blocks", blocks)) if key in cls.needs}
+    neighbours = {
+        key: value
+        for key, value in (("grid", grid), ("blocks", blocks), ("class_token", class_token))
+        if key in cls.needs
+    }
     if None in neighbours.values():
         raise ValueError(f"the mapper {name} needs {' and '.join(cls.needs)} of its neighbours")
     feature_dim = embed_dim if cls.reads == "pooled" else width

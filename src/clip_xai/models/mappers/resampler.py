@@ -15,12 +15,14 @@ class Resampler(Mapper):
     """A Perceiver resampler (Flamingo, arXiv 2204.14198): K learned latents look at the tower's tokens.
 
     Each layer is pre-norm cross-attention of the latents over tokens and latents, then an MLP of ratio 4. A latent
-    keeps a location: its attention over the patches. The class token is looked at too, as in BLIP-2's Q-Former
-    (arXiv 2301.12597): nothing has taught the patches of a last block what the class token was trained to know.
+    keeps a location: its attention over the patches. It starts as what was learned for it plus one linear layer on the
+    class token (where a tower's embedding is not read at one, on the mean of the tokens), because nothing has taught
+    the patches of a last block what the class token was trained to know.
     """
 
     reads: ClassVar[str] = "tokens"
-    idea: ClassVar[str] = "learned latents look at class token and patches, 2 layers: the default"
+    idea: ClassVar[str] = "learned latents, moved by the class token, look at it and the patches, 2 layers: the default"
+    needs: ClassVar[tuple[str, ...]] = ("class_token",)
 
     def __init__(
         self,
@@ -30,8 +32,18 @@ class Resampler(Mapper):
         layers: int = 2,
         head_width: int = 64,
         dropout: float = 0.0,
+        class_token: bool = True,
     ) -> None:
         """Build the resampler.
+
+        Args:
+            feature_dim: W.
+            embedding_dim: E.
+            prefix_length: K.
+            layers: Layers.
+            head_width: Width of a head of attention.
+            dropout: After attention and MLP.
+            class_token: Whether the first token is a class token that the tower's embedding is read at.
 
         Raises:
             ValueError: The embedding does not divide into heads of ``head_width``.
@@ -41,6 +53,8 @@ class Resampler(Mapper):
             raise ValueError(f"an embedding of {embedding_dim} does not divide into heads of {head_width}")
         self.prefix_length = prefix_length
         self.latents = nn.Parameter(torch.randn(prefix_length, embedding_dim) * embedding_dim**-0.5)
+        self.class_token = class_token
+        self.start = nn.Linear(feature_dim, embedding_dim, bias=False)
         self.project = nn.Linear(feature_dim, embedding_dim)
         self.layers = nn.ModuleList(
             ResamplerLayer(embedding_dim, embedding_dim // head_width, dropout) for _ in range(layers)
@@ -50,7 +64,7 @@ class Resampler(Mapper):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map ``[B, P + N, W]`` tokens to ``[B, K, E]``."""
         context = self.project(tokens)
-        latents = self.latents.expand(tokens.shape[0], -1, -1)
+        latents = self.latents + self.start(tokens[:, :1] if self.class_token else tokens.mean(dim=1, keepdim=True))
         for layer in self.layers:
             latents = layer(latents, context)
         return self.norm(latents)
