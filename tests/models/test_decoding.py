@@ -145,8 +145,8 @@ def test_a_banned_phrase_is_never_written_however_it_is_spelt(
         banned = captioner.generate(read, replace(decoding, max_new_tokens=LENGTH, banned_phrases=(phrase,)))
         assert not any(phrase.lower() in caption.text.lower() for caption in banned)
         for before, after in zip(free, banned, strict=True):
-            if phrase.lower() not in before.text.lower() and decoding.beams == 1:
-                assert after == before  # what did not occur changes nothing
+            if phrase.lower() not in before.text.lower() and decoding == Decoding():
+                assert after == before  # what did not occur changes nothing (a draw it does: the shares of the rest)
 
 
 def test_a_ban_holds_with_and_without_a_leading_space_and_across_token_borders() -> None:

@@ -144,7 +144,7 @@ def test_the_settings_of_an_explainer_are_its_fields(name: str) -> None:
 
 def test_generation_settings_are_the_decoding_settings() -> None:
     config = composed("evaluate", "generation.beams=3")
-    assert decoding(config.generation) == Decoding(beams=3)
+    assert decoding(config.generation) == Decoding(beams=3, length_penalty=0.0)
     names = {item.name for item in fields(Decoding)} | {"batch_size"}
     assert {item.name for item in fields(config.generation)} == names
 

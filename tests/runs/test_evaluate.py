@@ -62,7 +62,7 @@ def seeing(data: tuple[list[Record], list[Record], Path]) -> Captioner:
     tokens = captioner.encode_captions([record.caption for record in train])
     learned = [*captioner.mapper.parameters(), *captioner.language_model.parameters()]
     optimiser = torch.optim.AdamW(learned, lr=4e-3)
-    for _ in range(70):
+    for _ in range(150):
         optimiser.zero_grad()
         captioner.loss(read, tokens).backward()
         optimiser.step()

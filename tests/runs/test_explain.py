@@ -60,8 +60,9 @@ def build(tokenizer: CaptionTokenizer, mapper: str) -> Captioner:
 
 def learn(captioner: Captioner, ids: list[int]) -> None:
     """A few steps until greedy search says the one caption, so that there is a caption to explain."""
-    read = captioner.read(torch.zeros(1, 3, 24, 24)).detach()
-    tokens = torch.tensor([[*ids, captioner.tokenizer.eos_id]])
+    pixels = torch.randn(8, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    read = captioner.read(pixels).detach()
+    tokens = torch.tensor([[*ids, captioner.tokenizer.eos_id]]).expand(len(read), -1)
     optimiser = torch.optim.AdamW(captioner.language_model.parameters(), lr=5e-3)
     for _ in range(60):
         loss = captioner.loss(read, tokens)

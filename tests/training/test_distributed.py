@@ -37,6 +37,12 @@ def trained(
     return state, torch.load(directory / f"{name}.pt", weights_only=True)
 
 
+def without_keys(bias: torch.Tensor) -> torch.Tensor:
+    """The biases of queries and values, of those of queries, keys and values."""
+    query, _, value = bias.chunk(3)
+    return torch.cat([query, value])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "strategies"), [("caption", ["ddp", "fsdp"]), ("contrast", ["ddp"])])
 def test_two_processes_equal_one_on_the_same_steps(tmp_path: Path, what: str, strategies: list[str]) -> None:
@@ -45,5 +51,9 @@ def test_two_processes_equal_one_on_the_same_steps(tmp_path: Path, what: str, st
         shared, also = trained(tmp_path, what, strategy, 2)
         assert shared.keys() == weights.keys()
         for key, value in weights.items():
+            if key.endswith("in_proj_bias"):
+                # A key's bias moves all products of a query alike, which softmax does not see: its gradient is
+                # rounding alone, and Adam makes whole steps of it.
+                shared[key], value = (without_keys(bias) for bias in (shared[key], value))
             torch.testing.assert_close(shared[key], value, atol=2e-5, rtol=1e-4, msg=f"{strategy}: {key}")
         assert also == pytest.approx(measured, rel=1e-4)

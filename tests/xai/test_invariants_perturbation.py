@@ -30,7 +30,7 @@ from clip_xai.xai.methods import (
     TokenOcclusion,
 )
 from clip_xai.xai.perturbation import PerturbationBank
-from clip_xai.xai.target import CaptionTarget, SimilarityTarget
+from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
 from tests.xai.conftest import TEXTS, assert_close
 from tests.xai.test_invariants import PLANTED, assert_same_state, planted, state  # noqa: F401
 
@@ -132,14 +132,25 @@ def test_declarations_hold(
         assert_close(found, alone, 5e-2 if explainer.name in ("extremal_perturbation", "m2ib") else 1e-4)
 
 
+class Summed(Target):
+    """Two scores of opposite signs and their sum: log-probabilities all have one sign, which hides what takes sizes."""
+
+    name, reads, labels = "summed", "pooled", ["one", "against", "sum"]
+
+    def score(self, read: Tensor) -> Tensor:
+        one = read @ torch.linspace(-1, 1, read.shape[1])
+        return torch.stack([one, 0.3 * read[:, 0] - 2 * one, 0.3 * read[:, 0] - one], dim=1)
+
+
 @named([one for one in LIGHT if one.modality == "image"])
 def test_methods_linear_in_the_target_add_up_and_others_do_not(
     explainer: Explainer, captioner: Captioner, pixels: Tensor
 ) -> None:
-    target = CaptionTarget.words(captioner, captioner.tokenizer.encode("a nevus"), whole=True)
-    values = explainer.explain(captioner.backbone, pixels, target).values
-    gap = (values[:, :-1].sum(1) - values[:, -1]).abs().max() / values[:, -1].abs().max()
-    assert (gap < 1e-3) == explainer.linear_in_target
+    gaps = []
+    for target in (CaptionTarget.words(captioner, captioner.tokenizer.encode("a nevus"), whole=True), Summed()):
+        values = explainer.explain(captioner.backbone, pixels, target).values
+        gaps.append((values[:, :-1].sum(1) - values[:, -1]).abs().max() / values[:, -1].abs().max())
+    assert (max(gaps) < 1e-3) == explainer.linear_in_target
 
 
 @named(IMAGE)

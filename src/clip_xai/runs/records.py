@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from clip_xai.data.build import build_manifest
+from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.settings import BuildSettings
@@ -28,14 +29,14 @@ def prepare_manifest(data: DataConfig) -> Path:
     Raises:
         UserError: ``data.root`` does not exist and the data set is not a drawn one.
     """
-    root = Path(data.root)
-    if data.synthetic is not None:
-        drawn = data.synthetic
-        write_dermacap(root, seed=drawn.seed, scale=drawn.scale, height=drawn.height, width=drawn.width)
-    elif not root.is_dir():
+    root, drawn = Path(data.root), data.synthetic
+    if drawn is None and not root.is_dir():
         raise UserError(f"data.root={root}: there is no such directory; set data.root to the directory of the sources")
     chosen = {item.name: getattr(data, item.name) for item in fields(BuildSettings)}
-    return build_manifest(root, Path(data.output_dir), BuildSettings(**chosen))
+    with one_at_a_time(Path(data.output_dir)):
+        if drawn is not None:
+            write_dermacap(root, seed=drawn.seed, scale=drawn.scale, height=drawn.height, width=drawn.width)
+        return build_manifest(root, Path(data.output_dir), BuildSettings(**chosen))
 
 
 def load_records(data: DataConfig, split: str) -> list[Record]:

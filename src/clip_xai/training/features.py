@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.data.images import UnreadableImageError
+from clip_xai.data.locking import one_at_a_time
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.progress import track
 
@@ -82,6 +83,10 @@ class FeatureCache:
             batch_size: Images per step through the tower.
         """
         digests = {image: _sha256(image) for image in dict.fromkeys(images)}
+        with one_at_a_time(self.directory):
+            return self._table(digests, reads, batch_size)
+
+    def _table(self, digests: dict[Path, str | None], reads: str, batch_size: int) -> FeatureTable:
         known = self._index(reads)
         by_digest = {digest: image for image, digest in digests.items() if digest is not None}
         missing = [image for digest, image in by_digest.items() if digest not in known]

@@ -84,8 +84,10 @@ class CaptionerModule(LightningModule):
         mesh = self.device_mesh["data_parallel"]
         for block in self.captioner.language_model.transformer.h:
             fully_shard(block, mesh=mesh)
-        fully_shard(self.captioner.backbone, mesh=mesh)  # by itself: training on features never gathers it
-        fully_shard(self.captioner, mesh=mesh)
+        # The tower by itself: training on features never gathers it. Scalars, such as the temperature, cannot be cut.
+        scalars = {parameter for parameter in self.captioner.parameters() if parameter.ndim == 0}
+        fully_shard(self.captioner.backbone, mesh=mesh, ignored_params=scalars)
+        fully_shard(self.captioner, mesh=mesh, ignored_params=scalars)
         register_fsdp_forward_method(self.captioner, "loss")
         self.sharded = True
 

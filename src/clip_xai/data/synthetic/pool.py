@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context, get_start_method, set_start_method
 
 import numpy  # noqa: F401  its thread pool must be there before it can be limited
 from threadpoolctl import threadpool_limits
@@ -16,6 +16,10 @@ def rendering_pool(workers: int) -> ProcessPoolExecutor:
     thread each: the renderer's small matrix products gain nothing from more, and threads that wait for each other on
     taken cores made it six times as slow.
     """
+    if get_start_method(allow_none=True) not in (None, *get_all_start_methods()):
+        # In a process of joblib's launcher the default is joblib's own way to start, which a fresh process is told of
+        # and does not know.
+        set_start_method("spawn", force=True)
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=keep_to_one_thread)
 
 

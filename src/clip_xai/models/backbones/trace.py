@@ -271,6 +271,11 @@ def batched_vjp(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor, ch
 
 
 def _vjp(output: Tensor, inputs: Sequence[Tensor], columns: Tensor) -> tuple[Tensor, ...]:
+    if len(columns) == 1:  # vmap costs more than it saves
+        alone = torch.autograd.grad(
+            output, inputs, columns[0], retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return tuple(gradient[None] for gradient in alone)
     return torch.autograd.grad(
         output, inputs, columns, retain_graph=True, is_grads_batched=True, allow_unused=True, materialize_grads=True
     )
