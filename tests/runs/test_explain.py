@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from transformers import GPT2LMHeadModel
 
+from clip_xai.data.images import read_image
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.build import tiny_backbone
 from clip_xai.models.captioner import Captioner
@@ -23,8 +24,15 @@ from clip_xai.runs.explain import Inquiry, chosen_photographs, collect, explain_
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.photographs import Photograph
 from clip_xai.runs.questions import Question, caption_target
-from clip_xai.runs.results import ResultStore
-from clip_xai.xai.methods import AttentionRollout, GradCam, GradEclip, Occlusion, TokenGradXInput
+from clip_xai.runs.results import ResultStore, index_rows
+from clip_xai.xai.methods import (
+    AttentionRollout,
+    GradCam,
+    GradEclip,
+    IntegratedGradients,
+    Occlusion,
+    TokenGradXInput,
+)
 from clip_xai.xai.target import SimilarityTarget
 
 CAPTION = "a red basal cell carcinoma, upper left."
@@ -251,3 +259,35 @@ def test_what_is_read_back_is_what_was_found(captioner, photographs, tmp_path):
         for one, other in zip(answer.attributions, again.answers[name].attributions, strict=True):
             assert torch.equal(one.values.nan_to_num(9), other.values.nan_to_num(9))
             assert one.metadata() == other.metadata()
+
+
+def test_methods_of_dozens_of_passes_explain_the_diagnosis_and_the_whole_unless_words_are_asked_for(
+    captioner, photographs, tmp_path
+):
+    costly = IntegratedGradients(steps=2, resolution="patches")
+    store = ResultStore(tmp_path / "run")
+    inquiry = Inquiry(captioner.backbone, captioner, [costly, GradCam()], Question())
+    explain_photographs(inquiry, photographs[:1], store)
+    [(place, result)] = store.results()
+    [image] = [shown(result, captioner.backbone)]
+    by_method = {explanation.method: explanation for explanation in image.explanations}
+    words = len(by_method["gradcam"].items) - 3
+    assert by_method["integrated_gradients"].items == (words, words + 1, words + 2)  # diagnosis, whole, similarity
+    assert any("integrated_gradients" in note for note in by_method["integrated_gradients"].notes)
+
+    picture = read_image(photographs[0].path)
+    pixels = captioner.backbone.preprocess(picture)[None]
+    target, _ = caption_target(captioner, captioner.tokenizer.encode(CAPTION))
+    every = costly.explain(captioner.backbone, pixels, target)
+    rows = by_method["integrated_gradients"].values[:2]
+    np.testing.assert_allclose(rows, every.values[0, -2:].numpy(), rtol=1e-4, atol=1e-7)
+    index = pd.DataFrame(index_rows(place, store.run_dir, result))
+    mine = index[(index.method == "integrated_gradients") & (index.question == "caption")]
+    assert list(mine.label) == target.labels[-2:] and list(mine.row) == [0, 1]
+    np.testing.assert_allclose(mine.score, every.scores[0, -2:].numpy(), rtol=1e-4)
+
+    for names, count in ((("caption_word", "caption"), 1), (("caption_word",), words)):
+        alone = ResultStore(tmp_path / names[-1])
+        explain_photographs(Inquiry(captioner.backbone, captioner, [costly], Question(names)), photographs[:1], alone)
+        [(_, result)] = alone.results()
+        assert len(shown(result, captioner.backbone).items) == count

@@ -26,7 +26,7 @@ class Answer:
     Attributes:
         score_name: What the target's scores are: ``log-probability``, ``cosine`` ...
         spans: Where each of the T scores stands in the caption, None for what is no single word of it.
-        attributions: One a method, of one photograph (B = 1).
+        attributions: One a method, of one photograph (B = 1), about all T scores or the last of them alone.
         settings: The methods' own settings, in the same order.
         notes: Sentences that a reader must see beside every one of them.
     """
@@ -40,10 +40,14 @@ class Answer:
     @property
     def items(self) -> tuple[Item, ...]:
         """The T scores with their labels."""
-        first = self.attributions[0]
-        scores = first.scores[0].tolist()
-        labelled = zip(first.labels, scores, self.spans, strict=True)
+        whole = max(self.attributions, key=lambda one: len(one.labels))
+        scores = whole.scores[0].tolist()
+        labelled = zip(whole.labels, scores, self.spans, strict=True)
         return tuple(Item(label, float(score), self.score_name, span) for label, score, span in labelled)
+
+    def rows(self, attribution: Attribution) -> range:
+        """Which of the T scores the rows of one of the attributions are about."""
+        return range(len(self.spans) - len(attribution.labels), len(self.spans))
 
 
 def assemble(
@@ -113,8 +117,8 @@ def _explanation(attribution: Attribution, settings: Mapping[str, object], offse
     elif attribution.tokens is not None:
         tokens = tuple(tuple(names) for names in attribution.tokens)
         if answer.score_name == LOG_PROBABILITY:
-            values, tokens = _read_before(values, tokens, answer.spans)
-    items = tuple(range(offset, offset + len(attribution.labels)))
+            values, tokens = _read_before(values, tokens, [answer.spans[row] for row in answer.rows(attribution)])
+    items = tuple(offset + row for row in answer.rows(attribution))
     return Explanation(attribution.method, settings, values, items, attribution.text_dependent, tokens, notes)
 
 

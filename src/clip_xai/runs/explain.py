@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from lightning import LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clip_xai.data.images import read_image, read_mask
@@ -41,7 +42,7 @@ from clip_xai.runs.instantiate import decoding, explainers, open_captioner
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.photographs import Photograph, photographs_at
-from clip_xai.runs.questions import Question, ask, question_of
+from clip_xai.runs.questions import Asked, Question, ask, in_brief, question_of
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.runs.results import Result, ResultStore, index_rows
 from clip_xai.runs.trainer import is_first_process, quiet_lightning
@@ -93,14 +94,27 @@ class Inquiry:
                 caption = self.captioner.generate(self.captioner.read(pixels), self.decoding)[0]
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
+        brief = in_brief(self.question)
+        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption)
         for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
-            methods, refused = defined_for(self.methods, self.backbone, asked.target)
-            found = explain_together(methods, self.backbone, pixels, asked.target, bank)
-            placed = [attribution.with_geometry([geometry]) for attribution in found]
-            settings = [method.settings for method in methods]
-            notes = (*asked.notes, *(f"Left out: {reason}." for reason in refused))
-            answers[name] = Answer(asked.score_name, asked.spans, placed, settings, notes)
+            answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
+            placed = [attribution.with_geometry([geometry]) for attribution in answer.attributions]
+            answers[name] = replace(answer, attributions=placed)
         return Result(photograph, None if caption is None else caption.text, answers)
+
+    def _answer(self, pixels: Tensor, bank: PerturbationBank, asked: Asked, shorter: Asked) -> Answer:
+        """Explain one target by every method, the shorter one by those not made for every word of a caption."""
+        methods, refused = defined_for(self.methods, self.backbone, asked.target)
+        notes = [*asked.notes, *(f"Left out: {reason}." for reason in refused)]
+        costly = [method for method in methods if not method.every_word and shorter.spans != asked.spans]
+        quick = [method for method in methods if method not in costly]
+        found = explain_together(quick, self.backbone, pixels, asked.target, bank) if quick else []
+        if costly:
+            found += explain_together(costly, self.backbone, pixels, shorter.target, bank)
+            names = ", ".join(method.name for method in costly)
+            notes.append(f"Not word by word, for each word takes dozens of passes (target=caption_word): {names}.")
+        spans = asked.spans if quick else shorter.spans
+        return Answer(asked.score_name, spans, found, [method.settings for method in (*quick, *costly)], tuple(notes))
 
 
 class ExplainingModule(LightningModule):

@@ -67,7 +67,8 @@ class LesionMaps:
             for attribution in answer.attributions:
                 if attribution.kind != "image":
                     continue
-                for row, what in _measured(answer):
+                first = answer.rows(attribution).start
+                for row, what in ((item - first, what) for item, what in _measured(answer) if item >= first):
                     what = what if attribution.text_dependent else "any"
                     seen[attribution.method, what] = attribution.values[0, row].cpu()
                     title = METHOD_TITLES.get(attribution.method, attribution.method)
@@ -113,7 +114,7 @@ class LesionMaps:
 
 
 def _measured(answer: Answer) -> list[tuple[int, str]]:
-    """Which rows of an answer are held against the lesion: the stated diagnosis, the whole caption, the text."""
+    """Which items of an answer are held against the lesion: the stated diagnosis, the whole caption, the text."""
     rows = []
     for row, item in enumerate(answer.items):
         if item.score_name != LOG_PROBABILITY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clip_xai.models.backbones.base import Backbone
@@ -11,7 +11,7 @@ from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.report.explained import POOLED_NOTE
 from clip_xai.runs.config import TargetConfig
 from clip_xai.xai.target import CaptionTarget, Target
-from clip_xai.xai.targets.build import OF_CAPTIONS, Question, caption_parts, targets_of
+from clip_xai.xai.targets.build import CAPTION_PARTS, OF_CAPTIONS, Question, caption_parts, targets_of
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
 
 __all__ = ["WHOLE_CAPTION", "Asked", "Question", "ask", "caption_target", "diagnosis_words", "question_of"]
@@ -62,6 +62,15 @@ def ask(
         )
         for one in made
     }
+
+
+def in_brief(question: Question) -> Question | None:
+    """The same question without every single word of the caption; None where that is no question, or the same one."""
+    if question.word is not None:
+        return None
+    names = tuple(name for name in question.names if name != "caption_word")
+    of_caption = [name for name in names if name in CAPTION_PARTS]
+    return replace(question, names=names) if of_caption and len(names) < len(question.names) else None
 
 
 def caption_target(

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -85,7 +86,7 @@ class ResultStore:
         """Write a result in one step: a killed process leaves a whole file or none."""
         tensors, answers = {}, []
         for name, answer in result.answers.items():
-            tensors[f"{name}/scores"] = answer.attributions[0].scores[0].float().cpu().contiguous()
+            tensors[f"{name}/scores"] = torch.tensor([item.score for item in answer.items])
             for attribution in answer.attributions:
                 tensors[f"{name}/{attribution.method}"] = attribution.values[0].float().cpu().contiguous()
             answers.append(
@@ -130,10 +131,11 @@ def read_result(place: Path) -> Result:
         for answer in known["answers"]:
             name = answer["name"]
             scores = file.get_tensor(f"{name}/scores")[None]
-            attributions = [
-                Attribution.from_metadata(file.get_tensor(f"{name}/{metadata['method']}")[None], scores, metadata)
-                for metadata in answer["attributions"]
-            ]
+            attributions = []
+            for metadata in answer["attributions"]:
+                values = file.get_tensor(f"{name}/{metadata['method']}")[None]
+                own = scores[:, scores.shape[1] - len(metadata["labels"]) :]  # some methods answer the last ones alone
+                attributions.append(Attribution.from_metadata(values, own, metadata))
             spans = [None if span is None else (span[0], span[1]) for span in answer["spans"]]
             settings, notes = answer["settings"], tuple(answer["notes"])
             answers[name] = Answer(answer["score_name"], spans, attributions, settings, notes)
@@ -156,7 +158,8 @@ def index_rows(place: Path, run_dir: Path, result: Result) -> Iterator[dict[str,
                 "settings": json.dumps(dict(attribution.settings), ensure_ascii=False),
                 **asdict(attribution.geometry[0]),
             }
-            for row, item in enumerate(answer.items):
+            for row, number in enumerate(answer.rows(attribution)):
+                item = answer.items[number]
                 yield {
                     **common,
                     "row": row,

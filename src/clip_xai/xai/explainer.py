@@ -34,6 +34,8 @@ class Explainer(ABC):
         text_dependent: False when the result is the same whatever the target asks; such a method is a control.
         linear_in_target: Whether the evidence for a weighted sum of scores is the weighted sum of the evidence.
         needs_of_tower: What a tower must support, out of ``Backbone.supports``; nothing for methods of every family.
+        every_word: Whether reports explain every word of a caption by it. Where each score takes dozens of passes of
+            its own, they explain the diagnosis and the whole caption, unless words alone are asked for.
         cost: Forward (F) and backward (B) passes of the image tower for one image and T scores, for the table.
     """
 
@@ -42,6 +44,7 @@ class Explainer(ABC):
     text_dependent: ClassVar[bool] = True
     linear_in_target: ClassVar[bool]
     needs_of_tower: ClassVar[frozenset[str]] = frozenset()
+    every_word: ClassVar[bool] = True
     cost: ClassVar[str] = ""
 
     @property

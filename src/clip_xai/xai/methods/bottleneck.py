@@ -65,6 +65,7 @@ class M2ib(BankExplainer):
     chunk_size: int = 64
 
     name: ClassVar[str] = "m2ib"
+    every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"attention"})
     cost: ClassVar[str] = "1 F, T x steps x draws (F + B) behind the block"

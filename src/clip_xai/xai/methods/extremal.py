@@ -88,6 +88,7 @@ class ExtremalPerturbation(BankExplainer):
     chunk_size: int = 16
 
     name: ClassVar[str] = "extremal_perturbation"
+    every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "T x areas x iterations (F + B)"
 

@@ -88,6 +88,7 @@ class IntegratedGradients(Explainer):
     chunk_size: int = 16
 
     name: ClassVar[str] = "integrated_gradients"
+    every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`steps` F and batched B"
 
@@ -162,6 +163,7 @@ class GradientShap(Explainer):
     chunk_size: int = 16
 
     name: ClassVar[str] = "gradient_shap"
+    every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`samples` F and batched B"
 
@@ -242,6 +244,7 @@ class SmoothGrad(Explainer):
     chunk_size: int = 16
 
     name: ClassVar[str] = "smoothgrad"
+    every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "`samples` F and batched B"
 
