@@ -7,9 +7,10 @@ from PIL import Image
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.report.assemble import LONGEST_SIDE, Answer, assemble
-from clip_xai.report.explained import LOG_PROBABILITY, Explanation
+from clip_xai.report.explained import LOG_PROBABILITY, METHOD_TITLES, Explanation
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS, explanation_rows
 from clip_xai.xai.attribution import Attribution
+from clip_xai.xai.methods import METHODS
 
 
 def attribution(method: str, labels: list[str], tokens: list[list[str]] | None = None) -> Attribution:
@@ -91,3 +92,11 @@ def test_the_table_of_explanations_has_a_row_for_every_map(tmp_path):
     assert len(rows) == 8 and all(len(row) == len(EXPLANATION_COLUMNS) for row in rows)
     assert [row[0] is not None for row in rows] == [True] + [False] * 7
     assert rows[3][3] == "cosine with “a photo of a red spot”" and rows[3][6:8] == ["0", "5"]
+
+
+def test_every_method_has_its_name_and_says_what_it_is() -> None:
+    assert METHOD_TITLES.keys() == METHODS.keys()
+    for method in METHODS:
+        said = Explanation(method, {}, np.zeros((1, 2, 2)), (0,)).reading
+        assert said.endswith(".") and len(said) > 20
+    assert Explanation("my own", {}, np.zeros((1, 2, 2)), (0,)).reading == ""

@@ -12,15 +12,44 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.xai.methods import METHODS
 
 LOG_PROBABILITY = "log-probability"
 MARGIN = "cosine margin"
 METHOD_TITLES = {
-    "gradeclip": "Grad-ECLIP",
     "gradcam": "Grad-CAM",
+    "gradcam_plusplus": "Grad-CAM++",
+    "scorecam": "Score-CAM",
+    "ablationcam": "Ablation-CAM",
+    "abscam_init": "Abs-CAM, initial",
+    "abscam_final": "Abs-CAM, final",
+    "layercam": "LayerCAM",
+    "hirescam": "HiResCAM",
     "attention_rollout": "Attention rollout",
+    "attention_gradient": "Attention × gradient",
+    "gradeclip": "Grad-ECLIP",
+    "legrad": "LeGrad",
+    "clip_surgery": "CLIP Surgery",
+    "saliency": "Saliency",
+    "input_x_gradient": "Input × gradient",
+    "smoothgrad": "SmoothGrad",
+    "integrated_gradients": "Integrated gradients",
+    "gradient_shap": "GradientSHAP",
+    "guided_backprop": "Guided backpropagation",
+    "embedding_space": "Embedding space",
     "occlusion": "Occlusion",
+    "rise": "RISE",
+    "kernelshap": "KernelSHAP",
+    "extremal_perturbation": "Extremal perturbation",
+    "cci": "CCI",
+    "m2ib": "M2IB",
+    "fixlip": "FIxLIP",
     "token_gradxinput": "Token gradient × input",
+    "token_integrated_gradients": "Token integrated gradients",
+    "token_occlusion": "Token occlusion",
+    "token_kernelshap": "Token KernelSHAP",
+    "token_gradeclip": "Grad-ECLIP on the text",
+    "token_attention_gradient": "Attention × gradient on the text",
 }
 METHOD_READINGS = {
     "gradeclip": "Last block: the score's gradient at the attention output × values, weighted by query-key similarity.",
@@ -110,8 +139,10 @@ class Explanation:
 
     @property
     def reading(self) -> str:
-        """How to read the map, in one sentence; empty for methods of one's own."""
-        return METHOD_READINGS.get(self.method, "")
+        """How to read the map, in one sentence, else what the method is; empty for methods of one's own."""
+        if self.method in METHOD_READINGS or self.method not in METHODS:
+            return METHOD_READINGS.get(self.method, "")
+        return (METHODS[self.method].__doc__ or "").strip().splitlines()[0]
 
     @property
     def all_notes(self) -> tuple[str, ...]:
