@@ -29,6 +29,7 @@ class Answer:
         attributions: One a method, of one photograph (B = 1), about all T scores or the last of them alone.
         settings: The methods' own settings, in the same order.
         notes: Sentences that a reader must see beside every one of them.
+        left_out: Which methods do not answer, or not word by word, and why.
     """
 
     score_name: str
@@ -36,6 +37,7 @@ class Answer:
     attributions: Sequence[Attribution]
     settings: Sequence[Mapping[str, object]]
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -91,6 +93,7 @@ def assemble(
         mask=mask,
         facts=dict(facts or {}),
         measurements=dict(measurements or {}),
+        left_out=tuple(dict.fromkeys(reason for answer in answers for reason in answer.left_out)),
     )
 
 

@@ -170,6 +170,7 @@ class ExplainedImage:
         mask: Lesion mask [H, W] of the photograph, or None.
         facts: Short facts to show and search: source, diagnosis ...
         measurements: Finished measurements to show, such as localisation: name -> text.
+        left_out: Which methods say nothing about some of the items, and why.
     """
 
     name: str
@@ -182,6 +183,7 @@ class ExplainedImage:
     mask: NDArray[np.bool_] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     measurements: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def short_label(image: ExplainedImage, index: int) -> str:

@@ -96,6 +96,7 @@ def _image(image: ExplainedImage) -> dict[str, object]:
         "references": list(image.references),
         "facts": dict(image.facts),
         "measurements": dict(image.measurements),
+        "left_out": list(image.left_out),
         "first": chosen_items(image)[0] if image.items else None,
         "items": [
             {

@@ -105,16 +105,19 @@ class Inquiry:
     def _answer(self, pixels: Tensor, bank: PerturbationBank, asked: Asked, shorter: Asked) -> Answer:
         """Explain one target by every method, the shorter one by those not made for every word of a caption."""
         methods, refused = defined_for(self.methods, self.backbone, asked.target)
-        notes = [*asked.notes, *(f"Left out: {reason}." for reason in refused)]
+        left_out = [f"{reason}." for reason in refused]
         costly = [method for method in methods if not method.every_word and shorter.spans != asked.spans]
         quick = [method for method in methods if method not in costly]
         found = explain_together(quick, self.backbone, pixels, asked.target, bank) if quick else []
         if costly:
             found += explain_together(costly, self.backbone, pixels, shorter.target, bank)
-            names = ", ".join(method.name for method in costly)
-            notes.append(f"Not word by word, for each word takes dozens of passes (target=caption_word): {names}.")
+            left_out += [
+                f"{method.name} takes dozens of passes for each word: asked of the words by target=caption_word alone."
+                for method in costly
+            ]
         spans = asked.spans if quick else shorter.spans
-        return Answer(asked.score_name, spans, found, [method.settings for method in (*quick, *costly)], tuple(notes))
+        settings = [method.settings for method in (*quick, *costly)]
+        return Answer(asked.score_name, spans, found, settings, asked.notes, tuple(left_out))
 
 
 class ExplainingModule(LightningModule):

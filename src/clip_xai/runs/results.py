@@ -96,6 +96,7 @@ class ResultStore:
                     "spans": list(answer.spans),
                     "settings": [dict(settings) for settings in answer.settings],
                     "notes": list(answer.notes),
+                    "left_out": list(answer.left_out),
                     "attributions": [attribution.metadata() for attribution in answer.attributions],
                 }
             )
@@ -138,7 +139,9 @@ def read_result(place: Path) -> Result:
                 attributions.append(Attribution.from_metadata(values, own, metadata))
             spans = [None if span is None else (span[0], span[1]) for span in answer["spans"]]
             settings, notes = answer["settings"], tuple(answer["notes"])
-            answers[name] = Answer(answer["score_name"], spans, attributions, settings, notes)
+            answers[name] = Answer(
+                answer["score_name"], spans, attributions, settings, notes, tuple(answer["left_out"])
+            )
     return Result(Photograph.from_plain(known["photograph"]), known["caption"], answers)
 
 

@@ -234,6 +234,9 @@
     const entry = image();
     const shown = state.shown === null ? [] : pictures(entry).filter((explanation) => rowOf(explanation, state.shown) >= 0);
     $("compare-sheet").hidden = shown.length < 2;
+    $("left-out").hidden = !entry.left_out.length;
+    $("left-out").querySelector("summary").textContent = `${entry.left_out.length} methods left out`;
+    $("left-out").querySelector("ul").replaceChildren(...entry.left_out.map((reason) => element("li", reason)));
     $("compare").replaceChildren(...(shown.length < 2 ? [] : shown).map((explanation) => {
       const row = rowOf(explanation, state.shown);
       const ends = scaleOf(explanation, row).ends.join(" … ");

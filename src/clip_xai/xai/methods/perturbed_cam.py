@@ -145,7 +145,8 @@ class AbsCamFinal(BankExplainer):
     backward pass to the chosen block, and one forward pass for each of C channels, shared by all T targets (the
     published code runs T times C of them, all in one batch). The result does not depend on ``chunk_size``.
 
-    Deviations from the published code: none in the map; as released, it too lacks a closing min-max.
+    Deviations from the published code: none in the map; as released, it too lacks a closing min-max. Refused for
+    log-probabilities: they are negative, so that the sizes y_k would weigh most what explains least.
 
     Attributes:
         layer: Block, -1 for the last.
@@ -168,6 +169,12 @@ class AbsCamFinal(BankExplainer):
     name: ClassVar[str] = "abscam_final"
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "C + 1 F, 1 batched B down to the block"
+
+    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+        """Return why the method is not defined; see the base class."""
+        if target.score_name == "log-probability":
+            return "weighs masks by the size of the score, which for a log-probability is largest for the worst"
+        return super().refusal(backbone, target)
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """Activations at one point and their gradient."""
