@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.naive_decoding import next_logits
-from clip_xai.models.captioner import IGNORED, Captioner
+from clip_xai.errors import UserError
+from clip_xai.models.captioner import IGNORED, Captioner, Decoding
 
 from .conftest import TEXTS
 
@@ -65,8 +66,42 @@ def test_a_prompt_changes_the_distribution(captioner: Captioner) -> None:
     assert not torch.isclose(with_prompt, captioner.loss(read, ids))
 
 
+def test_another_prompt_holds_within_a_block_and_goes_with_it(captioner: Captioner) -> None:
+    read, ids = read_of(captioner), captioner.encode_captions(TEXTS)
+    own = captioner.log_prob(read, ids)
+    wanted = captioner.log_prob(read, ids, ["a small lesion with"] * len(read))
+    kept = captioner.prompt_ids
+    with captioner.prompted("a small lesion with"):
+        assert captioner.prompt == "a small lesion with"
+        torch.testing.assert_close(captioner.log_prob(read, ids), wanted, rtol=1e-5, atol=1e-4)
+        with captioner.prompted(""):
+            assert captioner.prompt_ids.numel() == 0
+        assert captioner.prompt == "a small lesion with"
+    with pytest.raises(RuntimeError, match="in the middle"), captioner.prompted("a small"):
+        raise RuntimeError("in the middle")
+    assert captioner.prompt == "two" and captioner.prompt_ids is kept
+    assert "prompt_ids" not in captioner.state_dict()
+    assert torch.equal(captioner.log_prob(read, ids), own)
+
+
+def test_room_is_what_generation_has(captioner: Captioner) -> None:
+    read, prompts = read_of(captioner)[:2], ["a brown lesion", "a"]
+    room = captioner.room(prompts)
+    assert (
+        room
+        < captioner.room(["a"])
+        == captioner.room() - (len(captioner.tokenizer.encode("a")) - captioner.prompt_ids.numel())
+    )
+    captioner.generate(read, Decoding(max_new_tokens=room), prompts)
+    with pytest.raises(UserError, match=rf"set generation\.max_new_tokens={room} or less"):
+        captioner.generate(read, Decoding(max_new_tokens=room + 1), prompts)
+    # Nothing that generation can be told helps here.
+    with pytest.raises(UserError, match=r"128 positions; put less before it") as caught:
+        captioner.generate(read, Decoding(max_new_tokens=4), ["a brown lesion " * 40] * 2)
+    assert "\n" not in str(caught.value)
+
+
 def test_saved_and_loaded_captioners_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clip_xai.errors import UserError
     from clip_xai.models.backbones.build import BackboneSource
     from clip_xai.models.weights import CaptionerSettings, build_captioner, load_captioner, save_captioner
 

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.build import BackboneSource
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.export import FILES, CardFacts, export_captioner, from_pretrained, push_to_hub
-from clip_xai.models.weights import CaptionerSettings, build_captioner
+from clip_xai.models.retrieval import INDEX, CaptionIndex
+from clip_xai.models.weights import CaptionerSettings, build_captioner, load_captioner, load_retrieval, load_settings
 from clip_xai.runs.export import main
 from tests.support.hub import LoopbackHub
 
@@ -109,9 +112,67 @@ def test_up_to_the_hub_and_down_again(built: Captioner, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+RETRIEVING = replace(SETTINGS, prompt="", retrieved_captions=2, retrieval_template="Like: {captions} So:")
+
+
+def index_of_three() -> CaptionIndex:
+    embeddings = torch.randn(3, 128, generator=torch.Generator().manual_seed(5))
+    return CaptionIndex(embeddings, ["a nevus.", "a wart.", "a burn."], ["p1", "p2", "p3"])
+
+
+def test_the_index_of_captions_travels_with_the_weights(built: Captioner, tmp_path: Path) -> None:
+    index = index_of_three()
+    directory = export_captioner(built, RETRIEVING, tmp_path / "export", FACTS, index=index)
+    with LoopbackHub() as hub, hub.reachable(tmp_path / "cache"):
+        push_to_hub(directory, "group/captioner", token="any", endpoint=hub.endpoint)
+        assert set(hub.files("group/captioner")) - {".gitattributes"} == {*FILES, INDEX}
+        with built.prompted(""):
+            same(built, from_pretrained("group/captioner"))
+        [taken] = (tmp_path / "cache").rglob(INDEX)
+    assert CaptionIndex.load(taken).captions == index.captions
+    card = (directory / "README.md").read_text()
+    assert "captions of its 2 nearest training" in card and "keeps 3 training captions" in card
+    # What the card tells to type runs, and says what the captioner says behind these prompts.
+    code = card.split("```python\n")[1].split("```")[0].replace("DIRECTORY OR ORGANISATION/MODEL", str(directory))
+    code = code.replace("DIRECTORY/", f"{directory}/").replace("print(", "said.append(")
+    said: list[str] = []
+    exec(code, {"photograph": Image.new("RGB", (120, 100), "brown"), "said": said})
+    pixels = built.backbone.preprocess(Image.new("RGB", (120, 100), "brown"))[None]
+    retrieval = load_retrieval(load_settings(directory), directory)
+    assert retrieval is not None and retrieval.template == "Like: {captions} So:"
+    prompts = retrieval.prompts(built.backbone.encode_image(pixels))
+    assert prompts[0].startswith("Like: a ") and prompts[0].count("a ") == 2
+    assert said == [built.generate(built.read(pixels), prompts=prompts)[0].text]
+
+
+def test_an_index_goes_with_retrieving_settings_and_with_no_others(built: Captioner, tmp_path: Path) -> None:
+    for settings, index in ((RETRIEVING, None), (SETTINGS, index_of_three())):
+        with pytest.raises(ValueError, match="do not fit"):
+            export_captioner(built, settings, tmp_path / "no", FACTS, index=index)
+    assert not (tmp_path / "no").exists()
+
+
+def test_exports_from_before_retrieval_still_load(built: Captioner, tmp_path: Path) -> None:
+    directory = export_captioner(built, SETTINGS, tmp_path, FACTS)
+    config = json.loads((directory / "config.json").read_text())
+    assert config["settings"].pop("retrieved_captions") == 0 and config["settings"].pop("retrieval_template")
+    (directory / "config.json").write_text(json.dumps(config))
+    same(built, load_captioner(directory))
+    assert load_settings(directory) == SETTINGS and load_retrieval(SETTINGS, directory) is None
+    with pytest.raises(UserError, match="there is no index of training captions"):
+        load_retrieval(RETRIEVING, directory)
+
+
 def test_what_is_no_export_is_not_uploaded(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="export first"):
         push_to_hub(tmp_path, "group/captioner")
+
+
+def test_the_command_takes_the_index_along(built: Captioner, tmp_path: Path) -> None:
+    export_captioner(built, RETRIEVING, tmp_path / "run" / "export", FACTS, index=index_of_three())
+    assert main([str(tmp_path / "run"), "--to", str(tmp_path / "out"), "--runs-root", str(tmp_path)]) == 0
+    assert CaptionIndex.load(tmp_path / "out" / INDEX).captions == index_of_three().captions
+    assert load_settings(tmp_path / "out") == RETRIEVING
 
 
 def test_the_command_exports_a_run_with_its_evaluation(

@@ -52,6 +52,26 @@ def test_a_photograph_never_gets_the_captions_of_its_own_group() -> None:
     assert [captions[0] for captions in index.nearest(index.embeddings, 1)] == index.captions
 
 
+def test_a_whole_neighbourhood_of_copies_is_passed_over() -> None:
+    # Sixty rows of one's own group and sixty with the same words lie nearer than what is wanted; ties keep their order.
+    count = 60
+    embeddings = torch.tensor([[1.0, 0.0]] * (2 * count) + [[0.9, 0.1], [0.5, 0.5], [0.5, 0.5], [0.0, 1.0]])
+    captions = [f"own {row}" for row in range(count)] + ["same"] * count + ["near", "first", "second", "far"]
+    groups = ["me"] * count + [f"g{row}" for row in range(count + 4)]
+    index = CaptionIndex(embeddings, captions, groups)
+    assert index.nearest(embeddings[:1], 4, ["me"]) == [["same", "near", "first", "second"]]
+    assert index.nearest(embeddings[:1], 5, ["me"])[0][-1] == "far"
+    with pytest.raises(UserError, match="only 5 other"):
+        index.nearest(embeddings[:1], 6, ["me"])
+
+
+def test_as_many_as_one_likes_may_ask_at_a_time() -> None:
+    index = index_of(3)
+    queries = torch.randn(2100, 5, generator=torch.Generator().manual_seed(4))
+    together = index.nearest(queries, 2)
+    assert together == [found for part in queries.split(700) for found in index.nearest(part, 2)]
+
+
 def test_prompts_hold_the_captions_in_the_template() -> None:
     index = CaptionIndex(torch.eye(3), ["a nevus.", "a wart.", "a burn."], ["1", "2", "3"])
     query = torch.tensor([[0.0, 1.0, 0.5]])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,35 @@ class Captioner(nn.Module):
         """Return what the mapper reads of ``[B, 3, S, S]`` images: ``[B, D]`` or ``[B, S, W]``, with gradients."""
         features: Features = self.backbone.features(pixels)
         return features.read(self.reads)
+
+    @contextmanager
+    def prompted(self, prompt: str) -> Iterator[None]:
+        """Put a prompt in the place of the captioner's own for the time of a ``with`` block.
+
+        What is explained then holds the prompt fixed: it is text before the caption, whatever is done to the image.
+
+        Args:
+            prompt: The text; the captioner's own comes back after the block, also when it raises.
+        """
+        own = self.prompt, self.prompt_ids
+        with torch.inference_mode(False):  # explainers take gradients behind these ids
+            ids = torch.tensor(self.tokenizer.encode(prompt), dtype=torch.long, device=self.prompt_ids.device)
+        self.prompt, self.prompt_ids = prompt, ids
+        try:
+            yield
+        finally:
+            self.prompt, self.prompt_ids = own
+
+    def room(self, prompts: Sequence[str] | None = None) -> int:
+        """Return how many tokens a caption can have behind the slots and the longest of some prompts.
+
+        Args:
+            prompts: Prompts in the place of the captioner's own.
+        """
+        lengths = [self.prompt_ids.numel()] if prompts is None else [len(row) for row in self._rows(prompts)]
+        slots = self.mapper.prefix_length - self.mapper.memory_length
+        # The last token is never read.
+        return self.language_model.config.n_positions - slots - max(lengths, default=0) + 1
 
     def prefix(self, read: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Return what stands before the caption, the mapper's K vectors and the prompt, ``[B, K + P, E]``.
@@ -177,9 +207,12 @@ class Captioner(nn.Module):
             return prefix, None
         return torch.cat([prefix[:, :start], prefix[:, end:]], dim=1), prefix[:, start:end]
 
+    def _rows(self, prompts: Sequence[str]) -> list[list[int]]:
+        return [self.tokenizer.encode(prompt) for prompt in prompts]
+
     def _padded(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the prompts' tokens padded on the left ``[B, P]``, and where they are not padding."""
-        rows = [self.tokenizer.encode(prompt) for prompt in prompts]
+        rows = self._rows(prompts)
         size = max(map(len, rows), default=0)
         ids = [[self.tokenizer.pad_id] * (size - len(row)) + row for row in rows]
         mask = [[False] * (size - len(row)) + [True] * len(row) for row in rows]

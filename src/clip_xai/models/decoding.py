@@ -113,11 +113,7 @@ def decode(
     """
     length = inputs.shape[1]
     positions = language_model.config.n_positions
-    if length + decoding.max_new_tokens - 1 > positions:
-        raise UserError(
-            f"{length} vectors before the caption and generation.max_new_tokens={decoding.max_new_tokens} exceed the "
-            f"language model's {positions} positions; set generation.max_new_tokens={positions - length + 1} or less"
-        )
+    require_room(positions - length + 1, positions, decoding)
     if mask is None:
         mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
     model: Any = language_model  # transformers types generate() on a class that GPT-2 does not name
@@ -137,6 +133,27 @@ def decode(
         logits_processor=processors(tokenizer, decoding, range(len(inputs)) if rows is None else rows),
     )
     return [finished(row, tokenizer, decoding.whole_sentences) for row in ids.tolist()]
+
+
+def require_room(room: int, positions: int, decoding: Decoding) -> None:
+    """Refuse captions for which there are not enough positions.
+
+    Args:
+        room: How many tokens a caption can have behind what stands before it.
+        positions: The language model's.
+        decoding: Says how many tokens a caption may have.
+
+    Raises:
+        UserError: There is not room enough.
+    """
+    if decoding.max_new_tokens <= room:
+        return
+    advice = [f"set generation.max_new_tokens={room} or less"] if room > 0 else []
+    advice.append("put less before it: language_model.retrieved_captions, language_model.prompt, mapper.prefix_length")
+    raise UserError(
+        f"{positions - room + 1} vectors before the caption and generation.max_new_tokens={decoding.max_new_tokens} "
+        f"exceed the language model's {positions} positions; {', or '.join(advice)}"
+    )
 
 
 def processors(tokenizer: CaptionTokenizer, decoding: Decoding, rows: Sequence[int]) -> LogitsProcessorList:

@@ -13,9 +13,11 @@ from huggingface_hub.errors import HfHubHTTPError
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.hub import hub_folder
+from clip_xai.models.retrieval import INDEX, CaptionIndex
 from clip_xai.models.weights import CaptionerSettings, load_captioner, save_captioner
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
+ALLOWED = (*FILES, INDEX)  # the last only of a captioner with retrieved captions
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def export_captioner(
     directory: Path,
     facts: CardFacts,
     with_backbone: bool | None = None,
+    index: CaptionIndex | None = None,
 ) -> Path:
     """Write a directory that :func:`from_pretrained` loads; its tokenizer loads with transformers too.
 
@@ -53,8 +56,17 @@ def export_captioner(
         facts: For the model card, ``README.md``.
         with_backbone: Whether the tower's weights go with it. If None only where they are random. Mind the tower's
             licence.
+        index: What prompts are retrieved from, for a captioner with retrieved captions. It holds training captions:
+            mind the terms of the data.
+
+    Raises:
+        ValueError: The settings want an index and there is none, or the other way round.
     """
+    if (index is None) == bool(settings.retrieved_captions):
+        raise ValueError(f"{settings.retrieved_captions} retrieved captions do not fit {index} as their index")
     save_captioner(captioner, settings, directory, with_backbone)
+    if index is not None:
+        index.save(directory / INDEX)
     tokenizer = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|endoftext|>",
@@ -63,7 +75,7 @@ def export_captioner(
         "clean_up_tokenization_spaces": False,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n", encoding="utf-8")
-    (directory / "README.md").write_text(model_card(captioner, settings, facts), encoding="utf-8")
+    (directory / "README.md").write_text(model_card(captioner, settings, facts, index), encoding="utf-8")
     return directory
 
 
@@ -83,7 +95,7 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Captione
     if Path(source).is_dir():
         return load_captioner(Path(source))
     advice = "name a directory that holds config.json, model.safetensors and tokenizer.json"
-    return load_captioner(hub_folder(str(source), "config.json", FILES, advice, revision))
+    return load_captioner(hub_folder(str(source), "config.json", ALLOWED, advice, revision))
 
 
 def push_to_hub(
@@ -117,7 +129,7 @@ def push_to_hub(
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         done = hub.upload_folder(
-            repo_id=repository, folder_path=directory, allow_patterns=list(FILES), commit_message=message
+            repo_id=repository, folder_path=directory, allow_patterns=list(ALLOWED), commit_message=message
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
@@ -125,7 +137,9 @@ def push_to_hub(
     return str(done.commit_url)
 
 
-def model_card(captioner: Captioner, settings: CaptionerSettings, facts: CardFacts) -> str:
+def model_card(
+    captioner: Captioner, settings: CaptionerSettings, facts: CardFacts, index: CaptionIndex | None = None
+) -> str:
     """Return the model card in Markdown with the hub's header."""
     origin = settings.backbone.pretrained or ""
     bases = [origin.removeprefix("hf-hub:")] if origin.startswith("hf-hub:") else []
@@ -138,10 +152,7 @@ def model_card(captioner: Captioner, settings: CaptionerSettings, facts: CardFac
         "## Model\n\n" + _table(("part", "what", "parameters"), _parts(captioner, settings)),
         f"The mapper reads the tower's {_READS[captioner.reads]}."
         + (f" Prompt: `{settings.prompt}`." if settings.prompt else ""),
-        "## Use\n\n```python\nfrom clip_xai.models.export import from_pretrained\n\n"
-        'captioner = from_pretrained("DIRECTORY OR ORGANISATION/MODEL")\n'
-        "pixels = captioner.backbone.preprocess(photograph)[None]\n"
-        "print(captioner.generate(captioner.read(pixels))[0].text)\n```",
+        _use(settings, index),
         "## Data\n\n" + (_list(facts.data) or "Not stated."),
         "## Training\n\n" + (_list(facts.training) or "Not stated."),
         _evaluation(facts.evaluation),
@@ -179,6 +190,32 @@ def _parts(captioner: Captioner, settings: CaptionerSettings) -> list[tuple[str,
     if settings.lora is not None:
         rows.append(("adapters", f"LoRA of rank {settings.lora['rank']}", f"{adapters:,}"))
     return rows
+
+
+def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
+    lines = [
+        "from clip_xai.models.export import from_pretrained",
+        "",
+        'captioner = from_pretrained("DIRECTORY OR ORGANISATION/MODEL")',
+        "pixels = captioner.backbone.preprocess(photograph)[None]",
+    ]
+    said, prompts = "", ""
+    if index is not None:
+        count, template = settings.retrieved_captions, settings.retrieval_template
+        lines.insert(0, "from pathlib import Path\n")
+        lines.insert(2, "from clip_xai.models.retrieval import CaptionIndex")
+        lines += [
+            f'index = CaptionIndex.load(Path("DIRECTORY/{INDEX}"))',
+            f"prompts = index.prompts(captioner.backbone.encode_image(pixels), {count}, template={template!r})",
+        ]
+        prompts = ", prompts=prompts"
+        said = (
+            f"\n\n**Retrieval**: the prompt of each photograph holds the captions of its {count} nearest training "
+            f"photographs, none of its own patient or lesion: `{template}`. `{INDEX}` keeps {len(index.captions):,} "
+            "training captions with their image embeddings and groups; the terms of the data hold for it."
+        )
+    lines.append(f"print(captioner.generate(captioner.read(pixels){prompts})[0].text)")
+    return "## Use\n\n```python\n" + "\n".join(lines) + "\n```" + said
 
 
 def _evaluation(markdown: str | None) -> str:

@@ -7,6 +7,7 @@ photograph of the same lesion would whisper the answer while training, and nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from clip_xai.errors import UserError
 
 TEMPLATE = "Similar photographs show: {captions} This photograph shows:"
+INDEX = "retrieval.safetensors"  # beside a captioner's weights
+_CHUNK = 1024  # photographs that ask at a time
 
 
 class CaptionIndex:
@@ -66,8 +69,11 @@ class CaptionIndex:
         Raises:
             UserError: Too few other groups are known.
         """
-        similar = F.normalize(embeddings.float(), dim=-1).cpu() @ self.embeddings.cpu().T
-        own: list[str | None] = [None] * len(similar) if groups is None else list(groups)
+        asking = F.normalize(embeddings.float(), dim=-1).cpu()
+        known = self.embeddings.cpu().T
+        own: list[str | None] = [None] * len(asking) if groups is None else list(groups)
+        # A training set that asks for itself would make a matrix of its length squared.
+        similar = (scores for part in asking.split(_CHUNK) for scores in part @ known)
         found = []
         for scores, group in zip(similar, own, strict=True):
             if group is not None and group in self._numbers:
@@ -116,18 +122,47 @@ class CaptionIndex:
             return cls(stored.get_tensor("embeddings"), *texts)
 
     def _distinct(self, scores: Tensor, count: int) -> list[str]:
+        size = 0
+        while size < len(scores):
+            # Nearly always the answer is among a few of the highest; sorting all for each photograph takes minutes.
+            size = min(len(scores), max(8 * count, 8 * size))
+            rows = (scores >= scores.topk(size).values[-1]).nonzero().squeeze(1)
+            captions = self._first_of(rows[scores[rows].argsort(descending=True, stable=True)], scores, count)
+            if len(captions) == count:
+                return captions
+        raise UserError(f"only {len(captions)} other training captions are known; ask for fewer than {count}")
+
+    def _first_of(self, rows: Tensor, scores: Tensor, count: int) -> list[str]:
+        """Captions of rows in their order, each once and one of each group, at most so many."""
         captions: dict[str, None] = {}
         seen: set[int] = set()
-        for row in scores.argsort(descending=True, stable=True).tolist():
+        for row in rows.tolist():
             group = int(self._group[row])
             if scores[row] == -torch.inf or len(captions) == count:
                 break
             if group not in seen and self.captions[row] not in captions:
                 captions[self.captions[row]] = None
                 seen.add(group)
-        if len(captions) < count:
-            raise UserError(f"only {len(captions)} other training captions are known; ask for fewer than {count}")
         return list(captions)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The prompts that a captioner was trained with.
+
+    Attributes:
+        index: Captions of its training records.
+        count: How many of them are in a prompt.
+        template: Text with ``{captions}`` where they stand.
+    """
+
+    index: CaptionIndex
+    count: int
+    template: str = TEMPLATE
+
+    def prompts(self, embeddings: Tensor, groups: Sequence[str | None] | None = None) -> list[str]:
+        """Return a prompt for each pooled image embedding ``[B, D]``; see :meth:`CaptionIndex.prompts`."""
+        return self.index.prompts(embeddings, self.count, groups, self.template)
 
 
 def _packed(texts: Sequence[str]) -> Tensor:

@@ -17,6 +17,7 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
+from clip_xai.models.retrieval import INDEX, TEMPLATE, CaptionIndex, Retrieval
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 
@@ -32,6 +33,9 @@ class CaptionerSettings:
         language_model_pretrained: Where the language model started from, None for random weights.
         prompt: Text between the image's prefix and the caption.
         lora: Settings of :func:`~clip_xai.models.lora.add_lora`, None for no adapters.
+        retrieved_captions: Training captions in each photograph's prompt, which stands in the place of ``prompt``; 0
+            for none.
+        retrieval_template: That prompt, with ``{captions}`` where they stand.
     """
 
     backbone: BackboneSource
@@ -41,6 +45,8 @@ class CaptionerSettings:
     language_model_pretrained: str | None = "embedded:tiny"
     prompt: str = ""
     lora: dict[str, Any] | None = None
+    retrieved_captions: int = 0
+    retrieval_template: str = TEMPLATE
 
 
 def build_captioner(settings: CaptionerSettings) -> Captioner:
@@ -111,10 +117,7 @@ def load_captioner(directory: Path) -> Captioner:
     Raises:
         UserError: The directory holds no captioner, or the tower at hand is not the one it was trained on.
     """
-    file = directory / "config.json"
-    if not file.is_file():
-        raise UserError(f"{directory} holds no captioner (no config.json); train one first: python train.py stage=1")
-    config = json.loads(file.read_text())
+    config = _config(directory)
     settings = read_settings(config["settings"])
     state = load_file(directory / "model.safetensors")
     # A tower that lies in the directory is not looked for in its own place.
@@ -133,9 +136,41 @@ def load_captioner(directory: Path) -> Captioner:
     return captioner.eval()
 
 
+def load_settings(directory: Path) -> CaptionerSettings:
+    """Return the settings of the captioner in a directory.
+
+    Raises:
+        UserError: The directory holds no captioner.
+    """
+    return read_settings(_config(directory)["settings"])
+
+
+def load_retrieval(settings: CaptionerSettings, directory: Path) -> Retrieval | None:
+    """Return what makes a captioner's prompts; None for one that was trained without retrieved captions.
+
+    Args:
+        settings: The captioner's.
+        directory: Where it was exported to; the index lies beside its weights.
+
+    Raises:
+        UserError: The index is not there.
+    """
+    if not settings.retrieved_captions:
+        return None
+    return Retrieval(CaptionIndex.load(directory / INDEX), settings.retrieved_captions, settings.retrieval_template)
+
+
 def read_settings(values: dict[str, Any]) -> CaptionerSettings:
     """Build settings from the plain containers of ``config.json`` or a checkpoint."""
     return CaptionerSettings(**{**values, "backbone": BackboneSource(**values["backbone"])})
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    file = directory / "config.json"
+    if not file.is_file():
+        raise UserError(f"{directory} holds no captioner (no config.json); train one first: python train.py stage=1")
+    config: dict[str, Any] = json.loads(file.read_text())
+    return config
 
 
 def _assemble(

@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from clip_xai.errors import UserError
+from clip_xai.models.retrieval import TEMPLATE
 from clip_xai.runs.explainer_settings import XaiConfig
 from clip_xai.runs.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
 
@@ -104,12 +105,29 @@ class LanguageModelConfig:
         pretrained: ``embedded:tiny``, a hub name, a folder in the transformers format, or null for random weights.
         prompt: Text between the image's prefix and the caption.
         lora: Adapters, which ``stage.trains`` calls ``lora``; null for none.
+        retrieved_captions: So many captions of the most similar training photographs make each photograph's prompt,
+            none of its own patient or lesion (SmallCap, arXiv 2209.15323); 0 for none. They take positions that
+            ``tiny`` does not have.
+        retrieval_template: That prompt, with ``{captions}`` where they stand.
     """
 
     name: str = MISSING
     pretrained: str | None = None
     prompt: str = ""
     lora: LoraConfig | None = None
+    retrieved_captions: int = 0
+    retrieval_template: str = TEMPLATE
+
+    def __post_init__(self) -> None:
+        if self.retrieved_captions < 0:
+            raise UserError(f"language_model.retrieved_captions: {self.retrieved_captions} is less than 0")
+        if "{captions}" not in self.retrieval_template:
+            raise UserError(f"language_model.retrieval_template: {self.retrieval_template!r} has no {{captions}}")
+        if self.retrieved_captions and self.prompt:
+            raise UserError(
+                "language_model.prompt has no place beside retrieved captions: put its text into "
+                "language_model.retrieval_template"
+            )
 
 
 @dataclass

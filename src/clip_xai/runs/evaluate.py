@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from clip_xai.metrics.captions import CaptionScorer
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
 from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
 from clip_xai.models.captioner import Captioner, Decoding
-from clip_xai.models.weights import load_captioner
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.weights import load_captioner, load_retrieval, load_settings
 from clip_xai.progress import track
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
@@ -39,6 +40,7 @@ from clip_xai.runs.instantiate import decoding
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records, prepare_manifest
 from clip_xai.training.features import FeatureCache, FeatureTable
+from clip_xai.training.prompts import retrieved_prompts
 
 EXAMPLES = 24
 _TEXTS = 256
@@ -106,6 +108,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         },
         samples=config.bootstrap,
         seed=config.seed,
+        retrieval=load_retrieval(load_settings(export), export),
     )
     run_dir = Path(config.run_dir)
     metrics = write_evaluation(found, run_dir)
@@ -131,6 +134,7 @@ def evaluate_captioner(
     notes: dict[str, str] | None = None,
     samples: int = 1000,
     seed: int = 0,
+    retrieval: Retrieval | None = None,
 ) -> Evaluation:
     """Write captions for records and judge them beside the three baselines.
 
@@ -148,9 +152,11 @@ def evaluate_captioner(
         notes: Settings to be shown in the report.
         samples: Resamples behind each interval.
         seed: Seed of the baselines and the resamples.
+        retrieval: Makes the prompt of each photograph; None for the captioner's own. A shuffled image brings the
+            prompt that it was described with.
 
     Raises:
-        UserError: No photograph can be read.
+        UserError: No photograph can be read, or too few captions are known for a prompt.
     """
     unreadable = reads.unreadable | pooled.unreadable
     judged = [record for record in records if record.image not in unreadable]
@@ -158,7 +164,8 @@ def evaluate_captioner(
     if not judged:
         raise UserError(f"none of the {len(records)} photographs can be read: {next(iter(unreadable.values()), '')}")
     decoding = decoding or Decoding()
-    captions = generate_captions(captioner, judged, reads, decoding, batch_size)
+    prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
+    captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
     features = pooled.stack([record.image for record in judged])
     others, reasons = baseline_captions(captions, judged, known, features, pooled, seed)
     backbone = captioner.backbone
@@ -170,7 +177,11 @@ def evaluate_captioner(
         clip=clip if clip_score else None,
         bert_scorer=bert_scorer,
         skipped=left_out,
-        notes={"decoding": ", ".join(f"{key}={value}" for key, value in asdict(decoding).items()), **(notes or {})},
+        notes={
+            "decoding": ", ".join(f"{key}={value}" for key, value in asdict(decoding).items()),
+            **({} if retrieval is None else {"retrieved captions in each prompt": str(retrieval.count)}),
+            **(notes or {}),
+        },
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
         samples=samples,
         seed=seed,
@@ -179,16 +190,22 @@ def evaluate_captioner(
 
 
 def generate_captions(
-    captioner: Captioner, records: Sequence[Record], reads: FeatureTable, decoding: Decoding, batch_size: int
+    captioner: Captioner,
+    records: Sequence[Record],
+    reads: FeatureTable,
+    decoding: Decoding,
+    batch_size: int,
+    prompts: Mapping[Path, str] | None = None,
 ) -> list[str]:
-    """Return one caption per record."""
+    """Return one caption per record, behind the prompt of its photograph where there are prompts."""
     device = next(captioner.parameters()).device
     captions: list[str] = []
     for start in track(range(0, len(records), batch_size), "Writing captions"):
         images = [record.image for record in records[start : start + batch_size]]
         read = reads.stack(images).to(device, torch.float32)
         rows = range(start, start + len(images))  # what is drawn when sampling does not depend on the batch size
-        captions += [caption.text for caption in captioner.generate(read, decoding, rows=rows)]
+        texts = None if prompts is None else [prompts[image] for image in images]
+        captions += [caption.text for caption in captioner.generate(read, decoding, texts, rows)]
     return captions
 
 

@@ -28,10 +28,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clip_xai.data.images import read_image, read_mask
+from clip_xai.data.preprocess import Geometry
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import write_card
 from clip_xai.report.explained import ExplainedImage
@@ -42,7 +44,7 @@ from clip_xai.runs.instantiate import decoding, explainers, open_captioner
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.photographs import Photograph, photographs_at
-from clip_xai.runs.questions import Asked, Question, ask, in_brief, question_of
+from clip_xai.runs.questions import Asked, Question, ask, in_brief, question_of, with_prompt
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.runs.results import Result, ResultStore, index_rows
 from clip_xai.runs.trainer import is_first_process, quiet_lightning
@@ -64,6 +66,7 @@ class Inquiry:
         methods: The explainers; those that read a trace share one pass for each target.
         question: What is asked.
         decoding: How captions are decoded.
+        retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
     """
 
     backbone: Backbone
@@ -71,6 +74,7 @@ class Inquiry:
     methods: Sequence[Explainer]
     question: Question
     decoding: Decoding | None = None
+    retrieval: Retrieval | None = None
 
     def __post_init__(self) -> None:
         if self.captioner is None and self.question.needs_captioner:
@@ -88,6 +92,12 @@ class Inquiry:
         picture = read_image(photograph.path)
         geometry = self.backbone.preprocess.geometry(picture.width, picture.height)
         pixels = self.backbone.preprocess(picture)[None].to(next(self.backbone.parameters()).device)
+        with with_prompt(self.captioner, self.retrieval, pixels, photograph.group or None):
+            if self.captioner is not None and self.retrieval is not None:
+                photograph = replace(photograph, facts=photograph.facts | {"prompt": self.captioner.prompt})
+            return self._result(photograph, pixels, geometry)
+
+    def _result(self, photograph: Photograph, pixels: Tensor, geometry: Geometry) -> Result:
         caption = None
         if self.captioner is not None:
             with torch.no_grad():
@@ -177,10 +187,11 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
 
 def inquiry_of(config: ExplainConfig) -> Inquiry:
     """What the settings ask, of the captioner of ``ckpt`` or of the backbone that they choose."""
-    captioner = None if config.backbone is not None else open_captioner(config.ckpt, config.runs_root)
+    alone = config.backbone is not None
+    captioner, retrieval = (None, None) if alone else open_captioner(config.ckpt, config.runs_root)
     backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
     question = question_of(config.target, config.text)
-    return Inquiry(backbone, captioner, explainers(config.xai), question, decoding(config.generation))
+    return Inquiry(backbone, captioner, explainers(config.xai), question, decoding(config.generation), retrieval)
 
 
 def chosen_photographs(config: ExplainConfig) -> list[Photograph]:

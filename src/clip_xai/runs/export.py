@@ -23,7 +23,7 @@ from clip_xai.data.sources import SOURCES
 from clip_xai.errors import UserError
 from clip_xai.models.export import CardFacts, export_captioner, push_to_hub
 from clip_xai.models.importing import load_original
-from clip_xai.models.weights import load_captioner, read_settings
+from clip_xai.models.weights import load_captioner, load_retrieval, load_settings
 from clip_xai.runs.checkpoints import resolve_checkpoint
 
 
@@ -37,6 +37,7 @@ def export(arguments: argparse.Namespace) -> Path:
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} is not empty; name a new directory with --to")
     name = (arguments.push or target.resolve().name).rpartition("/")[2]
+    index = None
     if arguments.original:
         captioner, settings, decoding = load_original(
             arguments.ckpt, arguments.tokenizer, arguments.backbone, arguments.revision
@@ -50,9 +51,12 @@ def export(arguments: argparse.Namespace) -> Path:
     else:
         directory = resolve_checkpoint(arguments.ckpt, Path(arguments.runs_root))
         captioner = load_captioner(directory)
-        settings = read_settings(json.loads((directory / "config.json").read_text())["settings"])
+        settings = load_settings(directory)
+        retrieval = load_retrieval(settings, directory)
+        index = None if retrieval is None else retrieval.index
         facts = run_facts(name, arguments.licence, directory, Path(arguments.runs_root))
-    export_captioner(captioner, settings, target, facts, with_backbone=True if arguments.with_backbone else None)
+    with_backbone = True if arguments.with_backbone else None
+    export_captioner(captioner, settings, target, facts, with_backbone, index)
     return target
 
 

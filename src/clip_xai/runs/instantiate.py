@@ -11,8 +11,17 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.build import BackboneSource
 from clip_xai.models.captioner import Captioner, Decoding
-from clip_xai.models.weights import CaptionerSettings, build_captioner, load_captioner, load_state, read_settings
-from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.weights import (
+    CaptionerSettings,
+    build_captioner,
+    load_captioner,
+    load_retrieval,
+    load_settings,
+    load_state,
+    read_settings,
+)
+from clip_xai.runs.checkpoints import EXPORT, resolve_checkpoint
 from clip_xai.runs.config import (
     BackboneConfig,
     DataConfig,
@@ -41,6 +50,8 @@ def captioner_settings(
         language_model_pretrained=language_model.pretrained,
         prompt=language_model.prompt,
         lora=None if language_model.lora is None else vars(language_model.lora).copy(),
+        retrieved_captions=language_model.retrieved_captions,
+        retrieval_template=language_model.retrieval_template,
     )
 
 
@@ -73,8 +84,8 @@ def feature_table(
     return cache.table([record.image for record in records], reads or captioner.reads, trainer.feature_batch_size)
 
 
-def open_captioner(ckpt: str, runs_root: str) -> Captioner:
-    """The captioner that a ``ckpt=`` names, in evaluation mode.
+def open_captioner(ckpt: str, runs_root: str) -> tuple[Captioner, Retrieval | None]:
+    """The captioner that a ``ckpt=`` names, in evaluation mode, and what makes its prompts where it retrieves any.
 
     Args:
         ckpt: ``latest``, a run directory, the directory of an exported model, or a ``.ckpt`` file.
@@ -84,13 +95,16 @@ def open_captioner(ckpt: str, runs_root: str) -> Captioner:
         UserError: Nothing usable is there.
     """
     if not ckpt.endswith(".ckpt"):
-        return load_captioner(resolve_checkpoint(ckpt, Path(runs_root)))
+        export = resolve_checkpoint(ckpt, Path(runs_root))
+        return load_captioner(export), load_retrieval(load_settings(export), export)
     if not Path(ckpt).is_file():
         raise UserError(f"{ckpt}: there is no such checkpoint")
     checkpoint = read_checkpoint(ckpt)
-    captioner = build_captioner(read_settings(checkpoint["hyper_parameters"]["settings"]))
+    settings = read_settings(checkpoint["hyper_parameters"]["settings"])
+    captioner = build_captioner(settings)
     load_state(captioner, captioner_state(checkpoint), Path(ckpt))
-    return captioner.eval()
+    # A run writes its index before its first step.
+    return captioner.eval(), load_retrieval(settings, Path(ckpt).resolve().parent.parent / EXPORT)
 
 
 def explainers(xai: XaiConfig) -> list[Explainer]:

@@ -22,7 +22,8 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.captioner import Captioner, Decoding
-from clip_xai.models.weights import read_settings
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.weights import load_settings
 from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
@@ -32,7 +33,7 @@ from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import ExplainConfig
 from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
 from clip_xai.runs.lesion_maps import LesionMaps
-from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words
+from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
@@ -57,9 +58,10 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
             f"split={config.split}: no photograph has a lesion mask and a diagnosis; localisation needs both"
         )
     chosen = evenly(records, config.samples)
-    captioner = open_captioner(config.ckpt, config.runs_root).to(device_of(config.trainer))
+    captioner, retrieval = open_captioner(config.ckpt, config.runs_root)
+    captioner.to(device_of(config.trainer))
     methods = [method for method in explainers(config.xai) if method.modality == "image"]
-    trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation))
+    trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval)
     torch.manual_seed(config.seed)
     random = measure(random_twin(config).to(device_of(config.trainer)), None, chosen, methods)
     rows = trained.measure(config.seed)
@@ -76,6 +78,7 @@ def measure(
     records: Sequence[Record],
     methods: Sequence[Explainer],
     how: Decoding | None = None,
+    retrieval: Retrieval | None = None,
 ) -> LesionMaps:
     """Explain the true diagnosis by similarity and by contrast and, with a captioner, what the caption says.
 
@@ -88,28 +91,43 @@ def measure(
         assert record.mask is not None
         picture = read_image(record.image)
         pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
-        bank = PerturbationBank(backbone, pixels)
-        # Captions first: a pass for their patch tokens gives the pooled embeddings of the other targets too.
-        targets: list[tuple[str, Target]] = []
-        if captioner is not None:
-            targets += [(LOG_PROBABILITY, target) for target in spoken(captioner, pixels, how)]
-        text = f"a photo of {record.diagnosis}"
-        targets.append(("cosine", SimilarityTarget.from_texts(backbone, [text])))
-        if len(known) > 1:
-            others = [name for name in known if name != record.diagnosis]
-            texts = [text, *(f"a photo of {name}" for name in others)]
-            targets.append((MARGIN, ContrastTarget.from_texts(backbone, texts)))
-        answers = []
-        for name, target in targets:
-            able, _ = defined_for(methods, backbone, target)
-            found = explain_together(able, backbone, pixels, target, bank)
-            if name == MARGIN:
-                found = [_first_score(attribution) for attribution in found]
-            settings = [method.settings for method in able]
-            answers.append(Answer(name, [None] * len(found[0].labels), found, settings))
+        with with_prompt(captioner, retrieval, pixels, record.group):
+            answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how)
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
         maps.add(backbone, picture, geometry, read_mask(record.mask), answers, record.group)
     return maps
+
+
+def answered(
+    backbone: Backbone,
+    captioner: Captioner | None,
+    pixels: torch.Tensor,
+    diagnosis: str | None,
+    known: Sequence[str],
+    methods: Sequence[Explainer],
+    how: Decoding | None,
+) -> list[Answer]:
+    """Return what all methods say about each target of one photograph ``[1, 3, S, S]``, whose diagnosis is known."""
+    bank = PerturbationBank(backbone, pixels)
+    # Captions first: a pass for their patch tokens gives the pooled embeddings of the other targets too.
+    targets: list[tuple[str, Target]] = []
+    if captioner is not None:
+        targets += [(LOG_PROBABILITY, target) for target in spoken(captioner, pixels, how)]
+    text = f"a photo of {diagnosis}"
+    targets.append(("cosine", SimilarityTarget.from_texts(backbone, [text])))
+    others = [name for name in known if name != diagnosis]
+    if others:
+        texts = [text, *(f"a photo of {name}" for name in others)]
+        targets.append((MARGIN, ContrastTarget.from_texts(backbone, texts)))
+    answers = []
+    for name, target in targets:
+        able, _ = defined_for(methods, backbone, target)
+        found = explain_together(able, backbone, pixels, target, bank)
+        if name == MARGIN:
+            found = [_first_score(attribution) for attribution in found]
+        settings = [method.settings for method in able]
+        answers.append(Answer(name, [None] * len(found[0].labels), found, settings))
+    return answers
 
 
 def _first_score(attribution: Attribution) -> Attribution:
@@ -136,7 +154,7 @@ def spoken(captioner: Captioner, pixels: torch.Tensor, how: Decoding | None) -> 
 def random_twin(config: ExplainConfig) -> Backbone:
     """Return a tower of the same architecture at random weights."""
     export = resolve_checkpoint(config.ckpt, Path(config.runs_root))
-    source = read_settings(json.loads((export / "config.json").read_text())["settings"]).backbone
+    source = load_settings(export).backbone
     return build_backbone(source.name, source.architecture, None)
 
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.captioner import Caption, Captioner
+from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.explained import POOLED_NOTE
 from clip_xai.runs.config import TargetConfig
 from clip_xai.xai.target import CaptionTarget, Target
 from clip_xai.xai.targets.build import CAPTION_PARTS, OF_CAPTIONS, Question, caption_parts, targets_of
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
 
-__all__ = ["WHOLE_CAPTION", "Asked", "Question", "ask", "caption_target", "diagnosis_words", "question_of"]
+__all__ = [
+    "WHOLE_CAPTION",
+    "Asked",
+    "Question",
+    "ask",
+    "caption_target",
+    "diagnosis_words",
+    "question_of",
+    "with_prompt",
+]
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,30 @@ def in_brief(question: Question) -> Question | None:
     names = tuple(name for name in question.names if name != "caption_word")
     of_caption = [name for name in names if name in CAPTION_PARTS]
     return replace(question, names=names) if of_caption and len(names) < len(question.names) else None
+
+
+def with_prompt(
+    captioner: Captioner | None, retrieval: Retrieval | None, pixels: Tensor, group: str | None
+) -> AbstractContextManager[None]:
+    """Return the block in which the captioner has the prompt that is retrieved for one photograph.
+
+    The prompt is found once, from the photograph as it is, and stays the same text while the photograph is masked.
+
+    Args:
+        captioner: The captioner; None where a tower is explained by itself.
+        retrieval: Makes the prompt; None leaves the captioner its own.
+        pixels: The preprocessed photograph, ``[1, 3, S, S]``.
+        group: Its patient or lesion, of which no caption is taken; None where it is not known.
+
+    Raises:
+        UserError: Too few captions of other groups are known.
+    """
+    if captioner is None or retrieval is None:
+        return nullcontext()
+    with torch.no_grad():
+        embedding = captioner.backbone.encode_image(pixels)
+    [prompt] = retrieval.prompts(embedding, [group])
+    return captioner.prompted(prompt)
 
 
 def caption_target(

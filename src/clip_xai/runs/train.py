@@ -21,6 +21,8 @@ from torch import Tensor
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.decoding import require_room
+from clip_xai.models.retrieval import INDEX, Retrieval
 from clip_xai.models.weights import CaptionerSettings, build_captioner, load_state, read_settings, save_captioner
 from clip_xai.runs.adapt import adapt
 from clip_xai.runs.checkpoints import EXPORT, RunCard, checkpoint_to_resume, newest_export, resolve_checkpoint
@@ -33,6 +35,7 @@ from clip_xai.runs.training_settings import ADAPTATION, StageConfig
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureTable
 from clip_xai.training.modules import CaptionerModule, Optimisation, captioner_state, read_checkpoint
+from clip_xai.training.prompts import caption_index, retrieved_prompts
 from clip_xai.training.unfreezing import Unfreezing
 
 log = logging.getLogger(__name__)
@@ -45,8 +48,9 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         config: All settings.
         callbacks: Lightning's, besides those that the settings name.
 
-    Writes into ``config.run_dir``: ``checkpoints/`` (``last.ckpt``, ``best.ckpt``), ``export/`` (the best weights),
-    ``metrics.json``, ``set_aside.json`` (unreadable photographs), ``run.json`` and the loggers' files.
+    Writes into ``config.run_dir``: ``checkpoints/`` (``last.ckpt``, ``best.ckpt``), ``export/`` (the best weights, and
+    the index where captions are retrieved), ``metrics.json``, ``set_aside.json`` (unreadable photographs), ``run.json``
+    and the loggers' files.
 
     Returns:
         What stands in ``metrics.json``.
@@ -69,12 +73,18 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         "train": load_records(config.data, "train"),
         "val": load_records(config.data, config.trainer.validate_on),
     }
-    table = feature_table(captioner, [*splits["train"], *splits["val"]], config.data, config.trainer)
+    records = [*splits["train"], *splits["val"]]
+    table = feature_table(captioner, records, config.data, config.trainer)
+    retrieval, prompts = retrieved(captioner, settings, splits, config)
+    data = caption_data(captioner, table, splits, config, prompts)
+    require_positions(captioner, data, config)
     run_dir.mkdir(parents=True, exist_ok=True)
     if is_first_process():
         card.write(run_dir)
         set_aside(table, run_dir)
-    data = caption_data(captioner, table, splits, config)
+        if retrieval is not None:  # before the first step: an unfinished run's checkpoints need it too
+            (run_dir / EXPORT).mkdir(exist_ok=True)
+            retrieval.index.save(run_dir / EXPORT / INDEX)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
         best, before = fit(captioner, settings, data, config, loggers, resumed, callbacks)
         best = best_of(best, resumed, config.callbacks.mode)
@@ -155,8 +165,43 @@ def require_same_parts(settings: CaptionerSettings, written: CaptionerSettings, 
             raise UserError(f"{origin} has another {part} ({found}) than this run ({wanted}); make them the same")
 
 
+def retrieved(
+    captioner: Captioner, settings: CaptionerSettings, splits: dict[str, list[Record]], config: TrainConfig
+) -> tuple[Retrieval | None, dict[Path, str] | None]:
+    """Return what makes the prompts, and the prompt of each photograph; None of both without retrieved captions."""
+    if not settings.retrieved_captions:
+        return None, None
+    records = [*splits["train"], *splits["val"]]
+    pooled = feature_table(captioner, records, config.data, config.trainer, "pooled")
+    index = caption_index(splits["train"], pooled)
+    retrieval = Retrieval(index, settings.retrieved_captions, settings.retrieval_template)
+    return retrieval, retrieved_prompts(retrieval, records, pooled)
+
+
+def require_positions(captioner: Captioner, data: CaptionData, config: TrainConfig) -> None:
+    """Refuse, before the first step, captions for which the language model has not enough positions.
+
+    Raises:
+        UserError: The photograph's slots, the longest prompt and the longest caption do not fit together.
+    """
+    prompts = [prompt for part in data.sets() for prompt in part.prompts or ()] or None
+    room, positions = captioner.room(prompts), captioner.language_model.config.n_positions
+    if data.longest > room:
+        raise UserError(
+            f"{positions - room + 1} vectors before the caption and {data.longest} tokens of a caption exceed the "
+            f"language model's {positions} positions: lower language_model.retrieved_captions, mapper.prefix_length or "
+            "data.max_tokens, or take a language_model with more, such as gpt2"
+        )
+    if config.callbacks.sample_captions or config.callbacks.score_captions:
+        require_room(room, positions, decoding(config.generation))
+
+
 def caption_data(
-    captioner: Captioner, table: FeatureTable, splits: dict[str, list[Record]], config: TrainConfig
+    captioner: Captioner,
+    table: FeatureTable,
+    splits: dict[str, list[Record]],
+    config: TrainConfig,
+    prompts: dict[Path, str] | None = None,
 ) -> CaptionData:
     """Return the stage's batches."""
     return CaptionData(
@@ -173,6 +218,7 @@ def caption_data(
         bucket=config.trainer.length_bucket,
         supervise_padding=config.stage.supervise_padding,
         draw_references=config.data.draw_references,
+        prompts=prompts,
     )
 
 
@@ -263,11 +309,12 @@ def best_metrics(checkpoint: Path) -> dict[str, Any]:
 @torch.no_grad()
 def log_samples(captioner: Captioner, data: CaptionData, config: TrainConfig, loggers: Sequence[Logger]) -> None:
     """Write captions of a few validation photographs beside their references."""
-    records = data.val_set.records[: config.callbacks.sample_captions]
+    count, prompts = config.callbacks.sample_captions, data.val_set.prompts
+    records = data.val_set.records[:count]
     if not records:
         return
     read = data.val_set.features.stack([record.image for record in records])
-    captions = captioner.generate(read, decoding(config.generation))
+    captions = captioner.generate(read, decoding(config.generation), prompts and prompts[:count])
     rows = [
         [record.identifier, caption.text, record.caption] for record, caption in zip(records, captions, strict=True)
     ]

@@ -118,7 +118,10 @@ class ScoreCaptions(Callback):
         self.decoding = decoding
         self.features = data.val_set.features
         records, count = data.val_set.records, min(told.scored_photographs, len(data.val_set))
-        self.records = [records[index * len(records) // count] for index in range(count)]
+        rows = [index * len(records) // count for index in range(count)]
+        self.records = [records[row] for row in rows]
+        prompts = data.val_set.prompts
+        self.prompts = None if prompts is None else [prompts[row] for row in rows]
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,7 +134,7 @@ class ScoreCaptions(Callback):
             return
         read = self.features.stack([record.image for record in self.records]).to(pl_module.device)
         captioner: Any = pl_module.captioner
-        captions = [caption.text for caption in captioner.generate(read, self.decoding)]
+        captions = [caption.text for caption in captioner.generate(read, self.decoding, self.prompts)]
         references = [record.references for record in self.records]
         pl_module.log("val/bleu", float(bleu(captions, references)), sync_dist=False)
         pl_module.log("val/rouge_l", float(rouge_l(captions, references).mean()), sync_dist=False)

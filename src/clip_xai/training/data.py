@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ class Place(NamedTuple):
     parts: int = 1
 
 
-class CaptionDataset(Dataset[dict[str, Tensor]]):
+class CaptionDataset(Dataset[dict[str, Any]]):
     """Features and tokens of records; what stands at a place depends on nothing but the place and the seed.
 
     While training one of a record's references is drawn anew each epoch; otherwise it is always the first.
@@ -51,6 +52,7 @@ class CaptionDataset(Dataset[dict[str, Tensor]]):
         max_tokens: int,
         seed: int | None,
         supervise_padding: bool = False,
+        prompts: Mapping[Path, str] | None = None,
     ) -> None:
         """Encode all references.
 
@@ -61,8 +63,10 @@ class CaptionDataset(Dataset[dict[str, Tensor]]):
             max_tokens: Captions are cut after this many tokens, the end marker included.
             seed: Seed of the draw of references, or None for always the first.
             supervise_padding: Teach the end marker at every padded position too, as the original captioner does.
+            prompts: A prompt for each record's photograph, or None for the captioner's own.
         """
         self.records = records
+        self.prompts = None if prompts is None else [prompts[record.image] for record in records]
         self.features = features
         self.seed = seed
         self.drawn: tuple[int, np.ndarray] | None = None  # the last epoch and its draws
@@ -84,25 +88,29 @@ class CaptionDataset(Dataset[dict[str, Tensor]]):
             self.drawn = epoch, np.random.default_rng((self.seed, epoch)).integers(2**31, size=len(self))
         return tokens[self.drawn[1][index] % len(tokens)]
 
-    def __getitems__(self, places: Sequence[Place]) -> dict[str, Tensor]:
+    def __getitems__(self, places: Sequence[Place]) -> dict[str, Any]:
         """Return one part of a step as a batch.
 
         Returns:
             ``read`` (``[B, D]`` or ``[B, N, W]``), ``tokens`` (``[B, M]``, -100 where there is none), ``row``
-            (``[B]``), and the step's ``total`` of supervised tokens and number of ``parts`` (scalars).
+            (``[B]``), and the step's ``total`` of supervised tokens and number of ``parts`` (scalars). Where records
+            have prompts, ``prompt``: a list of B texts.
         """
         first = places[0]
         tokens = torch.full((len(places), first.length), self.padding)
         for row, place in zip(tokens, places, strict=True):
             caption = self.caption(place.epoch, place.row)
             row[: len(caption)] = caption
-        return {
+        batch: dict[str, Any] = {
             "read": self.features.stack([self.records[place.row].image for place in places]),
             "tokens": tokens,
             "row": torch.tensor([place.row for place in places]),
             "total": torch.tensor(first.total),
             "parts": torch.tensor(first.parts),
         }
+        if self.prompts is not None:
+            batch["prompt"] = [self.prompts[place.row] for place in places]
+        return batch
 
 
 class EpochSampler(Sampler[int]):
@@ -267,6 +275,7 @@ class CaptionData(LightningDataModule):
         bucket: int | None = 8,
         supervise_padding: bool = False,
         draw_references: bool = True,
+        prompts: Mapping[Path, str] | None = None,
     ) -> None:
         """Put the batches together; records without features are left out (``features.unreadable`` names them).
 
@@ -284,6 +293,7 @@ class CaptionData(LightningDataModule):
             bucket: See :class:`Steps`.
             supervise_padding: See :class:`CaptionDataset`; in training alone.
             draw_references: Draw a record's reference anew each epoch; else take always the first.
+            prompts: See :class:`CaptionDataset`.
 
         Raises:
             UserError: No training or no validation record is left.
@@ -302,13 +312,25 @@ class CaptionData(LightningDataModule):
             split = "training" if not main else "validation"
             raise UserError(f"there is no {split} photograph of {wanted}; widen data.limit, data.root or stage.sources")
         self.train_set = CaptionDataset(
-            readable, features, captioner, max_tokens, seed if draw_references else None, supervise_padding
+            readable, features, captioner, max_tokens, seed if draw_references else None, supervise_padding, prompts
         )
-        self.val_set = CaptionDataset(judged, features, captioner, max_tokens, None)
-        self.common_set = CaptionDataset(common, features, captioner, max_tokens, None) if common else None
+        self.val_set = CaptionDataset(judged, features, captioner, max_tokens, None, prompts=prompts)
+        self.common_set = (
+            CaptionDataset(common, features, captioner, max_tokens, None, prompts=prompts) if common else None
+        )
         self.sampler = EpochSampler(main, others, replay, seed)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    @property
+    def longest(self) -> int:
+        """Tokens that the longest captions of any batch are padded to."""
+        train, *judged = ([len(row) for rows in part.tokens for row in rows] for part in self.sets())
+        return max(*train, *(-(-length // 8) * 8 for lengths in judged for length in lengths))
+
+    def sets(self) -> list[CaptionDataset]:
+        """Training, validation and, where there are any, common records."""
+        return [part for part in (self.train_set, self.val_set, self.common_set) if part is not None]
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches in an order that epoch and seed fix."""
         devices, rank = self._share()
         steps = Steps(
@@ -322,16 +344,16 @@ class CaptionData(LightningDataModule):
         )
         return _loader(self.train_set, steps)
 
-    def val_dataloader(self) -> list[DataLoader[dict[str, Tensor]]]:
+    def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """First references of the stage's sources, then of all others where there are any."""
-        sets = [self.val_set] if self.common_set is None else [self.val_set, self.common_set]
+        _, *sets = self.sets()
         return [_loader(dataset, InOrder(dataset, self.batch_size, *self._share())) for dataset in sets]
 
     def _share(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
 
-def _loader(dataset: CaptionDataset, batches: Sampler[list[Place]]) -> DataLoader[dict[str, Tensor]]:
+def _loader(dataset: CaptionDataset, batches: Sampler[list[Place]]) -> DataLoader[dict[str, Any]]:
     # A generator of its own: otherwise each new iterator would take a number from the global one, and dropout in a
     # resumed run would differ.
     return DataLoader(

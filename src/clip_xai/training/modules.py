@@ -98,7 +98,9 @@ class CaptionerModule(LightningModule):
         a short part more, and depend on how many devices share a step.
         """
         tokens = batch["tokens"]
-        loss = self.captioner.loss(batch["read"], tokens, self.optimisation.label_smoothing)
+        loss = self.captioner.loss(
+            batch["read"], tokens, self.optimisation.label_smoothing, prompts=batch.get("prompt")
+        )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(tokens))
         return loss * ((tokens != IGNORED).sum() * batch["parts"] / batch["total"])
 
@@ -106,7 +108,8 @@ class CaptionerModule(LightningModule):
         """Add a batch to the mean cross-entropy per supervised token, without label smoothing."""
         tokens = batch["tokens"]
         metric = self.common_loss if dataloader_idx else self.val_loss
-        metric.update(self.captioner.loss(batch["read"], tokens), (tokens != IGNORED).sum())
+        loss = self.captioner.loss(batch["read"], tokens, prompts=batch.get("prompt"))
+        metric.update(loss, (tokens != IGNORED).sum())
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/loss`` (nats per token), ``val/perplexity``, its exponential, and ``val/common_loss``.
