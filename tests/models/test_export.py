@@ -197,3 +197,9 @@ def test_the_command_exports_a_run_with_its_evaluation(
     same(built, from_pretrained(tmp_path / "out"))
     assert main(command) == 1
     assert capsys.readouterr().err.strip().endswith("name a new directory with --to")
+
+
+def test_training_captions_are_never_made_public(built: Captioner, tmp_path: Path) -> None:
+    export_captioner(built, RETRIEVING, tmp_path, FACTS, index=index_of_three())
+    with pytest.raises(UserError, match="captions of the training data"):
+        push_to_hub(tmp_path, "group/captioner", private=False)

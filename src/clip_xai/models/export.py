@@ -120,11 +120,16 @@ def push_to_hub(
         endpoint: Another hub than the public one.
 
     Raises:
-        UserError: The directory is no export, or the hub refuses.
+        UserError: The directory is no export, the hub refuses, or training captions would become public.
     """
     missing = [file for file in FILES if not (directory / file).is_file()]
     if missing:
         raise UserError(f"{directory} lacks {', '.join(missing)}: export first (python -m clip_xai.runs.export)")
+    if not private and (directory / INDEX).is_file():
+        raise UserError(
+            f"{INDEX} holds captions of the training data, which most data sets do not let you publish: leave --public "
+            "out, or publish a captioner without retrieved captions"
+        )
     hub = HfApi(endpoint=endpoint, token=token)
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
