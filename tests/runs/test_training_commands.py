@@ -95,3 +95,12 @@ def test_an_unknown_monitor_is_one_line(home: Path) -> None:
     done = typed(home, f"python train.py {FAST} callbacks.monitor=val/lss")
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1 and "callbacks.monitor=val/lss is not measured; choose of val/loss" in lines[-1]
+
+
+def test_what_stage_2_forgets_is_measured_in_every_way(home: Path) -> None:
+    done = works(home, "python -m clip_xai.runs.forgetting debug=fast trainer=cpu")
+    rows = [line for line in done.stdout.splitlines() if "replay" in line]
+    assert len(rows) == 4, done.stdout
+    for row in rows:
+        *_, before, after, forgotten = row.split()
+        assert float(after) - float(before) == pytest.approx(float(forgotten), abs=1.1e-3)

@@ -58,7 +58,8 @@ def measure_forgetting(settings: Sequence[str], run_dir: Path) -> list[Way]:
     ways = []
     for name, changes in WAYS.items():
         start = f"init_from='{run_dir / 'stage 1'}'"
-        metrics = train(compose_job("train", [*quiet, "stage=2", *changes, start], run_dir / name))
+        folder = run_dir / name.replace(", ", " ")  # a comma would be a list of values
+        metrics = train(compose_job("train", [*quiet, "stage=2", *changes, start], folder))
         before, after = metrics["val/common_loss before"], metrics["val/common_loss"]
         ways.append(Way(name, metrics["epoch"], metrics["val/loss"], before, after))
     return ways
