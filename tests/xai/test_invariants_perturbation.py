@@ -147,7 +147,8 @@ def test_methods_linear_in_the_target_add_up_and_others_do_not(
     explainer: Explainer, captioner: Captioner, pixels: Tensor
 ) -> None:
     gaps = []
-    for target in (CaptionTarget.words(captioner, captioner.tokenizer.encode("a nevus"), whole=True), Summed()):
+    words = CaptionTarget.words(captioner, captioner.tokenizer.encode("a nevus"), whole=True)
+    for target in (one for one in (words, Summed()) if explainer.refusal(captioner.backbone, one) is None):
         values = explainer.explain(captioner.backbone, pixels, target).values
         gaps.append((values[:, :-1].sum(1) - values[:, -1]).abs().max() / values[:, -1].abs().max())
     assert (max(gaps) < 1e-3) == explainer.linear_in_target

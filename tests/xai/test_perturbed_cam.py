@@ -200,6 +200,12 @@ def test_the_masked_images_of_two_cams_are_those_of_one_target_more(backbone: Op
     assert counts == [2 * (32 + 1)] * 2  # the images, and one stream of masks for both CAMs
 
 
+def test_sizes_of_log_probabilities_are_no_weights(captioner: Captioner, pixels: Tensor) -> None:
+    caption = CaptionTarget.words(captioner, captioner.tokenizer.encode("a nevus"))
+    with pytest.raises(UserError, match="largest for the worst: choose one of gradcam"):
+        AbsCamFinal().explain(captioner.backbone, pixels, caption)
+
+
 def test_settings_without_meaning_are_refused() -> None:
     with pytest.raises(UserError, match="softmax, relu_delta, linear"):
         ScoreCam(weighting="cubic")
