@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,14 +110,32 @@ def _built(folder: str, out: str = "out") -> str:
         _command(folder, out), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
+    peaks: list[int] = []
+    watcher = threading.Thread(target=_watch, args=(process.pid, peaks))
+    watcher.start()
     said = process.stderr.read().strip().splitlines()
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.monotonic() - started
+    watcher.join()
     outcome = said[-1] if said else "nothing to check"
     return (
-        f"{seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU, peak {used.ru_maxrss / 1024:.0f} MiB"
+        f"{seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU, peak {max(peaks) / 1024:.0f} MiB"
         f" ({outcome}{f', status {status}' if status else ''})"
     )
+
+
+def _watch(process: int, peaks: list[int]) -> None:
+    """Read a process's own high-water mark, KiB, until it ends; what ``wait4`` tells begins with its parent's."""
+    status = Path(f"/proc/{process}/status")
+    while True:
+        try:
+            lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        except OSError:  # it has ended
+            return
+        if not lines:  # it has ended, and nobody has asked how
+            return
+        peaks.append(int(lines[0].split()[1]))
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
