@@ -223,6 +223,8 @@ def test_the_trace_of_a_staged_tower_keeps_the_contract(build: Callable[[], tupl
         assert trace.grid_of(-1) == tower.grid
     with pytest.raises(UserError, match="only the output of its blocks"):
         tower.trace(pixels, watch=[(0, "context")])
+    with pytest.raises(ValueError, match="reads is 'words'"):
+        tower.trace(pixels, reads="words")
     # The gradient at the first stage's output against the whole graph of the library's own pass.
     trace = tower.trace(pixels, watch=[(0, "output")])
     cotangent = torch.randn(2, 1, 16)

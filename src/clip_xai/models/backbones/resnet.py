@@ -10,7 +10,7 @@ from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor
 
 from clip_xai.models.backbones.stages import StageTrace, keep_output
-from clip_xai.models.backbones.tower import Features, ImageTower
+from clip_xai.models.backbones.tower import Features, ImageTower, known_read
 from clip_xai.models.backbones.trace import Point, Record, Recorder
 from clip_xai.models.backbones.transformer import (
     AttentionPool,
@@ -102,4 +102,4 @@ class ResNetTower(ImageTower):
                 tokens = keep_output(recorder, index, features.flatten(2).transpose(1, 2))
                 features = tokens.transpose(1, 2).unflatten(2, self.grids[index])
         patches = features.flatten(2).transpose(1, 2)
-        return open_pool(recorder, self.pool, patches) if reads == "pooled" else patches
+        return open_pool(recorder, self.pool, patches) if known_read(reads) == "pooled" else patches

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import SwinModel
 
 from clip_xai.models.backbones.stages import StageTrace, keep_output
-from clip_xai.models.backbones.tower import Features, ImageTower
+from clip_xai.models.backbones.tower import Features, ImageTower, known_read
 from clip_xai.models.backbones.trace import Point, Record, Recorder
 from clip_xai.models.backbones.transformer import whole_grid
 
@@ -75,4 +75,4 @@ class SwinTower(ImageTower):
                 tokens = stage.downsample(tokens, dimensions)
                 dimensions = ((dimensions[0] + 1) // 2, (dimensions[1] + 1) // 2)
         patches = swin.layernorm(tokens)
-        return self.module.projection_head(patches.mean(dim=1)) if reads == "pooled" else patches
+        return self.module.projection_head(patches.mean(dim=1)) if known_read(reads) == "pooled" else patches
