@@ -14,9 +14,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.opaque import OpaqueTower
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.tower import ImageTower
@@ -38,20 +36,10 @@ from clip_xai.xai.target import SimilarityTarget
 from tests.models.backbones.support import shaken
 from tests.models.backbones.test_families import STAGED, TRANSFORMERS, build_resnet
 from tests.xai.conftest import assert_close
+from tests.xai.families import Family
 from tests.xai.test_methods import Scores
 
 PAIRS = [(GradCam, GradCAM), (GradCamPlusPlus, GradCAMPlusPlus), (LayerCam, LayerCAM), (HiResCam, HiResCAM)]
-
-
-class Family(Backbone):
-    """A backbone around the image tower of any family, without texts."""
-
-    def __init__(self, tower: ImageTower) -> None:
-        super().__init__(tower.module, tower, None, None, Preprocess(image_size=tower.image_size), "family")
-
-    @property
-    def logit_scale(self) -> Tensor:
-        return torch.tensor(100.0)
 
 
 def images_for(tower: ImageTower) -> Tensor:

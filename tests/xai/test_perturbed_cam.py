@@ -14,7 +14,8 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.explainer import explain_together
-from clip_xai.xai.methods.perturbed_cam import AblationCam, AbsCamFinal, AbsCamInit, ScoreCam
+from clip_xai.xai.methods.ablation_cam import AblationCam
+from clip_xai.xai.methods.perturbed_cam import AbsCamFinal, AbsCamInit, ScoreCam
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
 from tests.xai.conftest import TEXTS, assert_close

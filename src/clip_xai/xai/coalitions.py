@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from clip_xai.xai.words import Word
@@ -43,18 +44,9 @@ def encode(backbone: Backbone, token_ids: Tensor, chunk_size: int) -> Tensor:
     """Encode ids ``[n, M]`` into text embeddings ``[n, D]``, chunk by chunk, equal rows once; no gradients."""
     unique, places = token_ids.unique(dim=0, return_inverse=True)
     device = next(backbone.parameters()).device
-    parts, first = [], 0
     with torch.no_grad(), evaluation_mode(backbone):
-        while first < len(unique):
-            try:
-                parts.append(backbone.encode_tokens(unique[first : first + chunk_size].to(device)))
-            except torch.OutOfMemoryError:
-                if chunk_size == 1:
-                    raise
-                chunk_size = (chunk_size + 1) // 2
-                continue
-            first += chunk_size
-    return torch.cat(parts)[places.to(device)]
+        chunks = in_chunks(lambda rows: backbone.encode_tokens(unique[rows].to(device)), len(unique), chunk_size)
+        return torch.cat([part for _, part in chunks])[places.to(device)]
 
 
 def text_scores(target: SimilarityTarget, read: Tensor, row: int, embeddings: Tensor) -> Tensor:
@@ -93,17 +85,13 @@ def caption_scores(
     for column, positions in enumerate(places):
         kept[:, positions] = present[:, column, None].to(kept.device)
     rows = torch.cartesian_prod(torch.arange(len(together)), torch.arange(len(kept))).to(together.device)
-    before, parts, first = inputs[0].shape[1], [], 0
+    before = inputs[0].shape[1]
+
+    def score(chunk: slice) -> Tensor:
+        image, which = rows[chunk].T
+        mixed = torch.where(kept[which, :, None], together[image], blank)
+        return target.score_of(mixed[:, :before], mixed[:, before:]).float()
+
     with torch.no_grad(), evaluation_mode(target.captioner):
-        while first < len(rows):
-            image, which = rows[first : first + chunk_size].T
-            try:
-                mixed = torch.where(kept[which, :, None], together[image], blank)
-                parts.append(target.score_of(mixed[:, :before], mixed[:, before:]).float())
-            except torch.OutOfMemoryError:
-                if chunk_size == 1:
-                    raise
-                chunk_size = (chunk_size + 1) // 2
-                continue
-            first += len(image)
+        parts = [part for _, part in in_chunks(score, len(rows), chunk_size)]
     return torch.cat(parts).unflatten(0, (len(together), len(kept)))

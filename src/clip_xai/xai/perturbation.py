@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone, Features
+from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
 from clip_xai.xai.masks import CellMasks, Masks
 from clip_xai.xai.target import Target
@@ -99,20 +100,10 @@ class PerturbationBank:
                 yield slice(first, min(first + chunk_size, total)), kept[first : first + chunk_size]
             return
         store = self._storage(key, total)
-        start = 0
-        while start < total:
-            rows = slice(start, min(start + chunk_size, total))
-            try:
-                features = self._masked(family, fill, rows)
-            except torch.OutOfMemoryError:
-                if chunk_size == 1:
-                    raise
-                chunk_size = (chunk_size + 1) // 2
-                continue
+        for rows, features in in_chunks(lambda rows: self._masked(family, fill, rows), total, chunk_size):
             if store is not None:
                 store.append(features.pooled)
             yield rows, features.read(reads)
-            start = rows.stop
         if store is not None:
             self._kept[key] = torch.cat(store)
 
@@ -127,7 +118,7 @@ class PerturbationBank:
         """
         stream = self.stream(masks, reads=target.reads, fill=fill, chunk_size=chunk_size)
         with torch.no_grad():
-            scores = torch.cat([target.score(read).float() for _, read in stream])
+            scores = torch.cat([_scores(target, read) for _, read in stream])
         return scores.unflatten(0, (len(self.pixels), -1))
 
     def _masked(self, family: Masks, fill: Fill, rows: slice) -> Features:
@@ -151,6 +142,12 @@ class PerturbationBank:
         held = sum(kept.nbytes for kept in self._kept.values())
         size = rows * self.backbone.embed_dim * self.pixels.element_size()
         return [] if key is not None and held + size <= self._keep_bytes else None
+
+
+def _scores(target: Target, read: Tensor) -> Tensor:
+    """Scores ``[n, T]`` of what was read of n images: a language model behind the tower may hold fewer at once."""
+    parts = in_chunks(lambda rows: target.score(read[rows]).float(), len(read), len(read))
+    return torch.cat([part for _, part in parts])
 
 
 def masked_reads(

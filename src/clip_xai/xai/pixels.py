@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import PIXEL_POINT, Needs, Trace, refuse_zero
 
@@ -63,23 +64,17 @@ def accumulate(
         UserError: The sum is exactly zero for some target.
     """
     total: Tensor | None = None
-    start, rows = 0, len(images) * points
-    while start < rows:
-        index = torch.arange(start, min(start + chunk_size, rows), device=images.device)
+
+    def summands(rows: slice) -> tuple[Tensor, Tensor]:
+        index = torch.arange(rows.start, rows.stop, device=images.device)
         owners, numbers = index // points, index % points
-        try:
-            trace = Trace(backbone, make(owners, numbers), target, PIXEL_NEEDS, refuse_zero=False)
-            part = take(owners, numbers, trace.pixel_gradient.float())
-            del trace
-        except torch.OutOfMemoryError:
-            if chunk_size == 1:
-                raise
-            chunk_size = (chunk_size + 1) // 2
-            continue
+        trace = Trace(backbone, make(owners, numbers), target, PIXEL_NEEDS, refuse_zero=False)
+        return owners, take(owners, numbers, trace.pixel_gradient.float())
+
+    for _, (owners, part) in in_chunks(summands, len(images) * points, chunk_size):
         if total is None:
             total = part.new_zeros(len(images), *part.shape[1:])
         total.index_add_(0, owners, part)
-        start += chunk_size
     assert total is not None
     refuse_zero(total, target, "the pixels")
     return total

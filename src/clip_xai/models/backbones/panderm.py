@@ -61,11 +61,12 @@ class PanDermMlp(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return ``[B, S, W]``."""
-        return self.fc2(F.gelu(self.fc1(tokens)))
+        return self.fc2(self.act(self.fc1(tokens)))
 
 
 class PanDermBlock(nn.Module):

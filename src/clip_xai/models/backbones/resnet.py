@@ -94,9 +94,17 @@ class ResNetTower(ImageTower):
 
     def run(self, pixels: Tensor, recorder: Recorder, reads: str) -> Tensor:
         """Return what is read."""
+        return self._stages(0, self.module.stem(pixels), recorder, reads)
+
+    def behind(self, index: int, tokens: Tensor, reads: str) -> Tensor:
+        """Return what is read once a stage has given these tokens; see ``StagedTower``."""
+        features = tokens.transpose(1, 2).unflatten(2, self.grids[index])
+        return self._stages(index + 1, features, Recorder(4, (), ()), reads)
+
+    def _stages(self, first: int, features: Tensor, recorder: Recorder, reads: str) -> Tensor:
         visual = self.module
-        features = visual.stem(pixels)
-        for index, stage in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4)):
+        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        for index, stage in enumerate(stages[first:], start=first):
             features = stage(features)
             if index in recorder.opened:
                 tokens = keep_output(recorder, index, features.flatten(2).transpose(1, 2))

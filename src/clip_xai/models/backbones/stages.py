@@ -22,6 +22,9 @@ class StagedTower(Protocol):
     def run(self, pixels: Tensor, recorder: Recorder, reads: str) -> Tensor:
         """Return what is read."""
 
+    def behind(self, index: int, tokens: Tensor, reads: str) -> Tensor:
+        """Return what is read once a block has given these tokens ``[B, h * w, C]``; nothing before it is run."""
+
 
 class StageTrace(VisualTrace):
     """One pass of a tower that can be opened between its stages (or windowed blocks), at ``"output"`` alone.

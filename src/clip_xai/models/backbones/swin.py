@@ -64,15 +64,21 @@ class SwinTower(ImageTower):
 
     def run(self, pixels: Tensor, recorder: Recorder, reads: str) -> Tensor:
         """Return what is read."""
-        swin = self.module.model
-        tokens, dimensions = swin.embeddings(pixels)
-        index = 0
+        return self._blocks(0, self.module.model.embeddings(pixels)[0], recorder, reads)
+
+    def behind(self, index: int, tokens: Tensor, reads: str) -> Tensor:
+        """Return what is read once a block has given these tokens; see ``StagedTower``."""
+        return self._blocks(index + 1, tokens, Recorder(len(self.grids), (), ()), reads)
+
+    def _blocks(self, first: int, tokens: Tensor, recorder: Recorder, reads: str) -> Tensor:
+        swin, index = self.module.model, 0
         for stage in swin.encoder.layers:
+            dimensions = self.grids[index]
             for block in stage.blocks:
-                tokens = keep_output(recorder, index, block(tokens, dimensions)[0])
+                if index >= first:
+                    tokens = keep_output(recorder, index, block(tokens, dimensions)[0])
                 index += 1
-            if stage.downsample is not None:
+            if stage.downsample is not None and index >= first:  # the tokens are of this stage, or came out of it
                 tokens = stage.downsample(tokens, dimensions)
-                dimensions = ((dimensions[0] + 1) // 2, (dimensions[1] + 1) // 2)
         patches = swin.layernorm(tokens)
         return self.module.projection_head(patches.mean(dim=1)) if known_read(reads) == "pooled" else patches

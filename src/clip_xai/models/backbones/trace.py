@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.chunks import in_chunks
 
 POINTS = ("normed", "context", "output")
 POOL: Literal["pool"] = "pool"
@@ -256,17 +257,7 @@ def batched_vjp(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor, ch
         For each input, ``[B, T, ...]``, the rest shaped like the input; zero where ``output`` does not depend on it.
     """
     columns = cotangents.detach().transpose(0, 1).to(output.dtype)
-    parts: list[tuple[Tensor, ...]] = []
-    start = 0
-    while start < len(columns):
-        try:
-            parts.append(_vjp(output, inputs, columns[start : start + chunk_size]))
-        except torch.OutOfMemoryError:
-            if chunk_size == 1:
-                raise
-            chunk_size = (chunk_size + 1) // 2
-            continue
-        start += chunk_size
+    parts = [part for _, part in in_chunks(lambda rows: _vjp(output, inputs, columns[rows]), len(columns), chunk_size)]
     return [torch.cat(pieces).transpose(0, 1) for pieces in zip(*parts, strict=True)]
 
 

@@ -1,6 +1,7 @@
 """The explainers, one file a family, and all of them by name."""
 
 from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.methods.ablation_cam import AblationCam
 from clip_xai.xai.methods.activation import GradCam, GradCamPlusPlus, HiResCam, LayerCam
 from clip_xai.xai.methods.attention import AttentionGradient, AttentionRollout, GradEclip
 from clip_xai.xai.methods.bottleneck import M2ib
@@ -12,7 +13,7 @@ from clip_xai.xai.methods.interactions import Fixlip
 from clip_xai.xai.methods.legrad import LeGrad
 from clip_xai.xai.methods.path import GradientShap, IntegratedGradients, SmoothGrad
 from clip_xai.xai.methods.perturbation import Occlusion
-from clip_xai.xai.methods.perturbed_cam import AblationCam, AbsCamFinal, AbsCamInit, ScoreCam
+from clip_xai.xai.methods.perturbed_cam import AbsCamFinal, AbsCamInit, ScoreCam
 from clip_xai.xai.methods.rise import Rise
 from clip_xai.xai.methods.shapley import KernelShap
 from clip_xai.xai.methods.surgery import ClipSurgery

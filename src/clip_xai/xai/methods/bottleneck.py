@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
 from clip_xai.models.backbones.transformer import TransformerTower
 from clip_xai.xai.explainer import BankExplainer
@@ -81,7 +82,6 @@ class M2ib(BankExplainer):
             )
         layer = self.layer % depth
         whole = bank.whole_scores(target)
-        found: list[Tensor] = []
         size = max(1, self.chunk_size // self.draws)
         with evaluation_mode(bank.backbone), torch.inference_mode(False):
             with torch.no_grad():
@@ -90,15 +90,12 @@ class M2ib(BankExplainer):
                     tokens = block.run(tokens, None)
             noise = self._noise(tokens)
             images, which = torch.cartesian_prod(*(torch.arange(n, device=tokens.device) for n in whole.shape)).T
-            while len(found) < len(images):
-                rows = slice(len(found), len(found) + size)
-                try:
-                    found += self._capacities(tower, layer, tokens[images[rows]], which[rows], noise, target)
-                except torch.OutOfMemoryError:
-                    if size == 1:
-                        raise
-                    size = (size + 1) // 2
-        return torch.stack(found).unflatten(0, tuple(whole.shape)).unflatten(2, tower.grid), whole
+
+            def capacities(rows: slice) -> Tensor:
+                return self._capacities(tower, layer, tokens[images[rows]], which[rows], noise, target)
+
+            found = torch.cat([part for _, part in in_chunks(capacities, len(images), size)])
+        return found.unflatten(0, tuple(whole.shape)).unflatten(2, tower.grid), whole
 
     def _noise(self, tokens: Tensor) -> Tensor:
         """Noise of all steps, ``[steps, draws, S, W]``."""
@@ -107,8 +104,8 @@ class M2ib(BankExplainer):
 
     def _capacities(
         self, tower: TransformerTower, layer: int, tokens: Tensor, which: Tensor, noise: Tensor, target: Target
-    ) -> list[Tensor]:
-        """The capacity of each patch ``[N]`` for some images ``[n, S, W]`` and one target each."""
+    ) -> Tensor:
+        """The capacity of each patch ``[n, N]`` for some images ``[n, S, W]`` and one target each."""
         whole = tokens.float()
         rows = torch.arange(len(which), device=which.device).repeat_interleave(self.draws)
         with torch.enable_grad():
@@ -127,7 +124,7 @@ class M2ib(BankExplainer):
                 (alpha.grad,) = torch.autograd.grad(loss, alpha)
                 optimiser.step()
         with torch.no_grad():
-            return list(_capacity(whole, alpha).sum(dim=-1)[:, tower.prefix_tokens :])
+            return _capacity(whole, alpha).sum(dim=-1)[:, tower.prefix_tokens :]
 
 
 def _capacity(tokens: Tensor, alpha: Tensor) -> Tensor:

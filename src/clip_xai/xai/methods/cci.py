@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode
 from clip_xai.models.backbones.transformer import TransformerTower
 from clip_xai.xai.explainer import BankExplainer
@@ -74,21 +75,14 @@ class Cci(BankExplainer):
         labels = torch.stack([self._cluster(tokens) for tokens in bank.whole("patches")]).to(bank.pixels.device)
         numbers = torch.arange(self.clusters, device=labels.device)
         kept = labels[:, None] != numbers[None, :, None]  # [B, K, N]
-        scores = []
+        rows = kept.flatten(0, 1)
+        images = torch.arange(len(kept), device=labels.device).repeat_interleave(self.clusters)
+
+        def score(chunk: slice) -> Tensor:
+            return target.score(attending_to(tower, bank.pixels[images[chunk]], rows[chunk], target.reads)).float()
+
         with evaluation_mode(tower.module), torch.no_grad():
-            rows, first, size = kept.flatten(0, 1), 0, self.chunk_size
-            images = torch.arange(len(kept), device=labels.device).repeat_interleave(self.clusters)
-            while first < len(rows):
-                chunk = slice(first, first + size)
-                try:
-                    read = attending_to(tower, bank.pixels[images[chunk]], rows[chunk], target.reads)
-                except torch.OutOfMemoryError:
-                    if size == 1:
-                        raise
-                    size = (size + 1) // 2
-                    continue
-                scores.append(target.score(read).float())
-                first += len(read)
+            scores = [part for _, part in in_chunks(score, len(rows), self.chunk_size)]
         whole = bank.whole_scores(target)
         drops = whole[:, None] - torch.cat(scores).unflatten(0, kept.shape[:2])  # [B, K, T]
         own = drops.gather(1, labels[..., None].expand(-1, -1, drops.shape[-1]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import pooled
@@ -110,19 +111,13 @@ class ExtremalPerturbation(BankExplainer):
         device = bank.pixels.device
         areas = torch.tensor(self.areas, device=device)
         rows = torch.cartesian_prod(*(torch.arange(n, device=device) for n in (images, targets, len(areas))))
-        found, first, size = [], 0, self.chunk_size
-        while first < len(rows):
-            image, which, area = rows[first : first + size].reshape(-1, 3).unbind(1)
-            try:
-                with torch.enable_grad(), evaluation_mode(bank.backbone):
-                    masks = self._optimise(bank, target, image, which, areas[area])
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size = (size + 1) // 2
-                continue
-            found.append(pooled(masks, bank.backbone.grid))
-            first += len(image)
+
+        def masks(chunk: slice) -> Tensor:
+            image, which, area = rows[chunk].reshape(-1, 3).unbind(1)
+            with torch.enable_grad(), evaluation_mode(bank.backbone):
+                return pooled(self._optimise(bank, target, image, which, areas[area]), bank.backbone.grid)
+
+        found = [part for _, part in in_chunks(masks, len(rows), self.chunk_size)]
         return torch.cat(found).unflatten(0, (images, targets, len(areas))).mean(dim=2)
 
     def _optimise(self, bank: PerturbationBank, target: Target, image: Tensor, which: Tensor, areas: Tensor) -> Tensor:

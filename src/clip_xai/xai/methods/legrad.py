@@ -32,8 +32,8 @@ class LeGrad(TraceExplainer):
     reads those of Z^l after the last norm. Where the embedding comes out of an attention pool (SigLIP), Z^l goes
     through the pool and A^l is the pool's attention, as in the released code.
 
-    Shapes: maps ``[B, T, h, w]``, at least 0. Cost for T targets: one forward pass without a graph; for each of the
-    blocks, one forward pass of its feed-forward part and one batched backward pass through it: nothing goes through
+    Shapes: maps ``[B, T, h, w]``, at least 0. Cost for T targets: one forward pass, with a graph from the first
+    of the blocks on; for each of them, one batched backward pass through its feed-forward part: nothing goes through
     earlier blocks, because s^l depends on its own block's attention only through its own output.
 
     Deviations from the published code: the image is not repeated for every text, no second graph is asked for, and
@@ -65,8 +65,10 @@ class LeGrad(TraceExplainer):
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """The activations of the last blocks, with all rows of the very last one."""
         blocks: frozenset[BlockIndex] = frozenset(-1 - step for step in range(self.layers))
-        whole: frozenset[Point] = frozenset() if reads_pool(backbone, target) else frozenset({(-1, "output")})
-        return Needs(activations=blocks, watched=whole)
+        if reads_pool(backbone, target):
+            return Needs(activations=blocks)
+        contexts: frozenset[Point] = frozenset((block, "context") for block in blocks)
+        return Needs(activations=blocks, watched=contexts | {(-1, "output")})
 
     def maps(self, trace: Trace) -> Tensor:
         """Return raw maps ``[B, T, h, w]``."""
@@ -79,12 +81,9 @@ class LeGrad(TraceExplainer):
     @staticmethod
     def _of_block(trace: Trace, layer: int) -> Tensor:
         block, tower = trace.block(layer), trace.backbone.image_tower
-        assert block.finished is not None
-        context = block.context.detach().requires_grad_()
-        output = block.finished(context)
-        reads = trace.target.reads
+        output, reads = block.computed, trace.target.reads
         read = tower.project(output.mean(dim=1)) if reads == "pooled" else tower.read(output, reads)  # type: ignore[attr-defined]
-        return _reaction(trace, read, context, block.value)
+        return _reaction(trace, read, block.context, block.value)
 
     @staticmethod
     def _of_pool(trace: Trace, layer: int) -> Tensor:

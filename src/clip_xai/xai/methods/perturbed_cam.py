@@ -1,4 +1,4 @@
-"""Class activation maps whose channel weights come from masking the image or from ablating the channel."""
+"""Class activation maps whose channel weights come from masking the image with the channel."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import Point, VisualTrace, evaluation_mode
-from clip_xai.models.backbones.transformer import Block, TransformerTower
+from clip_xai.models.backbones.trace import Point, VisualTrace
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import ActivationMasks
 from clip_xai.xai.methods.activation import ActivationMap, cam_point
@@ -21,7 +19,6 @@ from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
 WEIGHTINGS = ("softmax", "relu_delta", "linear")
-ABLATIONS = ("zero", "mean")
 
 
 @dataclass(frozen=True)
@@ -197,123 +194,6 @@ class AbsCamFinal(BankExplainer):
         return torch.stack(values), bank.whole_scores(target)
 
 
-@dataclass(frozen=True)
-class AblationCam(BankExplainer):
-    """Ablation-CAM (Desai and Ramaswamy, WACV 2020) on the tokens that enter one block's attention.
-
-    With A_k channel k of all tokens after the norm in front of attention, and s_k the score once A_k is replaced::
-
-        w_k = ( s - s_k ) / |s|         H = ReLU( sum over k of w_k A_k )
-
-    At the last block of a tower that reads its class token there is a closed form: replacing a channel is a change of
-    rank one in the queries, keys and values, and only the class token's row of attention counts. So all C ablations
-    together cost one forward pass, C rows of attention and C rows of the last feed-forward part.
-
-    Shapes: maps ``[B, T, h, w]``, raw. Cost: in closed form one forward pass and less than one block of C tokens;
-    elsewhere one forward pass up to the block and C passes from there on; shared by all T targets; no backward pass.
-
-    Deviations from the paper: it divides by s, which turns the map over where the score is negative (every
-    log-probability is); here by its size. Deviations from pytorch-grad-cam: a channel is replaced by 0 or its mean,
-    there by its smallest value minus 1e7, which is no ablation of signed tokens; the model is not changed meanwhile.
-
-    Attributes:
-        layer: Block, -1 for the last.
-        ablation: What a channel is replaced by: ``"zero"``, or ``"mean"``, its mean over the image's tokens.
-        chunk_size: Ablated images in one pass; halved when memory runs out.
-
-    Raises:
-        UserError: The ablation is unknown, the tower has no attention over all tokens, or a score is exactly 0.
-
-    Example:
-        >>> from clip_xai.xai.examples import example
-        >>> AblationCam().explain(*example()).values.shape
-        torch.Size([2, 2, 4, 4])
-    """
-
-    layer: int = -1
-    ablation: str = "zero"
-    chunk_size: int = 64
-
-    name: ClassVar[str] = "ablationcam"
-    linear_in_target: ClassVar[bool] = False
-    needs_of_tower: ClassVar[frozenset[str]] = frozenset({"attention"})
-    cost: ClassVar[str] = "1 F at the last block in closed form, else C F from the block on"
-
-    def __post_init__(self) -> None:
-        if self.ablation not in ABLATIONS:
-            raise UserError(f"xai.ablationcam.ablation={self.ablation}: choose one of {', '.join(ABLATIONS)}")
-
-    def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
-        """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
-        tower = bank.backbone.image_tower
-        assert isinstance(tower, TransformerTower)
-        whole = bank.whole_scores(target)
-        if (whole == 0).any():
-            raise UserError("a score is exactly 0, so that no share of it can be told: choose scorecam or gradcam")
-        with evaluation_mode(tower.module), torch.no_grad():
-            tokens, layer = _tokens_before(tower, bank.pixels, self.layer)
-            block = tower.blocks[layer]
-            normed = block.normed(tokens)
-            instead = normed.mean(dim=1) if self.ablation == "mean" else torch.zeros_like(normed[:, 0])
-            scores = []
-            for image in range(len(tokens)):
-                one = (tokens[image : image + 1], normed[image : image + 1], instead[image : image + 1])
-                parts = self._ablated(tower, layer, *one, target.reads)
-                scores.append(torch.cat([target.score(part).float() for part in parts]))
-        weights = (whole[:, None] - torch.stack(scores)) / whole[:, None].abs()
-        channels = normed[:, tower.prefix_tokens :].float().unflatten(1, tower.grid)
-        return torch.einsum("bct,bhwc->bthw", weights, channels).relu(), whole
-
-    def _ablated(
-        self, tower: TransformerTower, layer: int, tokens: Tensor, normed: Tensor, instead: Tensor, reads: str
-    ) -> list[Tensor]:
-        """What the tower hands over for one image with each channel replaced, in chunks."""
-        blocks = tower.blocks
-        last = layer == len(blocks) - 1 and tower.reads_class_token and reads == "pooled"
-        if last:
-            context = _ablated_context(blocks[layer], normed, normed - instead[:, None])
-            if context is not None:
-                rows = tokens[:, :1].expand(-1, context.shape[2], -1)
-                attended = blocks[layer].project(context.transpose(1, 2).flatten(2))
-                outputs = blocks[layer].finish(rows, attended)
-                return [tower.pooled(outputs[0][:, None])]
-        parts = []
-        first, size = 0, self.chunk_size
-        while first < normed.shape[-1]:
-            channels = torch.arange(first, min(first + size, normed.shape[-1]), device=normed.device)
-            try:
-                parts.append(self._tail(tower, layer, tokens, normed, instead, channels, reads))
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size = (size + 1) // 2
-                continue
-            first += len(channels)
-        return parts
-
-    @staticmethod
-    def _tail(
-        tower: TransformerTower,
-        layer: int,
-        tokens: Tensor,
-        normed: Tensor,
-        instead: Tensor,
-        channels: Tensor,
-        reads: str,
-    ) -> Tensor:
-        blocks = tower.blocks
-        changed = normed.repeat(len(channels), 1, 1)
-        each = torch.arange(len(channels), device=channels.device)
-        changed[each, :, channels] = instead[0, channels, None]
-        query, key, value = blocks[layer].query_key_value(changed, slice(None))
-        context = F.scaled_dot_product_attention(query, key, value)
-        attended = blocks[layer].project(context.transpose(1, 2).flatten(2))
-        outputs = blocks[layer].finish(tokens.expand(len(channels), -1, -1), attended)
-        for block in blocks[layer + 1 :]:
-            outputs = block.run(outputs, None)
-        return tower.read(outputs, reads)
-
-
 def channels_of(backbone: Backbone, pixels: Tensor, layer: int) -> Tensor:
     """Return the channels that a CAM reads at a layer, ``[B, C, h, w]`` in float32, from one pass of the tower."""
     return _channels(backbone.trace(pixels, record=(layer,)), cam_point(backbone, layer))
@@ -324,44 +204,3 @@ def _channels(tower: VisualTrace, point: Point) -> Tensor:
     tokens = (tower.block(layer).normed if name == "normed" else tower.block(layer).computed).detach().float()
     tokens = tokens[:, tower.prefix_tokens :] if tower.family == "transformer" else tokens
     return tokens.transpose(1, 2).unflatten(2, tower.grid_of(layer))
-
-
-def _tokens_before(tower: TransformerTower, pixels: Tensor, layer: int) -> tuple[Tensor, int]:
-    """What enters a block, and the block's own index."""
-    blocks = tower.blocks
-    if not -len(blocks) <= layer < len(blocks):
-        raise UserError(f"the tower has {len(blocks)} blocks: choose a layer from {-len(blocks)} to {len(blocks) - 1}")
-    layer %= len(blocks)
-    tokens = tower.embed(pixels)
-    for block in blocks[:layer]:
-        tokens = block.run(tokens, None)
-    return tokens, layer
-
-
-def _ablated_context(block: Block, normed: Tensor, change: Tensor) -> Tensor | None:
-    """The class token's context for each channel taken away, ``[1, H, C, d]``; None if the projections are not affine.
-
-    With a = what is taken away from each token in channel k, and q0, k_j, v_j the class token's query and the tokens'
-    keys and values, the ablated ones are  q0 - a_0 Wq_k,  k_j - a_j Wk_k  and  v_j - a_j Wv_k.
-    """
-    query, key, value = (part.float() for part in block.query_key_value(normed, slice(None)))
-    units = torch.eye(normed.shape[-1], dtype=normed.dtype, device=normed.device)[None]
-    offset = [part.float() for part in block.query_key_value(torch.zeros_like(units[:, :1]), slice(None))]
-    columns = [
-        part.float() - bias for part, bias in zip(block.query_key_value(units, slice(None)), offset, strict=True)
-    ]
-    for part, column, bias in zip((query, key, value), columns, offset, strict=True):
-        again = normed.float() @ column.transpose(1, 2).flatten(2)[0]
-        again = again.unflatten(-1, (part.shape[1], -1)).transpose(1, 2) + bias
-        if (again - part).abs().max() > 100 * torch.finfo(normed.dtype).eps * part.abs().max():
-            return None
-    to_query, to_key, to_value = (column[0] for column in columns)  # [H, C, d]
-    query, key, value, taken = query[0, :, 0], key[0], value[0], change[0].float()  # [H, d], [H, S, d] twice, [S, C]
-    products = torch.einsum("hd,hsd->hs", query, key)[:, None] - taken[0][None, :, None] * (
-        to_query @ key.transpose(1, 2)
-    )
-    by_key = torch.einsum("hd,hcd->hc", query, to_key) - taken[0] * (to_query * to_key).sum(dim=-1)
-    products = products - taken.T[None] * by_key[..., None]
-    attention = (products / query.shape[-1] ** 0.5).softmax(dim=-1)  # [H, C, S]
-    context = attention @ value - (attention * taken.T).sum(dim=-1, keepdim=True) * to_value
-    return context[None].to(normed.dtype)
