@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, Item
+from clip_xai.xai.methods import METHODS
 
 CAPTION = "A brown melanoma with a blue-white veil in the upper left of the picture."
 REFERENCE = "Melanoma, dark brown, upper left; blue-white veil."
@@ -66,3 +68,21 @@ def explained(name: str = "ISIC_0000001.jpg", width: int = 256, height: int = 19
         facts={"source": "ham10000", "diagnosis": "melanoma"},
         measurements={"Grad-ECLIP": "pointing game hit, AUPRC 0.61"},
     )
+
+
+def by_every_method() -> ExplainedImage:
+    """The same photograph by all methods: number m is hot in cell m for what is no single word, and cold elsewhere."""
+    image = explained()
+    wholes = tuple(index for index, item in enumerate(image.items) if item.span is None)
+    explanations = []
+    for number, (name, method) in enumerate(METHODS.items()):
+        if method.modality == "text":
+            values = np.zeros((len(wholes), 3))
+            values[:, number % 3] = 1.0
+            tokens = (("[image]", "brown", "melanoma"),) * len(wholes)
+            explanations.append(Explanation(name, {"seed": number}, values, wholes, tokens=tokens))
+        else:
+            values = np.zeros((len(wholes), 8, 8))
+            values[:, number // 8, number % 8] = 1.0
+            explanations.append(Explanation(name, {"seed": number}, values, wholes, method.text_dependent))
+    return replace(image, explanations=tuple(explanations))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_xai.report.explained import ExplainedImage
+from clip_xai.report.explained import CERTAIN_NOTE, METHOD_TITLES, ExplainedImage
 from clip_xai.report.html import write_explanations
+from clip_xai.xai.methods import GROUPS
 from tests.report.browser import needs_browser, run_browser
-from tests.report.planted import CAPTION, HOSTILE, explained
+from tests.report.planted import CAPTION, HOSTILE, by_every_method, explained
 
 
 class Page(HTMLParser):
@@ -108,6 +109,36 @@ def test_a_deep_link_opens_a_word_and_a_method(tmp_path, word, method):
     assert re.search(rf'aria-checked="true"[^>]*>{title}<', dom)
     assert re.search(r'<h2 id="name">second.jpg<', dom)
     assert "<script>alert(1)" not in dom
+
+
+@needs_browser
+def test_many_methods_are_grouped_and_every_text_method_is_shown(tmp_path):
+    image = by_every_method()
+    path, _ = write(tmp_path, image)
+    whole = next(index for index, item in enumerate(image.items, start=1) if item.span is None)
+    dom = run_browser(f"{path.as_uri()}#image=1&word={whole}&method=rise", tmp_path / "profile", "--dump-dom")
+    buttons = re.search(r'id="methods".*?(?=<div class="stage")', dom, re.S).group()
+    shown = {
+        group: re.findall(r"<button[^>]*>([^<]+)<", block)
+        for group, block in re.findall(r'class="group"><span>([^<]+)</span><div>(.*?)</div>', buttons, re.S)
+    }
+    expected = {
+        group: [METHOD_TITLES[method.name] for method in methods if method.modality != "text"]
+        for group, methods in GROUPS.items()
+    }
+    assert shown == {group: titles for group, titles in expected.items() if titles}
+    texts = re.search(r'id="texts".*?</section>', dom, re.S).group()
+    assert re.findall("<h4>([^<]+)</h4>", texts) == [METHOD_TITLES[method.name] for method in GROUPS["words"]]
+
+
+@needs_browser
+def test_a_certain_score_says_that_it_hardly_moves(tmp_path):
+    image = explained()
+    items = (replace(image.items[0], score=-0.001), replace(image.items[1], score=-0.5), *image.items[2:])
+    path, _ = write(tmp_path, replace(image, items=items))
+    for word, said in ((1, True), (2, False)):
+        dom = run_browser(f"{path.as_uri()}#image=1&word={word}", tmp_path / str(word), "--dump-dom")
+        assert (re.search(r'id="certain">([^<]*)<', dom).group(1) == CERTAIN_NOTE) is said
 
 
 def first_run(marks):

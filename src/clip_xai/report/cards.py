@@ -8,20 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, line_height, mix
-from clip_xai.report.explained import DISCLAIMER, LOG_PROBABILITY, ExplainedImage, Explanation, number, short_label
-from clip_xai.report.figures import (
-    DIVERGING,
-    colour_bar,
-    draw_outline,
-    fitted,
-    font,
-    lookup_table,
-    mean_colour,
-    overlay,
-    placed,
-    scale_of,
-)
+from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, mix
+from clip_xai.report.comparison import draw_comparison
+from clip_xai.report.explained import DISCLAIMER, LOG_PROBABILITY, ExplainedImage, Explanation, short_label
+from clip_xai.report.figures import draw_outline, fitted, placed
+from clip_xai.report.tiles import draw_shaded_line, draw_tile
 
 WIDTH = 1240
 MARGIN = 36
@@ -29,6 +20,7 @@ GAP = 18
 PHOTOGRAPH = (560, 460)
 TILES_PER_ROW = 5
 ITEMS_PER_CARD = 10
+METHODS_PER_CARD = 8  # of more, a card compares
 # Words that carry a sentence and not its content. The page shows them all; a card has room for the others.
 FUNCTION_WORDS = frozenset(
     (
@@ -73,12 +65,15 @@ def draw_card(image: ExplainedImage) -> Image.Image:
     """Draw the card of one photograph.
 
     The whole photograph, the generated and reference captions, and for each method one heat map a word or text, each
-    with its own colour bar of raw values. Nothing is cropped; what the model did not see is hatched.
+    with its own colour bar of raw values. Where there are many methods, they stand side by side for what is no single
+    word. Nothing is cropped; what the model did not see is hatched.
     """
     canvas = Canvas(WIDTH)
     y = _draw_head(canvas, image)
     chosen = chosen_items(image)
-    for explanation in image.explanations:
+    if len(image.explanations) > METHODS_PER_CARD:
+        y = draw_comparison(canvas, MARGIN, y, WIDTH - 2 * MARGIN, image, chosen)
+    for explanation in image.explanations if len(image.explanations) <= METHODS_PER_CARD else ():
         y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
         draw = _draw_heat_maps if explanation.kind == "image" else _draw_text_shading
         y = draw(canvas, y, image, explanation, chosen)
@@ -133,7 +128,7 @@ def _draw_captions(canvas: Canvas, x: int, y: int, width: int, image: ExplainedI
         y = canvas.text(x, y, title, width, size=15, bold=True, ink=ACCENT) + 4
         for reference in image.references:
             y = canvas.text(x, y, reference, width, size=16) + 6
-    if image.measurements:
+    if image.measurements and len(image.explanations) <= METHODS_PER_CARD:
         y = canvas.text(x, y + GAP - 6, "Heat against the lesion mask", width, size=15, bold=True, ink=ACCENT) + 4
         for name, text in image.measurements.items():
             y = canvas.text(x, y, f"{name}: {text}", width, size=14, ink=QUIET)
@@ -176,7 +171,18 @@ def _draw_heat_maps(canvas: Canvas, y: int, image: ExplainedImage, explanation: 
     y = _draw_method(canvas, y, explanation, _map_key(image, explanation, len(shown), picture))
     for first in range(0, len(shown), TILES_PER_ROW):
         bottoms = [
-            _draw_tile(canvas, MARGIN + column * (across + GAP), y, across, picture, image, explanation, index)
+            draw_tile(
+                canvas,
+                MARGIN + column * (across + GAP),
+                y,
+                across,
+                picture,
+                image,
+                explanation,
+                index,
+                short_label(image, index) if explanation.text_dependent else "every word or text",
+                image.items[index].score_text if explanation.text_dependent else "",
+            )
             for column, index in enumerate(shown[first : first + TILES_PER_ROW])
         ]
         y = max(bottoms) + GAP
@@ -193,55 +199,16 @@ def _map_key(image: ExplainedImage, explanation: Explanation, count: int, pictur
     return " ".join(sentences)
 
 
-def _draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image, image: ExplainedImage,
-               explanation: Explanation, index: int) -> int:  # fmt: skip
-    """One heat map with the word above, its colour bar and score below."""
-    item, values = image.items[index], explanation.values[explanation.items.index(index)]
-    signed = bool((explanation.values < 0).any())
-    scale = scale_of(values, signed)
-    label = short_label(image, index) if explanation.text_dependent else "every word or text"
-    # Two lines at most for a text, so that tiles of one row stay level: a word never needs the second.
-    y = canvas.text(x, y, label, across, size=15, bold=True, lines=1)
-    tile = overlay(picture, placed(values, image.geometry, picture), scale)
-    y = canvas.paste(tile if image.mask is None else draw_outline(tile, image.mask), x, y + 2) + 5
-    y = canvas.paste(colour_bar(scale, picture.width, 10, mean_colour(picture)), x, y) + 3
-    low, high = scale.ends
-    canvas.text(x, y, low, picture.width // 2, size=13, ink=QUIET)
-    right = x + picture.width - math.ceil(font(13).getlength(high))
-    y = canvas.text(right, y, high, picture.width, size=13, ink=QUIET)
-    return canvas.text(x, y, item.score_text, across, size=13, lines=1) if explanation.text_dependent else y
-
-
 def _draw_text_shading(canvas: Canvas, y: int, image: ExplainedImage, explanation: Explanation,
                        chosen: list[int]) -> int:  # fmt: skip
-    """One line a word: what had been read before it, shaded by how much that raised (green) or lowered it (purple)."""
+    """One line a word."""
     shown = "Each line is about the word in front: green raised it, purple lowered it. Each line has its own scale."
     y = _draw_method(canvas, y, explanation, shown)
-    indent = 210
     for index in chosen:
-        if index not in explanation.items:
-            continue
-        row = explanation.items.index(index)
-        values = np.asarray(explanation.values[row], dtype=np.float64)
-        if not np.isfinite(values).any():
-            continue
-        scale = scale_of(values, signed=True)
-        canvas.text(MARGIN, y, short_label(image, index), indent - 10, size=16, bold=True, lines=1)
-        canvas.text(MARGIN, y + line_height(16), f"±{number(scale.high)}", indent - 10, size=13, ink=QUIET)
-        runs = _shaded_runs(explanation.tokens[row], scale.position(values))
-        bottom = canvas.runs(MARGIN + indent, y, runs, WIDTH - 2 * MARGIN - indent, size=16)
-        y = max(bottom, y + line_height(16) + line_height(13)) + 4
+        if index in explanation.items:
+            label = short_label(image, index)
+            y = draw_shaded_line(canvas, MARGIN, y, WIDTH - 2 * MARGIN, explanation, index, label)
     return y
-
-
-def _shaded_runs(tokens: tuple[str, ...], position: np.ndarray) -> list[Run]:
-    table = lookup_table(DIVERGING)
-    runs = []
-    for token, place in zip(tokens, position, strict=False):
-        if token.strip() and np.isfinite(place):
-            red, green, blue = (int(part) for part in table[round(255 * float(place))])
-            runs.append(Run(token.strip(), (red, green, blue)))
-    return runs
 
 
 def _is_content(label: str) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.methods import GROUPS, METHODS
 
 LOG_PROBABILITY = "log-probability"
 MARGIN = "cosine margin"
@@ -65,6 +65,11 @@ POOLED_NOTE = (
     "This caption model reads one pooled vector per photograph. Its words have no spatial evidence of their own: "
     "maps of different words differ only in how they weigh that one vector."
 )
+CERTAIN = -0.01
+CERTAIN_NOTE = (
+    "The model is certain: next to nothing moves this score, so its maps are faint and gradients close to noise. "
+    "target=caption_contrast asks why it is this and not another."
+)
 DISCLAIMER = (
     "Research software, not a medical device. Heat maps show what moved a model's score, not what is diseased; "
     "nothing here may be used for diagnosis."
@@ -93,6 +98,11 @@ class Item:
         if self.score_name == LOG_PROBABILITY:
             return f"log p {number(self.score)} (p {probability_text(math.exp(self.score))})"
         return f"{self.score_name} {number(self.score)}"
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of the score itself; empty for most."""
+        return CERTAIN_NOTE if self.score_name == LOG_PROBABILITY and self.score > CERTAIN else ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,11 @@ class Explanation:
     def title(self) -> str:
         """The method's name as written in its paper."""
         return METHOD_TITLES.get(self.method, self.method.replace("_", " "))
+
+    @property
+    def group(self) -> str:
+        """What the method does to find the evidence, as in ``GROUPS``."""
+        return next((name for name, group in GROUPS.items() if METHODS.get(self.method) in group), "other")
 
     @property
     def reading(self) -> str:

@@ -106,6 +106,7 @@ def _image(image: ExplainedImage) -> dict[str, object]:
                 "score_name": item.score_name,
                 "score_text": item.score_text,
                 "span": item.span,
+                "note": item.note,
             }
             for index, item in enumerate(image.items)
         ],
@@ -126,6 +127,7 @@ def _explanation(image: ExplainedImage, explanation: Explanation) -> dict[str, o
         "method": explanation.method,
         "title": explanation.title,
         "reading": explanation.reading,
+        "group": explanation.group,
         "kind": explanation.kind,
         "agnostic": not explanation.text_dependent,
         "notes": list(explanation.all_notes),

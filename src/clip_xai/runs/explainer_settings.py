@@ -27,16 +27,16 @@ def _settings(name: str, **defaults: Any) -> type:
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "gradcam": {"layer": -1},
+    "gradcam_plusplus": {"layer": -1, "epsilon": 1e-06},
+    "layercam": {"layer": -1},
+    "hirescam": {"layer": -1},
     "scorecam": {"layer": -1, "weighting": "softmax", "temperature": 0.0, "fill": 0.0, "chunk_size": 64},
     "ablationcam": {"layer": -1, "ablation": "zero", "chunk_size": 64},
     "abscam_init": {"layer": -1},
     "abscam_final": {"layer": -1, "fill": 0.0, "chunk_size": 64},
-    "gradcam_plusplus": {"layer": -1, "epsilon": 1e-06},
-    "layercam": {"layer": -1},
-    "hirescam": {"layer": -1},
     "attention_rollout": {"head_fusion": "mean"},
-    "gradeclip": {"layer": -1, "layers": 1, "heads": "per_head"},
     "attention_gradient": {"start_layer": 0},
+    "gradeclip": {"layer": -1, "layers": 1, "heads": "per_head"},
     "legrad": {"layers": 2},
     "clip_surgery": {"layers": 6, "redundancy": "empty"},
     "saliency": {"resolution": "patches"},
@@ -87,12 +87,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "cci": {"clusters": 7, "seed": 0, "chunk_size": 64},
     "m2ib": {"layer": -3, "beta": 0.1, "steps": 10, "rate": 1.0, "draws": 10, "seed": 0, "chunk_size": 64},
-    "token_gradxinput": {},
-    "token_integrated_gradients": {"steps": 50},
-    "token_occlusion": {"absent": "delete", "chunk_size": 64},
-    "token_kernelshap": {"samples": 512, "absent": "delete", "seed": 0, "chunk_size": 64},
-    "token_gradeclip": {"layers": 8},
-    "token_attention_gradient": {"start_layer": 0},
     "fixlip": {
         "index": "banzhaf",
         "presence": 0.5,
@@ -105,6 +99,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "seed": 0,
         "chunk_size": 64,
     },
+    "token_gradxinput": {},
+    "token_integrated_gradients": {"steps": 50},
+    "token_occlusion": {"absent": "delete", "chunk_size": 64},
+    "token_kernelshap": {"samples": 512, "absent": "delete", "seed": 0, "chunk_size": 64},
+    "token_gradeclip": {"layers": 8},
+    "token_attention_gradient": {"start_layer": 0},
 }
 
 SETTINGS: dict[str, type] = {name: _settings(name, **defaults) for name, defaults in _DEFAULTS.items()}

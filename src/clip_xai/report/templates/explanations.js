@@ -148,13 +148,24 @@
   };
   const fillPairs = (list, pairs) => list.replaceChildren(...Object.entries(pairs).flatMap(([key, value]) => [element("dt", key), element("dd", value)]));
   const fillMethods = (entry) => {
-    $("methods").replaceChildren(...pictures(entry).map((explanation) => {
+    const groups = new Map();
+    for (const explanation of pictures(entry)) {
       const button = element("button", explanation.title);
       button.type = "button";
       button.setAttribute("role", "radio");
       button.setAttribute("aria-checked", String(explanation.method === state.method));
       button.addEventListener("click", () => choose(explanation.method));
-      return button;
+      if (!groups.has(explanation.group)) groups.set(explanation.group, []);
+      groups.get(explanation.group).push(button);
+    }
+    // A few methods need no headings.
+    const many = pictures(entry).length > 8;
+    $("methods").replaceChildren(...[...groups].flatMap(([group, buttons]) => {
+      if (!many) return buttons;
+      const [line, inner] = [element("div", undefined, "group"), element("div")];
+      inner.append(...buttons);
+      line.append(element("span", group), inner);
+      return [line];
     }));
   };
   const fillImage = () => {
@@ -169,6 +180,7 @@
     $("reference-sheet").hidden = entry.references.length === 0;
     fillPairs($("measurements"), entry.measurements);
     $("measurement-sheet").hidden = Object.keys(entry.measurements).length === 0;
+    $("measured").open = Object.keys(entry.measurements).length <= 20; // of many, the table below says more
     $("lesion-control").hidden = $("key-lesion").hidden = !entry.outline;
     const [left, top, right, bottom] = entry.box;
     $("key-unseen").hidden = left <= 0.002 && top <= 0.002 && right >= 0.998 && bottom >= 0.998;
@@ -197,19 +209,26 @@
     const none = state.shown === null;
     $("shown").textContent = none ? "The photograph alone" : label(entry, state.shown);
     $("score").textContent = none ? "" : entry.items[state.shown].score_text;
+    $("certain").textContent = none ? "" : entry.items[state.shown].note;
     $("reading").textContent = explanation ? `${explanation.title}. ${explanation.reading}` : "";
     $("notes").replaceChildren(...(explanation ? explanation.notes : []).map((text) => element("p", text, "note warning")));
     fillPairs($("settings"), explanation ? explanation.settings : {});
   };
   const shadeText = () => {
-    const explanation = image().explanations.find((candidate) => candidate.kind === "text" && rowOf(candidate, state.shown) >= 0);
-    const row = explanation ? rowOf(explanation, state.shown) : -1;
-    const values = row >= 0 ? rowValues(explanation, row) : [];
-    $("text-sheet").hidden = !values.some((value) => !Number.isNaN(value));
-    if ($("text-sheet").hidden) return;
-    const scale = explanation.own[row];
-    $("text-title").textContent = `The text behind “${label(image(), state.shown)}”: ${explanation.title}`;
-    $("tokens").replaceChildren(...explanation.tokens[row].flatMap((token, index) => {
+    const found = image().explanations.filter((candidate) => {
+      const row = candidate.kind === "text" ? rowOf(candidate, state.shown) : -1;
+      return row >= 0 && rowValues(candidate, row).some((value) => !Number.isNaN(value));
+    });
+    $("text-sheet").hidden = !found.length;
+    if (!found.length) return;
+    $("text-title").textContent = `The text behind “${label(image(), state.shown)}”`;
+    $("texts").replaceChildren(...found.flatMap(shadedText), element("p", "Green raised the score, purple lowered it.", "quiet"));
+  };
+  const shadedText = (explanation) => {
+    const row = rowOf(explanation, state.shown);
+    const [values, scale] = [rowValues(explanation, row), explanation.own[row]];
+    const tokens = element("p", undefined, "tokens");
+    tokens.append(...explanation.tokens[row].flatMap((token, index) => {
       if (Number.isNaN(values[index])) return [];
       const [r, g, b] = tint(values[index], scale, 1);
       const node = element("span", token.trim() || "␣");
@@ -218,7 +237,7 @@
       node.title = number(values[index]);
       return [node, document.createTextNode(" ")];
     }));
-    $("text-scale").textContent = `Green raised the score, purple lowered it. ${scale.text} ${explanation.notes.join(" ")}`;
+    return [element("h4", explanation.title), tokens, element("p", `${scale.text} ${explanation.notes.join(" ")}`, "quiet num")];
   };
   const tile = (entry, explanation, row, title, subtitle, pressed, act) => {
     const button = element("button", undefined, "tile");

@@ -20,46 +20,26 @@ from clip_xai.xai.methods.surgery import ClipSurgery
 from clip_xai.xai.methods.text import TokenAttentionGradient, TokenGradEclip, TokenGradXInput, TokenIntegratedGradients
 from clip_xai.xai.methods.text_games import TokenKernelShap, TokenOcclusion
 
-METHODS: dict[str, type[Explainer]] = {
-    method.name: method
-    for method in (
-        GradCam,
-        ScoreCam,
-        AblationCam,
-        AbsCamInit,
-        AbsCamFinal,
-        GradCamPlusPlus,
-        LayerCam,
-        HiResCam,
-        AttentionRollout,
-        GradEclip,
-        AttentionGradient,
-        LeGrad,
-        ClipSurgery,
-        Saliency,
-        InputXGradient,
-        SmoothGrad,
-        IntegratedGradients,
-        GradientShap,
-        GuidedBackprop,
-        EmbeddingSpace,
-        Occlusion,
-        Rise,
-        KernelShap,
-        ExtremalPerturbation,
-        Cci,
-        M2ib,
-        TokenGradXInput,
-        TokenIntegratedGradients,
-        TokenOcclusion,
-        TokenKernelShap,
-        TokenGradEclip,
+# What they do to find the evidence: the sections in which reports show them.
+GROUPS: dict[str, tuple[type[Explainer], ...]] = {
+    "activation maps": (
+        GradCam, GradCamPlusPlus, LayerCam, HiResCam, ScoreCam, AblationCam, AbsCamInit, AbsCamFinal,
+    ),
+    "attention": (AttentionRollout, AttentionGradient, GradEclip, LeGrad, ClipSurgery),
+    "gradients": (
+        Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradientShap, GuidedBackprop, EmbeddingSpace,
+    ),
+    "perturbation": (Occlusion, Rise, KernelShap, ExtremalPerturbation, Cci, M2ib),
+    "patches and words together": (Fixlip,),
+    "words": (
+        TokenGradXInput, TokenIntegratedGradients, TokenOcclusion, TokenKernelShap, TokenGradEclip,
         TokenAttentionGradient,
-        Fixlip,
-    )
+    ),
 }  # fmt: skip
+METHODS: dict[str, type[Explainer]] = {method.name: method for group in GROUPS.values() for method in group}
 
 __all__ = [
+    "GROUPS",
     "METHODS",
     "AblationCam",
     "AbsCamFinal",

@@ -1,0 +1,88 @@
+"""Many methods on one card: side by side for what is no single word, in the groups of ``GROUPS``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from clip_xai.report.canvas import ACCENT, QUIET, Canvas
+from clip_xai.report.explained import ExplainedImage, Explanation, short_label
+from clip_xai.report.figures import fitted
+from clip_xai.report.tiles import draw_shaded_line, draw_tile
+
+GAP = 18
+ACROSS = 6
+ITEMS = 3
+
+
+def draw_comparison(canvas: Canvas, x: int, y: int, width: int, image: ExplainedImage, chosen: Sequence[int]) -> int:
+    """Draw, for each of a few items, the heat map of every method and the words behind it; return the bottom.
+
+    Args:
+        canvas: Where to draw.
+        x: Left edge.
+        y: Top.
+        width: Of everything.
+        image: What is explained.
+        chosen: The items that a card has room for; those that are no single word of a caption come first.
+    """
+    wholes = [index for index in chosen if image.items[index].span is None]
+    shown = (wholes or list(chosen))[:ITEMS]
+    for index in shown:
+        y = canvas.rule(x, y + GAP, width) + GAP
+        y = canvas.text(x, y, short_label(image, index), width, size=20, bold=True)
+        y = canvas.text(x, y, image.items[index].score_text, width, size=14, ink=QUIET)
+        y = canvas.text(x, y, image.items[index].note, width, size=14, ink=ACCENT) + 6
+        about = [explanation for explanation in image.explanations if index in explanation.items]
+        for group, explanations in _grouped(about):
+            y = canvas.text(x, y, group.capitalize(), width, size=15, bold=True, ink=ACCENT) + 4
+            y = _draw_group(canvas, x, y, width, image, explanations, index)
+    y = canvas.rule(x, y + GAP, width) + GAP
+    for line in _legend(image, len(shown)):
+        y = canvas.text(x, y, line, width, size=13, ink=QUIET) + 4
+    return y
+
+
+def _grouped(explanations: Iterable[Explanation]) -> list[tuple[str, list[Explanation]]]:
+    groups: dict[str, list[Explanation]] = {}
+    for explanation in explanations:
+        groups.setdefault(explanation.group, []).append(explanation)
+    return list(groups.items())
+
+
+def _draw_group(
+    canvas: Canvas, x: int, y: int, width: int, image: ExplainedImage, explanations: Sequence[Explanation], index: int
+) -> int:
+    across = (width - (ACROSS - 1) * GAP) // ACROSS
+    picture = fitted(image.photograph, across, round(1.1 * across))
+    maps = [explanation for explanation in explanations if explanation.kind == "image"]
+    for first in range(0, len(maps), ACROSS):
+        places = enumerate(maps[first : first + ACROSS])
+        y = GAP + max(
+            draw_tile(canvas, x + column * (across + GAP), y, across, picture, image, one, index, one.title, "")
+            for column, one in places
+        )
+    for one in explanations:
+        if one.kind == "text":
+            y = draw_shaded_line(canvas, x, y, width, one, index, one.title)
+    return y
+
+
+def _legend(image: ExplainedImage, shown: int) -> list[str]:
+    """How to read the card, what holds for some methods, and all settings."""
+    lines = [
+        "Each map has its own colour bar, with raw values at its ends; hatched grey: outside of what the model saw. "
+        "Words: green raised the score, purple lowered it."
+    ]
+    if shown < len(image.items):
+        lines.append(f"{shown} of {len(image.items)} words and texts are shown; index.html has them all.")
+    if image.measurements:
+        lines.append("How each map meets the lesion mask stands in index.html.")
+    holders: dict[str, list[str]] = {}
+    for explanation in image.explanations:
+        for note in explanation.all_notes:
+            holders.setdefault(note, []).append(explanation.title)
+    for note, titles in holders.items():
+        lines.append(note if len(titles) == len(image.explanations) else f"{', '.join(titles)}: {note}")
+    lines += image.left_out
+    settings = (f"{one.title} ({one.settings_text})" for one in image.explanations)
+    return [*lines, f"Settings: {'; '.join(settings)}."]

@@ -1,0 +1,86 @@
+"""What cards are made of: one heat map with its colour bar, one line of shaded words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from clip_xai.report.canvas import QUIET, Canvas, Run, line_height
+from clip_xai.report.explained import ExplainedImage, Explanation, number
+from clip_xai.report.figures import (
+    DIVERGING,
+    colour_bar,
+    draw_outline,
+    font,
+    lookup_table,
+    mean_colour,
+    overlay,
+    placed,
+    scale_of,
+)
+
+LABELS = 240  # width of the words in front of a shaded line
+
+
+def draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image, image: ExplainedImage,
+              explanation: Explanation, index: int, label: str, score: str) -> int:  # fmt: skip
+    """Draw the heat map of one item under its label, with its colour bar and score below.
+
+    Args:
+        canvas: Where to draw.
+        x: Left edge.
+        y: Top.
+        across: Width of the tile.
+        picture: The photograph at the tile's size.
+        image: What is explained.
+        explanation: By which method.
+        index: Which item.
+        label: Stands above, on one line so that the tiles of a row stay level.
+        score: Stands below; empty for nothing.
+
+    Returns:
+        The bottom.
+    """
+    values = explanation.values[explanation.items.index(index)]
+    scale = scale_of(values, bool((explanation.values < 0).any()))
+    y = canvas.text(x, y, label, across, size=15, bold=True, lines=1)
+    tile = overlay(picture, placed(values, image.geometry, picture), scale)
+    y = canvas.paste(tile if image.mask is None else draw_outline(tile, image.mask), x, y + 2) + 5
+    y = canvas.paste(colour_bar(scale, picture.width, 10, mean_colour(picture)), x, y) + 3
+    low, high = scale.ends
+    room = picture.width - math.ceil(font(13).getlength(high))
+    canvas.text(x, y, low, room, size=13, ink=QUIET)
+    right = x + room
+    y = canvas.text(right, y, high, picture.width, size=13, ink=QUIET)
+    return canvas.text(x, y, score, across, size=13, lines=1) if score else y
+
+
+def draw_shaded_line(canvas: Canvas, x: int, y: int, width: int, explanation: Explanation, index: int,
+                     label: str) -> int:  # fmt: skip
+    """Draw what had been read before an item, shaded by how much that raised (green) or lowered it (purple).
+
+    Returns:
+        The bottom; ``y`` itself where the method says nothing about the item.
+    """
+    row = explanation.items.index(index)
+    values = np.asarray(explanation.values[row], dtype=np.float64)
+    if not np.isfinite(values).any():
+        return y
+    scale = scale_of(values, signed=True)
+    canvas.text(x, y, label, LABELS - 10, size=16, bold=True, lines=1)
+    canvas.text(x, y + line_height(16), f"±{number(scale.high)}", LABELS - 10, size=13, ink=QUIET)
+    runs = _shaded_runs(explanation.tokens[row], scale.position(values))
+    bottom = canvas.runs(x + LABELS, y, runs, width - LABELS, size=16)
+    return max(bottom, y + line_height(16) + line_height(13)) + 4
+
+
+def _shaded_runs(tokens: tuple[str, ...], position: np.ndarray) -> list[Run]:
+    table = lookup_table(DIVERGING)
+    runs = []
+    for token, place in zip(tokens, position, strict=False):
+        if token.strip() and np.isfinite(place):
+            red, green, blue = (int(part) for part in table[round(255 * float(place))])
+            runs.append(Run(token.strip(), (red, green, blue)))
+    return runs
