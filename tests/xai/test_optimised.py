@@ -126,11 +126,20 @@ def test_bumps_are_a_smooth_maximum() -> None:
                 for j in range(int(x) - 3, int(x) + 4):
                     away = ((i + 0.5 - y) ** 2 + (j + 0.5 - x) ** 2) ** 0.5 / smoothing
                     kernel = torch.tensor(-2 * max(away - 0.5, 0) ** 2).exp()
-                    inside = 0 <= i < cells and 0 <= j < cells
-                    values.append(kernel * (parameters[:, i, j] if inside else torch.zeros(2)))
+                    inside = [k if 0 <= k < cells else -1 - k if k < 0 else 2 * cells - 1 - k for k in (i, j)]
+                    values.append(kernel * parameters[:, inside[0], inside[1]])
             v = torch.stack(values, dim=1)
             expected = (v * F.softmax(20 * v, dim=1)).sum(1).clamp(0, 1)
             assert (found[:, row, column] - expected).abs().max() < 1e-5
+
+
+def test_every_parameter_weighs_the_same_wherever_it_stands() -> None:
+    """Of a mask that is the same everywhere, no place moves more than another: otherwise the borders would win."""
+    parameters = torch.full((1, 6, 6), 0.7, requires_grad=True)
+    masks = Bumps(24, 6, 1.5).masks(parameters)
+    assert (masks - masks[0, 0, 0]).abs().max() < 1e-3 + (masks[0, 8:12, 8:12] - masks[0, 8, 8]).abs().max()
+    (gradient,) = torch.autograd.grad(masks.sum(), parameters)
+    assert (gradient - gradient.mean()).abs().max() < 1e-4 * gradient.mean()
 
 
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])

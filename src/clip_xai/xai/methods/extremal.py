@@ -47,8 +47,8 @@ class ExtremalPerturbation(BankExplainer):
     areas. Nothing is drawn at random. The result does not depend on ``chunk_size`` beyond what many steps make of
     rounding: compare maps loosely.
 
-    Deviations from TorchRay: the area is that of the mask within the image (there a margin around it counts, so that an
-    area of 0.1 becomes about 0.25); bumps and blurs scale with the image (the defaults are TorchRay's at 224 pixels);
+    Deviations from TorchRay: the area is that of the mask within the image, and beyond its border the parameters are
+    mirrored (there a margin around the image counts, so that an area of 0.1 becomes about 0.25); bumps and blurs scale with the image (the defaults are TorchRay's at 224 pixels);
     fewer iterations with as many times larger steps and the same final lambda (``iterations=800`` with ``cells=32`` is
     the published course; steps shrink with fewer cells, whose gradients are larger); in the first step, where all
     parameters are equal, every pixel is drawn to the mean of r_a, so that the score decides which come first; a cosine
@@ -180,17 +180,23 @@ class ExtremalPerturbation(BankExplainer):
 
 
 class Bumps:
-    """How parameters on a grid of cells become a mask over pixels; see ``ExtremalPerturbation``."""
+    """How parameters on a grid of cells become a mask over pixels; see ``ExtremalPerturbation``.
+
+    Beyond the border the parameters are mirrored. So each of them moves the mask by the same amount in all, wherever it
+    stands; with nothing beyond the border, those of the corners would move it less, fall later than all others, and
+    the corners would be the region of every score that hardly tells places apart.
+    """
 
     def __init__(self, side: int, cells: int, smoothing: float) -> None:
         """Measure how far each pixel is from the cells around it."""
         reach = 1 + ceil(smoothing)
         place = (torch.arange(side) + 0.5) * cells / side  # in cells; cell j has its centre at j + 1/2
-        self.near = place.long()[:, None] + torch.arange(-reach, reach + 1)  # [S, K]
-        away = self.near + 0.5 - place[:, None]
+        near = place.long()[:, None] + torch.arange(-reach, reach + 1)  # [S, K]
+        away = near + 0.5 - place[:, None]
         distance = (away[:, None, :, None].square() + away[None, :, None, :].square()).sqrt() / smoothing
         self.kernel = (-2 * (distance - 0.5).clamp(min=0).square()).exp().flatten(2)  # [S, S, K * K]
-        self.reach = reach
+        inside = near.remainder(2 * cells)
+        self.near = torch.where(inside < cells, inside, 2 * cells - 1 - inside)
 
     def to(self, device: torch.device) -> Bumps:
         """Move to a device."""
@@ -198,10 +204,9 @@ class Bumps:
         return self
 
     def masks(self, parameters: Tensor) -> Tensor:
-        """Return masks ``[n, S, S]`` of parameters ``[n, cells, cells]``; beyond the grid parameters are 0."""
-        padded = torch.nn.functional.pad(parameters, (self.reach,) * 4)
-        rows = self.near + self.reach
-        around = padded[:, rows[:, None, :, None], rows[None, :, None, :]].flatten(3)  # [n, S, S, K * K]
+        """Return masks ``[n, S, S]`` of parameters ``[n, cells, cells]``."""
+        rows = self.near
+        around = parameters[:, rows[:, None, :, None], rows[None, :, None, :]].flatten(3)  # [n, S, S, K * K]
         bumps = around * self.kernel
         return (bumps * (COLDNESS * bumps).softmax(dim=-1)).sum(dim=-1).clamp(0, 1)
 
