@@ -177,3 +177,64 @@ def test_explainers_together_are_explainers_alone_on_one_bank(
         alone = explainer.explain(backbone, pixels, similarity)
         assert_close(found.values, alone.values, 1e-4)
         assert replace(found, values=alone.values, scores=alone.scores).metadata() == alone.metadata()
+
+
+def passes(explainer: Explainer, backbone: OpenClipBackbone, pixels: Tensor, texts: int) -> tuple[int, int, int]:
+    """Images through the first convolution, images back through it, and rows through the text tower's first block."""
+    counts = [0, 0, 0]
+
+    def forward(_: object, __: object, output: Tensor) -> None:
+        counts[0] += len(output)
+        if output.requires_grad:
+            output.register_hook(backward)
+
+    def backward(gradient: Tensor) -> None:
+        counts[1] += len(gradient)
+
+    def text(_: object, inputs: tuple[Tensor, ...]) -> None:
+        counts[2] += len(inputs[0])
+
+    target = SimilarityTarget.from_texts(backbone, (TEXTS * 4)[:texts])
+    handles = [
+        backbone.visual.conv1.register_forward_hook(forward),
+        backbone.model.transformer.resblocks[0].ln_1.register_forward_pre_hook(text),
+    ]
+    try:
+        explainer.explain(backbone, pixels, target)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return counts[0], counts[1], counts[2]
+
+
+# Of two images and T texts of w words in all: what must go through the towers, however many texts there are.
+COSTS = {
+    "rise": lambda t: (2 * (10 + 1), 0, 0),
+    "kernelshap": lambda t: (2 * (2**4 - 2 + 2), 0, 0),
+    "scorecam": lambda t: (2 * (32 + 1 + 1), 0, 0),
+    "ablationcam": lambda t: (2 * 2, 0, 0),
+    "abscam_init": lambda t: (2, 0, 0),
+    "abscam_final": lambda t: (2 * (1 + 1 + 32), 0, 0),
+    "cci": lambda t: (2 * (1 + 2), 0, 0),
+    "m2ib": lambda t: (2 * 2, 0, 0),
+    "extremal_perturbation": lambda t: (2 + 40 * 2 * t, 40 * 2 * t, 0),
+}
+
+
+@named([one for one in LIGHT if one.modality == "image"])
+def test_the_cost_is_what_it_says(explainer: Explainer, backbone: OpenClipBackbone, pixels: Tensor) -> None:
+    backbone.requires_grad_(True)  # so that a graph below would be built if anything let it
+    for texts in (1, 12):
+        assert passes(explainer, backbone, pixels, texts) == COSTS[explainer.name](texts)
+
+
+@named([one for one in LIGHT if one.modality != "image"])
+def test_texts_are_encoded_once_for_all_images(
+    explainer: Explainer, backbone: OpenClipBackbone, pixels: Tensor
+) -> None:
+    for texts in (1, 3):
+        one, both = (passes(explainer, backbone, some, texts) for some in (pixels[:1], pixels))
+        assert both[2] == one[2]  # coalitions of words, or one pass a text
+        assert both[0] == 2 * one[0] and both[1] == one[1] == 0
+    alone, three = (passes(explainer, backbone, pixels, texts) for texts in (1, 3))
+    assert alone[0] == three[0]  # further texts cost the image tower nothing
