@@ -142,22 +142,56 @@ def test_every_parameter_weighs_the_same_wherever_it_stands() -> None:
     assert (gradient - gradient.mean()).abs().max() < 1e-4 * gradient.mean()
 
 
+class Brightness:
+    """What a tower would hand over that reads the brightness of the upper right quarter alone."""
+
+    gain = 1.0
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pooled = F.pad(self.gain * pixels[:, :, 2:10, 14:22].mean(dim=(1, 2, 3))[:, None], (0, 15))
+
+    def read(self, reads: str) -> Tensor:
+        return self.pooled
+
+
+class Certain(SimilarityTarget):
+    """A score that does not move until most of what it reads is gone, as a caption's log-probability."""
+
+    def score_of(self, read: Tensor, text_embeddings: Tensor) -> Tensor:
+        return F.logsigmoid(40 * (read[:, :1] - 0.5))
+
+
+def test_a_score_that_is_certain_still_finds_its_region(backbone: OpenClipBackbone) -> None:
+    pixels = torch.ones(1, 3, 24, 24)
+    backbone.features = Brightness  # type: ignore[assignment, method-assign]
+    target = Certain(torch.eye(16)[:1], ["bright"], "dot")
+    explainer = ExtremalPerturbation([0.25], "preserve", "fade", 100, 12, 1.5, jitter=False)
+    values = explainer.explain(backbone, pixels, target).values[0, 0]
+    assert float(target.score(Brightness(pixels).read("pooled"))) > -1e-6
+    assert values[:2, 2:].mean() > 3 * (values.sum() - values[:2, 2:].sum()) / 12
+
+
+def test_a_score_of_nothing_has_no_region(backbone: OpenClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Brightness, "gain", 0.0)
+    backbone.features = Brightness  # type: ignore[assignment, method-assign]
+    target = SimilarityTarget(torch.eye(16)[:1], ["bright"], "dot")
+    explainer = ExtremalPerturbation([0.25], "preserve", "fade", 100, 12, 1.5, jitter=False)
+    values = explainer.explain(backbone, torch.ones(1, 3, 24, 24), target).values
+    assert values.max() - values.min() < 0.05 and abs(float(values.mean()) - 0.25) < 0.05
+
+
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
-def test_a_bright_square_is_the_extremal_region(backbone: OpenClipBackbone, variant: str) -> None:
+def test_a_bright_square_is_the_extremal_region(
+    backbone: OpenClipBackbone, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
     """A score that reads the brightness of one quarter: its best region of that size is that quarter."""
 
     pixels = torch.zeros(1, 3, 24, 24)
     pixels[:, :, :12, 12:] = 1.0
     target = SimilarityTarget(torch.eye(16)[:1], ["bright"], "dot")
 
-    class Reads:
-        def read(self, reads: str) -> Tensor:
-            return self.pooled
-
-        def __init__(self, pixels: Tensor) -> None:
-            self.pooled = F.pad(pixels[:, :, 2:10, 14:22].mean(dim=(1, 2, 3))[:, None], (0, 15)) * 60
-
-    backbone.features = Reads  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(Brightness, "gain", 60.0)
+    backbone.features = Brightness  # type: ignore[assignment, method-assign]
     explainer = ExtremalPerturbation(
         areas=[0.25], variant=variant, perturbation="fade", iterations=100, cells=12, smoothing=1.5, jitter=False
     )

@@ -22,6 +22,7 @@ from clip_xai.xai.trace import Trace
 VARIANTS = ("preserve", "delete", "dual")
 FILLS = ("blur", "fade")
 COLDNESS = 20.0
+TIED = 0.01  # pixels whose mask differs by no more are not told apart
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class ExtremalPerturbation(BankExplainer):
         preserve   scale s(x * m)                     delete   - scale s(x * (1 - m))
         dual       scale ( s(x * m) - s(x * (1 - m)) )
 
-    minus ``lambda_t mean( (sort(m) - r_a)^2 )``, with r_a the sorted mask that has the area a at 1 and the rest at 0.
-    The map is the mean mask over the areas. In all variants, high values are where the evidence lies.
+    minus ``lambda_t mean( (sort(m) - r_a)^2 )``, with r_a the sorted mask that has the area a at 1 and the rest at 0,
+    its values averaged over pixels that are tied (whose masks differ by no more than 0.01). The map is the mean mask
+    over the areas. In all variants, high values are where the evidence lies.
 
     Shapes: maps ``[B, T, h, w]`` in [0, 1]: the mean over the pixels of each patch. Cost: ``iterations`` forward and
     backward passes for each target and area (twice as many images for ``dual``), in batches over images, targets and
@@ -48,12 +50,13 @@ class ExtremalPerturbation(BankExplainer):
     rounding: compare maps loosely.
 
     Deviations from TorchRay: the area is that of the mask within the image, and beyond its border the parameters are
-    mirrored (there a margin around the image counts, so that an area of 0.1 becomes about 0.25); bumps and blurs scale with the image (the defaults are TorchRay's at 224 pixels);
-    fewer iterations with as many times larger steps and the same final lambda (``iterations=800`` with ``cells=32`` is
-    the published course; steps shrink with fewer cells, whose gradients are larger); in the first step, where all
-    parameters are equal, every pixel is drawn to the mean of r_a, so that the score decides which come first; a cosine
-    is multiplied by the model's tau (``scale``), or the area would be all that counts; the model's parameters are not
-    touched.
+    mirrored (there a margin around the image counts, so that an area of 0.1 becomes about 0.25); tied pixels are drawn
+    to the same value, so that only the score tells them apart (there the order of their numbers does, and a score that
+    hardly moves until most of the image is gone gets the same region in every image); bumps and blurs scale with the
+    image (the defaults are TorchRay's at 224 pixels); fewer iterations with as many times larger steps and the same
+    final lambda (``iterations=800`` with ``cells=32`` is the published course; steps shrink with fewer cells, whose
+    gradients are larger); a cosine is multiplied by the model's tau (``scale``), or the area would be all that counts;
+    the model's parameters are not touched.
 
     Attributes:
         areas: Shares of the image.
@@ -127,7 +130,6 @@ class ExtremalPerturbation(BankExplainer):
         pyramid = self._pyramid(pixels)
         bumps = Bumps(side, self.cells, self.smoothing).to(pixels.device)
         outside = ((1 - areas) * side * side).long()[:, None]
-        wanted = (torch.arange(side * side, device=pixels.device) >= outside).float()
         parameters = torch.ones(len(image), self.cells, self.cells, device=pixels.device)
         momentum = torch.zeros_like(parameters)
         share = 800 / self.iterations
@@ -142,9 +144,7 @@ class ExtremalPerturbation(BankExplainer):
                 sign * target.score(self._read(bank, _mixed(pyramid, mask), target, step))[each, which].float().sum()
                 for sign, mask in self._asked(masks)
             )
-            # At first all parameters are equal, and only an accident of order would tell which pixels shall go to 0.
-            aim = wanted if step else areas[:, None]
-            off = (masks.flatten(1).sort(dim=1, stable=True).values - aim).square().mean(dim=1).sum()
+            off = (masks.flatten(1).sort(dim=1).values - aim_of(masks, outside)).square().mean(dim=1).sum()
             loss = 300 * 1.0035 ** (share * step) * off - scale * gain
             (gradient,) = torch.autograd.grad(loss, parameters)
             # SGD with momentum 0.9 and dampening 0.9, from the first step on (PyTorch's leaves that one undampened).
@@ -209,6 +209,31 @@ class Bumps:
         around = parameters[:, rows[:, None, :, None], rows[None, :, None, :]].flatten(3)  # [n, S, S, K * K]
         bumps = around * self.kernel
         return (bumps * (COLDNESS * bumps).softmax(dim=-1)).sum(dim=-1).clamp(0, 1)
+
+
+def aim_of(masks: Tensor, outside: Tensor) -> Tensor:
+    """Return what the sorted masks are drawn to: 0 for the first pixels, 1 for the others, tied ones to their mean.
+
+    Where masks are tied, only an accident of order would tell which of two pixels shall go to 0, and what that decides
+    no score gets back: a caption's diagnosis, say, of which the model is certain until most of the image is gone.
+
+    Args:
+        masks: ``[n, S, S]``.
+        outside: How many pixels shall go to 0, ``[n, 1]``.
+
+    Returns:
+        ``[n, S * S]``; the mean over pixels is the area where all are tied.
+
+    Example:
+        >>> import torch
+        >>> aim_of(torch.tensor([[[0.5, 0.5], [0.1, 0.5]]]), torch.tensor([[3]])).tolist()
+        [[0.0, 0.3333333432674408, 0.3333333432674408, 0.3333333432674408]]
+    """
+    ordered = masks.detach().flatten(1).sort(dim=1).values
+    first = torch.searchsorted(ordered, ordered - TIED)
+    behind = torch.searchsorted(ordered, ordered + TIED, right=True)
+    inside = (behind - torch.maximum(first, outside)).clamp(min=0)  # those of the tied pixels that shall go to 1
+    return inside / (behind - first)
 
 
 def _mixed(pyramid: Tensor, masks: Tensor) -> Tensor:
