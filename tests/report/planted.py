@@ -81,6 +81,13 @@ def by_every_method() -> ExplainedImage:
             values[:, number % 3] = 1.0
             tokens = (("[image]", "brown", "melanoma"),) * len(wholes)
             explanations.append(Explanation(name, {"seed": number}, values, wholes, tokens=tokens))
+        elif method.modality == "pair":
+            values = np.zeros((len(wholes), 3, 8, 8))
+            values[:, [0, 1, 2], [0, 3, 6], [1, 4, 7]] = [0.3, -0.2, 0.1]  # word by word, each in a place of its own
+            tokens = (("brown", "melanoma", "upper"),) * len(wholes)
+            explanations.append(
+                Explanation(name, {}, values.sum(axis=1), wholes, tokens=tokens, interactions=tuple(values))
+            )
         else:
             values = np.zeros((len(wholes), 8, 8))
             values[:, number // 8, number % 8] = 1.0

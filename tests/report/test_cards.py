@@ -10,7 +10,7 @@ from PIL import Image
 from clip_xai.report import comparison
 from clip_xai.report.canvas import Canvas, Run, ellipsis, wrap
 from clip_xai.report.cards import MARGIN, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
-from clip_xai.report.explained import short_label, slug
+from clip_xai.report.explained import METHOD_TITLES, short_label, slug
 from clip_xai.report.figures import fitted, font
 from clip_xai.xai.methods import METHODS
 from tests.report.planted import HOSTILE, by_every_method, explained
@@ -52,20 +52,24 @@ def test_a_card_has_the_content_words_and_everything_that_is_no_single_word(plan
 def test_many_methods_stand_side_by_side(monkeypatch):
     """Every map is drawn once for each item that is no single word, where its method put the heat."""
     drawn: list[tuple[str, str, tuple[int, int]]] = []
+    titles = set(METHOD_TITLES.values())
     real = comparison.draw_tile
 
     def watched(canvas, x, y, across, picture, image, explanation, index, label, score):
         bottom = real(canvas, x, y, across, picture, image, explanation, index, label, score)
-        drawn.append((explanation.method, short_label(image, index), (x, y)))
+        drawn.append((explanation.method, short_label(image, index) if label in titles else label, (x, y)))
         return bottom
 
     monkeypatch.setattr(comparison, "draw_tile", watched)
     image = by_every_method()
     card = draw_card(image)
     maps = [name for name, method in METHODS.items() if method.modality != "text"]
-    for label in ("whole caption", "cosine with “a photo of melanoma”"):
+    wholes = ("whole caption", "cosine with “a photo of melanoma”")
+    for label in wholes:
         assert [method for method, about, _ in drawn if about == label] == maps
-    assert len({place for *_, place in drawn}) == len(drawn) == 2 * len(maps)
+    words = [(method, about) for method, about, _ in drawn if about not in wholes]
+    assert words == [("fixlip", about) for about in ("brown", "melanoma", "upper")] * 2
+    assert len({place for *_, place in drawn}) == len(drawn) == 2 * (len(maps) + 3)
     single = draw_card(replace(image, explanations=image.explanations[:1])).height
     assert card.height < 8 * single  # one card below the other would be 33 times as long
     pixels = np.asarray(card)

@@ -16,7 +16,7 @@ from clip_xai.xai.attribution import Attribution
 
 LONGEST_SIDE = 1200  # no report shows more pixels, and a run over camera files must fit into memory
 
-PAIR_NOTE = "fixlip: each patch's interactions with all words together; those with each word are in the raw values"
+PAIR_NOTE = "Each patch with all words together: the sum of the maps of the single words."
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,10 @@ def _explanation(attribution: Attribution, settings: Mapping[str, object], offse
     values = attribution.values[0].double().cpu().numpy()
     tokens: tuple[tuple[str, ...], ...] = ()
     notes = answer.notes
+    interactions: tuple[NDArray[np.floating], ...] = ()
     if attribution.kind == "pair":
+        tokens = tuple(tuple(names) for names in attribution.tokens or ())
+        interactions = tuple(row[: len(names)] for row, names in zip(values, tokens, strict=True))
         values = np.nansum(values, axis=1)
         notes = (*notes, PAIR_NOTE)
     elif attribution.tokens is not None:
@@ -122,7 +125,8 @@ def _explanation(attribution: Attribution, settings: Mapping[str, object], offse
         if answer.score_name == LOG_PROBABILITY:
             values, tokens = _read_before(values, tokens, [answer.spans[row] for row in answer.rows(attribution)])
     items = tuple(offset + row for row in answer.rows(attribution))
-    return Explanation(attribution.method, settings, values, items, attribution.text_dependent, tokens, notes)
+    dependent = attribution.text_dependent
+    return Explanation(attribution.method, settings, values, items, dependent, tokens, notes, interactions)
 
 
 def _read_before(
@@ -151,4 +155,5 @@ def _joined(first: Explanation, second: Explanation) -> Explanation:
         items=first.items + second.items,
         tokens=first.tokens + second.tokens,
         notes=notes,
+        interactions=first.interactions + second.interactions,
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
 
 from clip_xai.report.canvas import ACCENT, QUIET, Canvas
 from clip_xai.report.explained import ExplainedImage, Explanation, short_label
 from clip_xai.report.figures import fitted
 from clip_xai.report.tiles import draw_shaded_line, draw_tile
+from clip_xai.xai.methods import GROUPS
 
 GAP = 18
 ACROSS = 6
@@ -43,10 +48,10 @@ def draw_comparison(canvas: Canvas, x: int, y: int, width: int, image: Explained
 
 
 def _grouped(explanations: Iterable[Explanation]) -> list[tuple[str, list[Explanation]]]:
-    groups: dict[str, list[Explanation]] = {}
+    groups: dict[str, list[Explanation]] = {name: [] for name in GROUPS}
     for explanation in explanations:
         groups.setdefault(explanation.group, []).append(explanation)
-    return list(groups.items())
+    return [(name, group) for name, group in groups.items() if group]
 
 
 def _draw_group(
@@ -62,9 +67,32 @@ def _draw_group(
             for column, one in places
         )
     for one in explanations:
+        if one.interactions:
+            y = _draw_interactions(canvas, x, y, across, picture, image, one, index)
         if one.kind == "text":
             y = draw_shaded_line(canvas, x, y, width, one, index, one.title)
     return y
+
+
+def _draw_interactions(
+    canvas: Canvas,
+    x: int,
+    y: int,
+    across: int,
+    picture: Image.Image,
+    image: ExplainedImage,
+    explanation: Explanation,
+    index: int,
+) -> int:
+    """The words of one text that go most with some place, each with the places it goes with."""
+    row = explanation.items.index(index)
+    values, words = explanation.interactions[row], explanation.tokens[row]
+    strongest = sorted(np.abs(values).max(axis=(1, 2)).argsort()[::-1][:ACROSS].tolist())
+    parts = replace(explanation, values=values, items=tuple(range(len(values))), tokens=(), interactions=())
+    return GAP + max(
+        draw_tile(canvas, x + column * (across + GAP), y, across, picture, image, parts, word, words[word], "")
+        for column, word in enumerate(strongest)
+    )
 
 
 def _legend(image: ExplainedImage, shown: int) -> list[str]:

@@ -115,8 +115,10 @@ class Explanation:
         values: Raw, signed values: [T, h, w] over the picture, or [T, tokens] over text (NaN: not read for this item).
         items: Which item of the photograph each of the T rows is about.
         text_dependent: Whether the values depend on the item at all.
-        tokens: For text: what the columns of each row stand for.
+        tokens: For text: what the columns of each row stand for. For interactions: the words of each row's text.
         notes: Sentences a reader must see beside this explanation.
+        interactions: Where a row's text is taken apart: for each row the values of each of its words with each place,
+            [words, h, w]; the row itself is their sum.
     """
 
     method: str
@@ -126,12 +128,15 @@ class Explanation:
     text_dependent: bool = True
     tokens: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    interactions: tuple[NDArray[np.floating], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.values) != len(self.items):
             raise ValueError(f"{self.method}: {len(self.values)} rows of values for {len(self.items)} items")
         if self.values.ndim == 2 and len(self.tokens) != len(self.items):
             raise ValueError(f"{self.method}: tokens for {len(self.tokens)} of {len(self.items)} items")
+        if self.interactions and not len(self.interactions) == len(self.tokens) == len(self.items):
+            raise ValueError(f"{self.method}: interactions of {len(self.interactions)} of {len(self.items)} items")
 
     def row(self, item: int) -> NDArray[np.floating] | None:
         """The values of one item, or None where the method says nothing about it."""

@@ -139,6 +139,22 @@ def _explanation(image: ExplainedImage, explanation: Explanation) -> dict[str, o
         "data": [_packed(row) for row in values],
         "own": [_scale(scale_of(row, signed)) for row in rows],
         "shared": [shared[unit] for unit in units],
+        "interactions": [
+            _interactions(*one) for one in zip(explanation.interactions, explanation.tokens, strict=False)
+        ],
+    }
+
+
+def _interactions(values: NDArray[np.floating], words: Sequence[str]) -> dict[str, object]:
+    """The maps of a text's words, all on one scale, so that a faint map is a faint word."""
+    scale = _scale(scale_of(values, signed=True))
+    return {
+        "words": list(words),
+        "grid": list(values.shape[1:]),
+        "peaks": [_peak(row) for row in values],
+        "data": [_packed(row) for row in values],
+        "own": [scale] * len(words),
+        "shared": [scale] * len(words),
     }
 
 

@@ -249,6 +249,17 @@
     drawTile(canvas, entry, explanation, row);
     return button;
   };
+  // The words of a text, each with the places that it goes together with.
+  const fillInteractions = () => {
+    const entry = image();
+    const explanation = entry.explanations.find((candidate) => candidate.interactions.length && rowOf(candidate, state.shown) >= 0);
+    $("pair-sheet").hidden = !explanation;
+    if (!explanation) return;
+    const found = explanation.interactions[rowOf(explanation, state.shown)];
+    $("pair-title").textContent = `Which word goes with which place: ${explanation.title}`;
+    $("pair").replaceChildren(...found.words.map((word, row) => tile(entry, found, row, word, "", false, () => choose(explanation.method))));
+    $("pair-scale").textContent = `One scale for all words. ${found.own[0]?.text ?? ""} Green: together they raise the score.`;
+  };
   const fillCompare = () => {
     const entry = image();
     const shown = state.shown === null ? [] : pictures(entry).filter((explanation) => rowOf(explanation, state.shown) >= 0);
@@ -286,7 +297,7 @@
   const show = (item) => {
     if (state.shown === item) return;
     state.shown = item;
-    mark(); paint(); describe(); shadeText(); fillCompare();
+    mark(); paint(); describe(); shadeText(); fillInteractions(); fillCompare();
   };
   const keep = (item, always) => {
     state.kept = state.kept === item && !always ? null : item;
@@ -295,7 +306,7 @@
   };
   const choose = (method) => { state.method = method; refresh(); };
   const refresh = () => {
-    mark(); fillMethods(image()); paint(); describe(); shadeText(); fillCompare(); fillContact(); writeAddress();
+    mark(); fillMethods(image()); paint(); describe(); shadeText(); fillInteractions(); fillCompare(); fillContact(); writeAddress();
   };
   const open = (index, item) => {
     state.image = index;
