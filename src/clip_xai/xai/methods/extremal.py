@@ -44,6 +44,8 @@ class ExtremalPerturbation(BankExplainer):
     its values averaged over pixels that are tied (whose masks differ by no more than 0.01). The map is the mean mask
     over the areas. In all variants, high values are where the evidence lies.
 
+    A map that is the same everywhere says that no region was found: the score needs none more than another.
+
     Shapes: maps ``[B, T, h, w]`` in [0, 1]: the mean over the pixels of each patch. Cost: ``iterations`` forward and
     backward passes for each target and area (twice as many images for ``dual``), in batches over images, targets and
     areas. Nothing is drawn at random. The result does not depend on ``chunk_size`` beyond what many steps make of
@@ -151,7 +153,9 @@ class ExtremalPerturbation(BankExplainer):
             momentum = 0.9 * momentum + 0.1 * gradient
             parameters = (parameters.detach() - rate * momentum).clamp(0, 1)
         with torch.no_grad():
-            return bumps.masks(parameters)
+            masks = bumps.masks(parameters)
+            mean, least, most = masks.mean((1, 2), True), masks.amin((1, 2), True), masks.amax((1, 2), True)
+            return torch.where(most - least > TIED, masks, mean)  # no region: what is left are ripples of the bumps
 
     def _asked(self, masks: Tensor) -> list[tuple[int, Tensor]]:
         """The sign of each score that counts, and what it keeps."""
