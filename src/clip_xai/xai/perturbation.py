@@ -100,10 +100,10 @@ class PerturbationBank:
                 yield slice(first, min(first + chunk_size, total)), kept[first : first + chunk_size]
             return
         store = self._storage(key, total)
-        for rows, features in in_chunks(lambda rows: self._masked(family, fill, rows), total, chunk_size):
+        for rows, (pooled, read) in in_chunks(lambda rows: self._masked(family, fill, rows, reads), total, chunk_size):
             if store is not None:
-                store.append(features.pooled)
-            yield rows, features.read(reads)
+                store.append(pooled)
+            yield rows, read
         if store is not None:
             self._kept[key] = torch.cat(store)
 
@@ -121,7 +121,8 @@ class PerturbationBank:
             scores = torch.cat([_scores(target, read) for _, read in stream])
         return scores.unflatten(0, (len(self.pixels), -1))
 
-    def _masked(self, family: Masks, fill: Fill, rows: slice) -> Features:
+    def _masked(self, family: Masks, fill: Fill, rows: slice, reads: str) -> tuple[Tensor, Tensor]:
+        """Pooled embeddings of some masked images, and what is read of them."""
         pixels = self.pixels
         index = torch.arange(rows.start, rows.stop)
         images, numbers = index // family.count, index % family.count
@@ -129,7 +130,14 @@ class PerturbationBank:
         images = images.to(pixels.device)
         background = fill if isinstance(fill, Tensor) else torch.full((1, 1, 1, 1), fill)
         background = background.to(pixels).expand_as(pixels)[images]
-        return self._features(torch.lerp(background, pixels[images], mask))
+        mixed = torch.lerp(background, pixels[images], mask)
+        if reads != "pooled":
+            features = self._features(mixed)
+            return features.pooled, features.read(reads)
+        with torch.no_grad(), evaluation_mode(self.backbone):
+            pooled = self.backbone.image_tower.encode(mixed)
+        self.forwards += len(mixed)
+        return pooled, pooled
 
     def _features(self, pixels: Tensor) -> Features:
         with torch.no_grad(), evaluation_mode(self.backbone):

@@ -53,6 +53,7 @@ def check_trace(tower: ImageTower) -> None:
     before = state_of(tower.module)
     with torch.no_grad():
         features = tower.features(pixels)
+        assert_close(tower.encode(pixels), features.pooled)
     watch = [(0, "output"), (-1, "output")]
     for reads in READS:
         plain = tower.trace(pixels, reads=reads)

@@ -79,6 +79,10 @@ class ImageTower(ABC):
     def features(self, pixels: Tensor) -> Features:
         """Encode images ``[B, 3, S, S]`` in one pass."""
 
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the image embeddings alone, ``[B, D]``, with no more work than they take; in evaluation mode."""
+        return self.features(pixels).pooled
+
     @abstractmethod
     def project(self, tokens: Tensor) -> Tensor:
         """Return what single tokens would be in the embedding space, ``[..., W]`` to ``[..., D]``."""

@@ -132,6 +132,17 @@ class TransformerTower(ImageTower):
             tokens = block.run(tokens, None)
         return Features(self.pooled(tokens), self.last_norm(tokens), self.prefix_tokens)
 
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return image embeddings alone; of a class token, the last block computes its row and no other."""
+        *others, last = self.blocks
+        if not self.reads_class_token or not openable(self):
+            return super().encode(pixels)
+        tokens = self.embed(pixels)
+        for block in others:
+            tokens = block.run(tokens, None)
+        recorder = Recorder(len(self.blocks), (), ())
+        return self.pooled(open_block(recorder, len(others), last, tokens, slice(0, 1)))
+
     def trace(
         self, pixels: Tensor, *, reads: str = "pooled", record: Record = (), watch: Iterable[Point] = ()
     ) -> TransformerTrace:
