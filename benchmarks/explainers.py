@@ -217,7 +217,11 @@ def caption_pair(backbone: Backbone, pixels: Tensor, size: str) -> Pair:
         "resampler", embed_dim=backbone.embed_dim, width=backbone.width, embedding_dim=model.config.n_embd
     )
     captioner = Captioner(backbone, mapper, model, tokenizer).eval()
-    target = CaptionTarget.words(captioner, tokenizer.encode("a brown lesion in the upper left, most likely a nevus."))
+    caption = (
+        "a dermoscopic photo of light skin shows a large, asymmetric, dark brown lesion in the upper left "
+        "with an irregular border, showing a blue-white veil, most likely a melanoma."
+    )
+    target = CaptionTarget.words(captioner, tokenizer.encode(caption))
     with torch.no_grad():
         read = captioner.read(pixels)
 

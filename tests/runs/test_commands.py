@@ -6,8 +6,10 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,16 +37,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def typed(home: Path, command: str) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(command)
     assert program == "python"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA"))}
-    environment |= {
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=home, env=environment(home), capture_output=True, text=True, timeout=580
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA"))}
+    return kept | {
         "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",  # a machine with network would download the weights that are to be missing
         "HF_HOME": str(home / "hub"),
     }
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=home, env=environment, capture_output=True, text=True, timeout=580
-    )
 
 
 def works(home: Path, command: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +133,28 @@ def test_a_run_resumes_from_the_last_checkpoint(home: Path) -> None:
     rows = (resumed / "csv" / "metrics.csv").read_text().splitlines()
     epochs = {row.split(",")[rows[0].split(",").index("epoch")] for row in rows[1:]}
     assert epochs == {"1"}
+
+
+def test_a_run_of_explanations_ends_when_it_is_told_to_and_goes_on_later(home: Path, tmp_path: Path) -> None:
+    for number in range(8):
+        Image.new("RGB", (64, 48), (200, 150, 10 * number)).save(tmp_path / f"{number}.png")
+    run = tmp_path / "run"
+    command = (
+        f"explain.py backbone=tiny target=similarity text=nevus image={tmp_path} run_dir={run} logger=csv trainer=cpu "
+        "xai=rise xai.rise.masks=500"
+    )
+    started = subprocess.Popen([sys.executable, *command.split()], cwd=home, env=environment(home))
+    until = time.monotonic() + 120
+    while not list(run.glob("results/*.safetensors")):
+        assert started.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    started.terminate()
+    assert started.wait(timeout=60) == -signal.SIGTERM
+    done = len(list(run.glob("results/*.safetensors")))
+    assert 0 < done < 8 and not (run / "index.html").exists()
+    again = works(home, f"python {command}")
+    assert f"{done} of 8 photographs are done already" in again.stdout + again.stderr
+    assert len(list(run.glob("results/*.safetensors"))) == 8 and (run / "index.html").exists()
 
 
 def test_help_lists_the_groups_at_once(home: Path) -> None:
