@@ -229,9 +229,10 @@ def caption_pair(backbone: Backbone, pixels: Tensor, size: str) -> Pair:
         return CaptionTarget(captioner, target.token_ids.tolist(), target.parts[:count], target.labels[:count])
 
     def by_word(count: int) -> Tensor:
-        leaf = read.clone().requires_grad_()
-        scores = chosen(count).score(leaf)
-        words = [torch.autograd.grad(scores[0, word], leaf, retain_graph=True)[0] for word in range(count)]
+        asked, leaf = chosen(count), read.clone().requires_grad_()
+        logits = captioner.caption_logits(captioner.prefix(leaf), asked.embeddings(1))
+        tokens = logits.log_softmax(dim=-1)[0].gather(1, asked.token_ids[:, None])[:, 0]
+        words = [torch.autograd.grad(tokens[list(part)].sum(), leaf, retain_graph=True)[0] for part in asked.parts]
         return torch.cat(words).flatten(1)
 
     return Pair(

@@ -116,6 +116,28 @@ class Captioner(nn.Module):
         """
         return self.language_model.lm_head(self._hidden(prefix, caption_embeddings, mask))
 
+    def caption_log_probs(self, prefix: Tensor, caption_embeddings: Tensor, token_ids: Tensor) -> Tensor:
+        """Return log p(y_t | prefix, y_<t) in nats, ``[B, M]``, for many derivatives of a frozen model.
+
+        The probability of a token depends on its own hidden state h_t alone. So the derivative through the output
+        layer, which is as wide as the vocabulary, is taken once for all tokens; what is returned has the values of
+        log p and, as ``log p + (h - const h) . dlog p/dh``, its first derivatives in both inputs. It has no derivative
+        in the weights of the output layer, and no second ones.
+
+        Args:
+            prefix: ``[B, K + P, E]``.
+            caption_embeddings: Embeddings of the caption's tokens ``[B, M, E]``; the last one is never read.
+            token_ids: Which tokens are scored, ``[B, M]``.
+        """
+        hidden = self._hidden(prefix, caption_embeddings, None)
+        rows = token_ids.unsqueeze(-1)
+        if not hidden.requires_grad:
+            return self.language_model.lm_head(hidden).log_softmax(dim=-1).gather(-1, rows).squeeze(-1)
+        leaf = hidden.detach().requires_grad_()
+        found = self.language_model.lm_head(leaf).log_softmax(dim=-1).gather(-1, rows).squeeze(-1)
+        (slope,) = torch.autograd.grad(found.sum(), leaf)
+        return found.detach() + ((hidden - leaf.detach()) * slope).sum(dim=-1)
+
     def loss(
         self, read: Tensor, token_ids: Tensor, label_smoothing: float = 0.0, prompts: Sequence[str] | None = None
     ) -> Tensor:

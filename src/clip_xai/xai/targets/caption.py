@@ -154,8 +154,7 @@ class CaptionTarget(Target):
             embeddings: Embeddings of the caption's tokens, ``[B, M, E]``. They change what later tokens are told,
                 never which tokens are scored.
         """
-        log_probs = self.captioner.caption_logits(prefix, embeddings).log_softmax(dim=-1)
-        chosen = log_probs.gather(-1, self.token_ids.expand(len(prefix), -1).unsqueeze(-1)).squeeze(-1)
+        chosen = self.captioner.caption_log_probs(prefix, embeddings, self.token_ids.expand(len(prefix), -1))
         return chosen @ self.membership.T.to(chosen)
 
 
@@ -227,8 +226,7 @@ class CaptionContrastTarget(Target):
             prefix = self.captioner.prefix(read).repeat_interleave(captions, dim=0)
             token_ids = self.token_ids.repeat(images, 1)
             embeddings = self.captioner.language_model.transformer.wte(token_ids)
-            log_probs = self.captioner.caption_logits(prefix, embeddings).log_softmax(dim=-1)
-        chosen = log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+            chosen = self.captioner.caption_log_probs(prefix, embeddings, token_ids)
         whole = (chosen * self.counted.repeat(images, 1)).sum(dim=-1).unflatten(0, (images, captions))
         return whole[:, :1] - whole[:, 1:]
 
