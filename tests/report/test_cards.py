@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_xai.report import comparison
+from clip_xai.report import comparison, tiles
 from clip_xai.report.canvas import Canvas, Run, ellipsis, wrap
 from clip_xai.report.cards import MARGIN, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
 from clip_xai.report.explained import METHOD_TITLES, short_label, slug
@@ -53,14 +53,15 @@ def test_many_methods_stand_side_by_side(monkeypatch):
     """Every map is drawn once for each item that is no single word, where its method put the heat."""
     drawn: list[tuple[str, str, tuple[int, int]]] = []
     titles = set(METHOD_TITLES.values())
-    real = comparison.draw_tile
+    real = tiles.draw_tile
 
     def watched(canvas, x, y, across, picture, image, explanation, index, label, score):
         bottom = real(canvas, x, y, across, picture, image, explanation, index, label, score)
         drawn.append((explanation.method, short_label(image, index) if label in titles else label, (x, y)))
         return bottom
 
-    monkeypatch.setattr(comparison, "draw_tile", watched)
+    for module in (comparison, tiles):
+        monkeypatch.setattr(module, "draw_tile", watched)
     image = by_every_method()
     card = draw_card(image)
     maps = [name for name, method in METHODS.items() if method.modality != "text"]
@@ -74,6 +75,13 @@ def test_many_methods_stand_side_by_side(monkeypatch):
     assert card.height < 8 * single  # one card below the other would be 33 times as long
     pixels = np.asarray(card)
     assert (pixels[:, -MARGIN // 2 :] == 255).all()
+
+
+def test_the_words_of_a_text_have_maps_on_any_card():
+    image = by_every_method()
+    (fixlip,) = (one for one in image.explanations if one.interactions)
+    alone, without = (replace(image, explanations=(one,)) for one in (fixlip, replace(fixlip, interactions=())))
+    assert draw_card(alone).height > draw_card(without).height + 200
 
 
 def test_long_words_and_long_captions_do_not_run_off_the_card():

@@ -12,11 +12,10 @@ from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, mix
 from clip_xai.report.comparison import draw_comparison
 from clip_xai.report.explained import DISCLAIMER, LOG_PROBABILITY, ExplainedImage, Explanation, short_label
 from clip_xai.report.figures import draw_outline, fitted, placed
-from clip_xai.report.tiles import draw_shaded_line, draw_tile
+from clip_xai.report.tiles import GAP, draw_interactions, draw_shaded_line, draw_tile, tile_size
 
 WIDTH = 1240
 MARGIN = 36
-GAP = 18
 PHOTOGRAPH = (560, 460)
 TILES_PER_ROW = 5
 ITEMS_PER_CARD = 10
@@ -73,10 +72,11 @@ def draw_card(image: ExplainedImage) -> Image.Image:
     chosen = chosen_items(image)
     if len(image.explanations) > METHODS_PER_CARD:
         y = draw_comparison(canvas, MARGIN, y, WIDTH - 2 * MARGIN, image, chosen)
-    for explanation in image.explanations if len(image.explanations) <= METHODS_PER_CARD else ():
-        y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
-        draw = _draw_heat_maps if explanation.kind == "image" else _draw_text_shading
-        y = draw(canvas, y, image, explanation, chosen)
+    else:
+        for explanation in image.explanations:
+            y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
+            draw = _draw_heat_maps if explanation.kind == "image" else _draw_text_shading
+            y = draw(canvas, y, image, explanation, chosen)
     y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
     y = canvas.text(MARGIN, y, DISCLAIMER, WIDTH - 2 * MARGIN, size=14, ink=QUIET)
     return canvas.finished(y + MARGIN)
@@ -166,8 +166,7 @@ def _draw_heat_maps(canvas: Canvas, y: int, image: ExplainedImage, explanation: 
     shown = [index for index in chosen if index in explanation.items]
     if not explanation.text_dependent:
         shown = [explanation.items[0]]
-    across = (WIDTH - 2 * MARGIN - (TILES_PER_ROW - 1) * GAP) // TILES_PER_ROW
-    picture = fitted(image.photograph, across, round(1.1 * across))
+    across, picture = tile_size(image, WIDTH - 2 * MARGIN, TILES_PER_ROW)
     y = _draw_method(canvas, y, explanation, _map_key(image, explanation, len(shown), picture))
     for first in range(0, len(shown), TILES_PER_ROW):
         bottoms = [
@@ -186,6 +185,8 @@ def _draw_heat_maps(canvas: Canvas, y: int, image: ExplainedImage, explanation: 
             for column, index in enumerate(shown[first : first + TILES_PER_ROW])
         ]
         y = max(bottoms) + GAP
+    for index in shown if explanation.interactions else ():
+        y = draw_interactions(canvas, MARGIN, y, WIDTH - 2 * MARGIN, image, explanation, index)
     return y - GAP
 
 

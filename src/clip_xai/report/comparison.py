@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-
-import numpy as np
-from PIL import Image
 
 from clip_xai.report.canvas import ACCENT, QUIET, Canvas
 from clip_xai.report.explained import ExplainedImage, Explanation, short_label
-from clip_xai.report.figures import fitted
-from clip_xai.report.tiles import draw_shaded_line, draw_tile
+from clip_xai.report.tiles import GAP, draw_interactions, draw_shaded_line, draw_tile, tile_size
 from clip_xai.xai.methods import GROUPS
 
-GAP = 18
 ACROSS = 6
 ITEMS = 3
 
@@ -57,8 +51,7 @@ def _grouped(explanations: Iterable[Explanation]) -> list[tuple[str, list[Explan
 def _draw_group(
     canvas: Canvas, x: int, y: int, width: int, image: ExplainedImage, explanations: Sequence[Explanation], index: int
 ) -> int:
-    across = (width - (ACROSS - 1) * GAP) // ACROSS
-    picture = fitted(image.photograph, across, round(1.1 * across))
+    across, picture = tile_size(image, width, ACROSS)
     maps = [explanation for explanation in explanations if explanation.kind == "image"]
     for first in range(0, len(maps), ACROSS):
         places = enumerate(maps[first : first + ACROSS])
@@ -68,31 +61,10 @@ def _draw_group(
         )
     for one in explanations:
         if one.interactions:
-            y = _draw_interactions(canvas, x, y, across, picture, image, one, index)
+            y = draw_interactions(canvas, x, y, width, image, one, index)
         if one.kind == "text":
             y = draw_shaded_line(canvas, x, y, width, one, index, one.title)
     return y
-
-
-def _draw_interactions(
-    canvas: Canvas,
-    x: int,
-    y: int,
-    across: int,
-    picture: Image.Image,
-    image: ExplainedImage,
-    explanation: Explanation,
-    index: int,
-) -> int:
-    """The words of one text that go most with some place, each with the places it goes with."""
-    row = explanation.items.index(index)
-    values, words = explanation.interactions[row], explanation.tokens[row]
-    strongest = sorted(np.abs(values).max(axis=(1, 2)).argsort()[::-1][:ACROSS].tolist())
-    parts = replace(explanation, values=values, items=tuple(range(len(values))), tokens=(), interactions=())
-    return GAP + max(
-        draw_tile(canvas, x + column * (across + GAP), y, across, picture, image, parts, word, words[word], "")
-        for column, word in enumerate(strongest)
-    )
 
 
 def _legend(image: ExplainedImage, shown: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ from clip_xai.report.figures import (
     DIVERGING,
     colour_bar,
     draw_outline,
+    fitted,
     font,
     lookup_table,
     mean_colour,
@@ -21,7 +23,9 @@ from clip_xai.report.figures import (
     scale_of,
 )
 
+GAP = 18
 LABELS = 240  # width of the words in front of a shaded line
+STRONGEST = 6  # words of a text whose interactions are drawn
 
 
 def draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image, image: ExplainedImage,
@@ -55,6 +59,31 @@ def draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image,
     right = x + room
     y = canvas.text(right, y, high, picture.width, size=13, ink=QUIET)
     return canvas.text(x, y, score, across, size=13, lines=1) if score else y
+
+
+def tile_size(image: ExplainedImage, width: int, count: int) -> tuple[int, Image.Image]:
+    """Return how wide each of several tiles in a row is, and the photograph at that size."""
+    across = (width - (count - 1) * GAP) // count
+    return across, fitted(image.photograph, across, round(1.1 * across))
+
+
+def draw_interactions(
+    canvas: Canvas, x: int, y: int, width: int, image: ExplainedImage, explanation: Explanation, index: int
+) -> int:
+    """Draw the words of one text that go most with some place, each with the places that it goes with.
+
+    Returns:
+        The bottom.
+    """
+    across, picture = tile_size(image, width, STRONGEST)
+    row = explanation.items.index(index)
+    values, words = explanation.interactions[row], explanation.tokens[row]
+    strongest = sorted(np.abs(values).max(axis=(1, 2)).argsort()[::-1][:STRONGEST].tolist())
+    parts = replace(explanation, values=values, items=tuple(range(len(values))), tokens=(), interactions=())
+    return GAP + max(
+        draw_tile(canvas, x + column * (across + GAP), y, across, picture, image, parts, word, words[word], "")
+        for column, word in enumerate(strongest)
+    )
 
 
 def draw_shaded_line(canvas: Canvas, x: int, y: int, width: int, explanation: Explanation, index: int,
