@@ -32,6 +32,14 @@ def test_latest_is_the_newest_finished_run_whatever_its_name(tmp_path: Path) -> 
     assert resolve_checkpoint("latest", tmp_path) == newest / "export"
 
 
+def test_the_demo_counts_until_there_is_a_run_of_ones_own(tmp_path: Path) -> None:
+    add_run(tmp_path / "demo" / "2026-01-01_10-00-00", "stage2", card(2, hour=10))
+    newest = add_run(tmp_path / "demo" / "2026-01-02_10-00-00", "stage2", card(2, hour=3))
+    assert resolve_checkpoint("latest", tmp_path) == newest / "export"
+    own = add_run(tmp_path, "mine", card(1, hour=1))
+    assert resolve_checkpoint("latest", tmp_path) == own / "export"
+
+
 def test_a_path_may_name_the_run_or_its_export(tmp_path: Path) -> None:
     run_dir = add_run(tmp_path, "a", card(1, hour=1))
     for path in (run_dir, run_dir / "export"):

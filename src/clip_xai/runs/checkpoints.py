@@ -58,17 +58,19 @@ def resolve_checkpoint(ckpt: str, runs_root: Path) -> Path:
     """Return the directory of the exported model (``model.safetensors``, ``config.json``, tokenizer).
 
     Args:
-        ckpt: ``latest``, a run directory, or the directory of an exported model.
+        ckpt: ``latest``, a run directory, or the directory of an exported model. The latest is the newest run under
+            ``runs_root``; where there is none yet, the newest of the demo's.
         runs_root: Where ``latest`` is looked for.
 
     Raises:
         UserError: Nothing is there.
     """
     if ckpt == "latest":
-        finished = [run_dir for _, run_dir in train_runs(runs_root) if _is_export(run_dir / EXPORT)]
+        demos = sorted(runs_root.glob("demo/*"))  # named by when they started
+        finished = _finished(runs_root) or [export for demo in demos for export in _finished(demo)]
         if not finished:
             raise UserError(f"ckpt=latest: no finished run under {runs_root}/train; run first: python train.py stage=1")
-        return finished[-1] / EXPORT
+        return finished[-1]
     path = Path(ckpt)
     for candidate in (path, path / EXPORT):
         if _is_export(candidate):
@@ -126,6 +128,12 @@ def checkpoint_to_resume(ckpt_path: str | None, card: RunCard, runs_root: Path) 
     if not path.is_file():
         raise UserError(f"ckpt_path={ckpt_path}: there is no such checkpoint")
     return path
+
+
+def _finished(runs_root: Path) -> list[Path]:
+    """The exported models of all finished training runs under a root, the oldest first."""
+    exports = [run_dir / EXPORT for _, run_dir in train_runs(runs_root)]
+    return [export for export in exports if _is_export(export)]
 
 
 def _is_export(path: Path) -> bool:
