@@ -82,9 +82,10 @@ def by_every_method() -> ExplainedImage:
             tokens = (("[image]", "brown", "melanoma"),) * len(wholes)
             explanations.append(Explanation(name, {"seed": number}, values, wholes, tokens=tokens))
         elif method.modality == "pair":
-            values = np.zeros((len(wholes), 3, 8, 8))
-            values[:, [0, 1, 2], [0, 3, 6], [1, 4, 7]] = [0.3, -0.2, 0.1]  # word by word, each in a place of its own
-            tokens = (("brown", "melanoma", "upper"),) * len(wholes)
+            values = np.zeros((len(wholes), 4, 8, 8))
+            # Word by word, each in a place of its own; the last one is faint.
+            values[:, [0, 1, 2, 3], [0, 3, 6, 7], [1, 4, 7, 0]] = [0.3, -0.2, 0.1, 0.01]
+            tokens = (("brown", "melanoma", "upper", "of"),) * len(wholes)
             explanations.append(
                 Explanation(name, {}, values.sum(axis=1), wholes, tokens=tokens, interactions=tuple(values))
             )

@@ -69,8 +69,8 @@ def test_many_methods_stand_side_by_side(monkeypatch):
     for label in wholes:
         assert [method for method, about, _ in drawn if about == label] == maps
     words = [(method, about) for method, about, _ in drawn if about not in wholes]
-    assert words == [("fixlip", about) for about in ("brown", "melanoma", "upper")] * 2
-    assert len({place for *_, place in drawn}) == len(drawn) == 2 * (len(maps) + 3)
+    assert words == [("fixlip", about) for about in ("brown", "melanoma", "upper", "of")] * 2
+    assert len({place for *_, place in drawn}) == len(drawn) == 2 * (len(maps) + 4)
     single = draw_card(replace(image, explanations=image.explanations[:1])).height
     assert card.height < 8 * single  # one card below the other would be 33 times as long
     pixels = np.asarray(card)

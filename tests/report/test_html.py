@@ -129,6 +129,7 @@ def test_many_methods_are_grouped_and_every_text_method_is_shown(tmp_path):
     assert shown == {group: titles for group, titles in expected.items() if titles}
     pairs = re.search(r'id="pair".*?</section>', dom, re.S).group()
     assert re.findall("<b>([^<]+)</b>", pairs) == ["brown", "melanoma", "upper"]
+    assert "Too faint to draw: of<" in pairs
     texts = re.search(r'id="texts".*?</section>', dom, re.S).group()
     assert re.findall("<h4>([^<]+)</h4>", texts) == [METHOD_TITLES[method.name] for method in GROUPS["words"]]
 
@@ -138,8 +139,8 @@ def test_each_word_of_a_text_has_its_own_map(tmp_path):
     (image,) = json.loads(Page(text).data)["images"]
     (fixlip,) = (one for one in image["explanations"] if one["interactions"])
     for found in fixlip["interactions"]:
-        assert found["words"] == ["brown", "melanoma", "upper"]
-        for word, (cell, value) in enumerate([(1, 0.3), (3 * 8 + 4, -0.2), (6 * 8 + 7, 0.1)]):
+        assert found["words"] == ["brown", "melanoma", "upper", "of"]
+        for word, (cell, value) in enumerate([(1, 0.3), (3 * 8 + 4, -0.2), (6 * 8 + 7, 0.1), (7 * 8, 0.01)]):
             raw = np.frombuffer(base64.b64decode(found["data"][word]), "<i2") / 32767 * found["peaks"][word]
             assert raw[cell] == pytest.approx(value, abs=1e-4) and np.count_nonzero(raw) == 1
         assert found["own"][0] == found["own"][2]  # one scale, so that a faint word is faint

@@ -257,8 +257,11 @@
     if (!explanation) return;
     const found = explanation.interactions[rowOf(explanation, state.shown)];
     $("pair-title").textContent = `Which word goes with which place: ${explanation.title}`;
-    $("pair").replaceChildren(...found.words.map((word, row) => tile(entry, found, row, word, "", false, () => choose(explanation.method))));
-    $("pair-scale").textContent = `One scale for all words. ${found.own[0]?.text ?? ""} Green: together they raise the score.`;
+    const faint = (row) => found.peaks[row] < 0.15 * Math.max(...found.peaks);
+    const drawn = found.words.map((word, row) => ({ word, row })).filter(({ row }) => !faint(row));
+    $("pair").replaceChildren(...drawn.map(({ word, row }) => tile(entry, found, row, word, "", false, () => choose(explanation.method))));
+    const others = found.words.filter((_, row) => faint(row)).join(" ");
+    $("pair-scale").textContent = `One scale for all words. ${found.own[0]?.text ?? ""} Green: together they raise the score.${others && ` Too faint to draw: ${others}`}`;
   };
   const fillCompare = () => {
     const entry = image();
