@@ -53,6 +53,24 @@ def test_a_chunk_that_does_not_fit_is_halved(backbone: OpenClipBackbone, pixels:
     assert_close(torch.cat([read for _, read in found]), whole)
 
 
+def test_a_target_that_does_not_fit_behind_the_tower_is_halved(
+    backbone: OpenClipBackbone, pixels: Tensor, similarity: SimilarityTarget
+) -> None:
+    sizes: list[int] = []
+
+    class Large(SimilarityTarget):
+        def score(self, read: Tensor) -> Tensor:
+            sizes.append(len(read))
+            if len(read) > 2:
+                raise torch.OutOfMemoryError("more than two")
+            return super().score(read)
+
+    masks, bank = torch.rand(5, 4, 4).round(), PerturbationBank(backbone, pixels)
+    found = bank.scores(masks, Large(similarity.text_embeddings, similarity.labels), chunk_size=10)
+    assert sizes == [10, 5, 3, 2, 2, 2, 2, 2] and bank.forwards == 10
+    assert_close(found, bank.scores(masks, similarity))
+
+
 def test_memory_that_ends_at_one_image_is_an_error(backbone: OpenClipBackbone, pixels: Tensor) -> None:
     def refuse(module: nn.Module, arguments: tuple[Tensor]) -> None:
         raise torch.OutOfMemoryError("none left")

@@ -193,3 +193,19 @@ def test_without_a_captioner_only_texts_can_be_asked(backbone: OpenClipBackbone)
         targets_of(Question(("similarity",)), backbone)
     with pytest.raises(UserError, match="smile is not of"):
         targets_of(Question(("smile",)), backbone)
+
+
+def test_cotangents_of_words_are_those_of_plain_log_probabilities(captioner: Captioner, pixels: Tensor) -> None:
+    """One backward pass a word through the whole vocabulary; the target takes that derivative once."""
+    token_ids = captioner.tokenizer.encode(CAPTION)
+    target = CaptionTarget.words(captioner, token_ids, whole=True)
+    read = captioner.read(pixels).detach()
+    scores, cotangents = target.score_and_cotangent(read)
+    leaf = read.clone().requires_grad_()
+    embeddings = captioner.language_model.transformer.wte(torch.tensor(token_ids)).expand(2, -1, -1)
+    log_probs = captioner.caption_logits(captioner.prefix(leaf), embeddings).log_softmax(dim=-1)
+    for row, part in enumerate(target.parts):
+        expected = sum(log_probs[:, place, token_ids[place]] for place in part)
+        (slope,) = torch.autograd.grad(expected.sum(), leaf, retain_graph=True)
+        assert_close(scores[:, row], expected.detach())
+        assert_close(cotangents[:, row], slope)

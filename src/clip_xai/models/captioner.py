@@ -130,11 +130,10 @@ class Captioner(nn.Module):
             token_ids: Which tokens are scored, ``[B, M]``.
         """
         hidden = self._hidden(prefix, caption_embeddings, None)
-        rows = token_ids.unsqueeze(-1)
         if not hidden.requires_grad:
-            return self.language_model.lm_head(hidden).log_softmax(dim=-1).gather(-1, rows).squeeze(-1)
+            return self._chosen(hidden, token_ids)
         leaf = hidden.detach().requires_grad_()
-        found = self.language_model.lm_head(leaf).log_softmax(dim=-1).gather(-1, rows).squeeze(-1)
+        found = self._chosen(leaf, token_ids)
         (slope,) = torch.autograd.grad(found.sum(), leaf)
         return found.detach() + ((hidden - leaf.detach()) * slope).sum(dim=-1)
 
@@ -159,9 +158,13 @@ class Captioner(nn.Module):
     def token_log_probs(self, read: Tensor, token_ids: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Return log p(y_t | image, y_<t) in nats under teacher forcing, ``[B, M]``, 0 where ``token_ids`` is -100."""
         embeddings = self.language_model.transformer.wte(token_ids.clamp(min=0))
-        logits = self.caption_logits(self.prefix(read, prompts), embeddings, self.prefix_mask(prompts))
-        chosen = logits.log_softmax(-1).gather(-1, token_ids.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return chosen.masked_fill(token_ids == IGNORED, 0.0)
+        hidden = self._hidden(self.prefix(read, prompts), embeddings, self.prefix_mask(prompts))
+        return self._chosen(hidden, token_ids.clamp(min=0)).masked_fill(token_ids == IGNORED, 0.0)
+
+    def _chosen(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
+        """Log-probabilities ``[B, M]`` of tokens by the hidden states ``[B, M, E]`` that predict them."""
+        log_probs = self.language_model.lm_head(hidden).log_softmax(dim=-1)
+        return log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, read: Tensor, token_ids: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Return the log-probability of whole captions in nats, ``[B]``."""
