@@ -28,7 +28,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clip_xai.errors import UserError
-from clip_xai.runs.config import SCHEMAS, register_schemas
+from clip_xai.runs.config import SCHEMAS, DataOfTheRun, EvaluateConfig, ExplainConfig, register_schemas
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 FREE_TEXT = ("text", "image")
@@ -124,14 +124,13 @@ def with_data_of_the_run(settings: Any, overrides: Sequence[str]) -> Any:
         settings: A job's settings, with the default data in them. Those of other jobs stay as they are.
         overrides: As typed; ``data.NAME=VALUE`` alone becomes a change of the run's data.
     """
-    if not hasattr(settings, "data_changes") or getattr(settings, "backbone", None) is not None:
+    if not isinstance(settings, (EvaluateConfig, ExplainConfig)) or getattr(settings, "backbone", None) is not None:
         return settings
     keys = [override.lstrip("+~").partition("=")[0].strip() for override in overrides]
     if "data" in keys:
         return settings
-    changed = {key.split(".")[1] for key in keys if key.startswith("data.")}
-    changes = {name: getattr(settings.data, name) for name in sorted(changed)}
-    return replace(settings, data=None, data_changes=changes)
+    changed = sorted({key.split(".")[1] for key in keys if key.startswith("data.")})
+    return replace(settings, data=DataOfTheRun(**vars(settings.data), changed=changed) if changed else None)
 
 
 def _compose_trial(overrides: Sequence[str]) -> Any:
