@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from clip_xai.errors import UserError
 from clip_xai.runs.train import train
@@ -79,6 +80,18 @@ def test_what_may_change_is_applied_and_named(runs, root, tmp_path, caplog) -> N
     for said in ("stage.epochs=3 (was 1)", "trainer.log_every_n_steps=1 (was 10)", "callbacks.patience=9 (was null)"):
         assert said in line
     assert epochs(tmp_path / "run" / "csv" / "metrics.csv") == {"1", "2"}
+
+
+def test_a_changed_patience_holds(runs, root, tmp_path) -> None:
+    def patience(run: Path) -> int:
+        states = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+        return next(state["patience"] for key, state in states.items() if key.startswith("EarlyStopping"))
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(settings("train", runs, first, *of_data(root), "callbacks.patience=2"))
+    resumed = ("callbacks.patience=5", "stage.epochs=2", f"ckpt_path={first}")
+    train(settings("train", runs, second, *of_data(root), *resumed))
+    assert (patience(first), patience(second)) == (2, 5)
 
 
 def test_the_same_command_goes_on_in_its_directory_and_keeps_the_epochs_before(runs, root, tmp_path) -> None:
