@@ -223,10 +223,12 @@ def choose(config: ExplainConfig) -> Chosen:
     if config.image is not None:
         photographs = photographs_at(config.image)
         return Chosen(None if alone else resolve_checkpoint(config.ckpt, Path(config.runs_root)), photographs)
+    place: Path | None = None
+    notes: tuple[str, ...] = ()
     if alone:
         if config.data is None:
             raise UserError("a CLIP by itself has no data of its own: give image=..., or choose data=...")
-        records, place, data, notes = load_records(config.data, config.split), None, config.data, ()
+        records, data = load_records(config.data, config.split), config.data
     else:
         on = judged(config)
         records, place, data, notes = on.records, on.place, on.data, on.notes
