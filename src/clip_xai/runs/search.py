@@ -61,7 +61,8 @@ def search(config: TrainConfig, compose: Callable[[Sequence[str]], TrainConfig])
         except Diverged as reason:
             log.warning("trial %d failed: %s", trial.number, reason)
             return math.nan  # Optuna records a failed trial, and the search goes on
-        return float(metrics[config.callbacks.monitor])
+        reached = metrics[config.callbacks.monitor]
+        return math.nan if reached is None else float(reached)
 
     run_trials(study, told, run)
     return write(study, run_dir)
