@@ -76,27 +76,28 @@ def build_trainer(
         # In an epoch without a score there is nothing to compare; a measure that is never there ends the first epoch.
         used.append(EarlyStopping(told.monitor, patience=told.patience, mode=told.mode, strict=False))
     steps = machine.limit_train_batches
-    trainer = Trainer(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        num_nodes=machine.num_nodes,
-        strategy=strategy,
-        precision=machine.precision,  # type: ignore[arg-type]
-        inference_mode=False,  # a metric that saw a validation before the fit goes on in it
-        max_epochs=stage.epochs,
-        accumulate_grad_batches=machine.accumulate_grad_batches,
-        gradient_clip_val=stage.gradient_clip,
-        limit_train_batches=None if steps is None else steps * machine.accumulate_grad_batches,
-        limit_val_batches=machine.limit_val_batches,
-        log_every_n_steps=machine.log_every_n_steps,
-        use_distributed_sampler=False,  # the batches are cut for the devices already
-        num_sanity_val_steps=0,
-        enable_progress_bar=told.progress_bar,
-        enable_model_summary=False,
-        profiler=_profiler(machine.profiler, Path(config.run_dir)),
-        logger=list(loggers),
-        callbacks=used,
-    )
+    with quiet_lightning():
+        trainer = Trainer(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.num_nodes,
+            strategy=strategy,
+            precision=machine.precision,  # type: ignore[arg-type]
+            inference_mode=False,  # a metric that saw a validation before the fit goes on in it
+            max_epochs=stage.epochs,
+            accumulate_grad_batches=machine.accumulate_grad_batches,
+            gradient_clip_val=stage.gradient_clip,
+            limit_train_batches=None if steps is None else steps * machine.accumulate_grad_batches,
+            limit_val_batches=machine.limit_val_batches,
+            log_every_n_steps=machine.log_every_n_steps,
+            use_distributed_sampler=False,  # the batches are cut for the devices already
+            num_sanity_val_steps=0,
+            enable_progress_bar=told.progress_bar,
+            enable_model_summary=False,
+            profiler=_profiler(machine.profiler, Path(config.run_dir)),
+            logger=list(loggers),
+            callbacks=used,
+        )
     return trainer, best
 
 
