@@ -79,6 +79,35 @@ def test_a_tower_in_the_directory_is_complete_or_refused(built: Captioner, tmp_p
         from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_neither_go_out_nor_come_in(built: Captioner, tmp_path: Path, value: float) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from clip_xai.models.weights import save_captioner
+
+    name, weight = next(iter(built.mapper.named_parameters()))
+    whole = weight.detach().clone()
+    with torch.no_grad():
+        weight.view(-1)[0] = value
+    try:
+        for write in (
+            lambda: save_captioner(built, SETTINGS, tmp_path / "bad"),
+            lambda: export_captioner(built, SETTINGS, tmp_path / "bad", FACTS),
+        ):
+            with pytest.raises(UserError, match=rf"NaN or infinite values in 1 of \d+ tensors, such as mapper\.{name}"):
+                write()
+            assert not (tmp_path / "bad" / "model.safetensors").exists()
+    finally:
+        with torch.no_grad():
+            weight.copy_(whole)
+    save_captioner(built, SETTINGS, tmp_path / "old")
+    state = load_file(tmp_path / "old" / "model.safetensors")
+    state[f"mapper.{name}"].view(-1)[0] = value
+    save_file(state, tmp_path / "old" / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors holds NaN or infinite values"):
+        load_captioner(tmp_path / "old")
+
+
 def test_the_card_says_what_the_model_is_and_what_it_is_worth(built: Captioner, tmp_path: Path) -> None:
     card = (export_captioner(built, SETTINGS, tmp_path, FACTS) / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])

@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
@@ -70,10 +71,14 @@ def save_captioner(
         directory: Made if need be.
         with_backbone: Write the tower's weights too. If None only where they are random: published and embedded ones
             are loaded from their own place again and checked by fingerprint.
+
+    Raises:
+        UserError: A weight is not finite; nothing is written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     holds_backbone = captioner.backbone.source is None if with_backbone is None else with_backbone
     state = trainable_state(captioner, with_backbone=holds_backbone)
+    require_finite(state, "the captioner")
+    directory.mkdir(parents=True, exist_ok=True)
     save_file(state, directory / "model.safetensors", metadata=captioner.provenance)
     captioner.tokenizer.save(directory)
     config = {
@@ -102,8 +107,9 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
     """Load what :func:`trainable_state` gave, every key accounted for.
 
     Raises:
-        UserError: A key is missing or unknown.
+        UserError: A key is missing or unknown, or a weight is not finite.
     """
+    require_finite(state, origin)
     missing, unexpected = captioner.load_state_dict(state, strict=False)
     with_backbone = any(key.startswith("backbone.") for key in state)
     expected = {key for key in captioner.state_dict() if with_backbone or not key.startswith("backbone.")}
