@@ -327,6 +327,8 @@ class EvaluateConfig:
         split: The records judged (``val``, ``test``, ``train`` or ``all``).
         bert_score: The scorer's model directory, or null to leave BERTScore out by name.
         clip_score: ``own`` for the captioner's own CLIP, or null to leave CLIPScore out by name.
+        tokenizer: How BLEU and ROUGE cut captions into tokens: ``auto`` for each caption by the script of its
+            references, or one of sacrebleu's, such as ``13a``, ``zh``, ``ja-mecab`` or ``char``.
         bootstrap: Number of resamples behind each interval.
     """
 
@@ -338,6 +340,7 @@ class EvaluateConfig:
     split: str = "test"
     bert_score: str | None = None
     clip_score: str | None = "own"
+    tokenizer: str = "auto"
     bootstrap: int = 1000
     seed: int = 42
     runs_root: str = "runs"
