@@ -15,9 +15,8 @@ import contourpy
 import matplotlib
 import numpy as np
 import torch
-from matplotlib import font_manager
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from clip_xai.data.preprocess import Geometry
 from clip_xai.report.explained import number
@@ -234,14 +233,6 @@ def draw_outline(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
         pen.line(points, fill=OUTLINE_INK[1], width=4, joint="curve")
         pen.line(points, fill=OUTLINE_INK[0], width=2, joint="curve")
     return copy
-
-
-@lru_cache(maxsize=32)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along, so that cards look the same everywhere."""
-    weight = "bold" if bold else "normal"
-    path = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight))
-    return ImageFont.truetype(path, size)
 
 
 def data_uri(picture: Image.Image, kind: str = "JPEG", quality: int = 86) -> str:

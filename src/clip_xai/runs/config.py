@@ -346,6 +346,8 @@ class EvaluateConfig:
         allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
         bert_score: The scorer's model directory, or null to leave BERTScore out by name.
         clip_score: ``own`` for the captioner's own CLIP, or null to leave CLIPScore out by name.
+        tokenizer: How BLEU and ROUGE cut captions into tokens: ``auto`` for each caption by the script of its
+            references, or one of sacrebleu's, such as ``13a``, ``zh``, ``ja-mecab`` or ``char``.
         bootstrap: Number of resamples behind each interval.
     """
 
@@ -358,6 +360,7 @@ class EvaluateConfig:
     allow_overlap: bool = False
     bert_score: str | None = None
     clip_score: str | None = "own"
+    tokenizer: str = "auto"
     bootstrap: int = 1000
     seed: int = 42
     runs_root: str = "runs"
