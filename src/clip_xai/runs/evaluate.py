@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
+from clip_xai.files import replacing, write_json, write_text
 from clip_xai.metrics.attributes import true_diagnosis
 from clip_xai.metrics.baselines import majority_captions, nearest_training_rows, shuffled_rows
 from clip_xai.metrics.bert import ScorerUnavailable, load_bert_scorer
@@ -260,10 +260,11 @@ def training_records(config: EvaluateConfig) -> list[Record]:
 def write_evaluation(found: Evaluation, run_dir: Path) -> dict[str, Any]:
     """Write the tables and the page of an evaluation; return what ``metrics.json`` holds."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    found.table().to_parquet(run_dir / "captions.parquet", index=False)
+    with replacing(run_dir / "captions.parquet") as unfinished:
+        found.table().to_parquet(unfinished, index=False)
     metrics = found.result.to_dict()
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (run_dir / "evaluation.md").write_text(found.result.to_markdown(), encoding="utf-8")
+    write_json(run_dir / "metrics.json", metrics)
+    write_text(run_dir / "evaluation.md", found.result.to_markdown())
     write_evaluation_page(found.result, examples(found), run_dir / "index.html")
     return metrics
 

@@ -8,7 +8,6 @@ processes share one run.
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -31,6 +30,7 @@ from torch.utils.data import DataLoader
 from clip_xai.data.images import read_image, read_mask
 from clip_xai.data.preprocess import Geometry
 from clip_xai.errors import UserError
+from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.captioner import Captioner, Decoding
@@ -182,7 +182,7 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     origin = f" · checkpoint {config.ckpt}" if inquiry.captioner else ""
     metrics = collect(store, inquiry.backbone, f"backbone {inquiry.backbone.name}{origin}", config.seed)
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
-    (store.run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_json(store.run_dir / "metrics.json", metrics)
     with open_loggers(config.logger, store.run_dir, "explain", asdict(config)) as loggers:
         log_metrics(loggers, {"explained": metrics["explained"], "problems": len(metrics["problems"])})
         log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, inquiry.backbone)))
@@ -277,7 +277,8 @@ def collect(store: ResultStore, backbone: Backbone, subtitle: str, seed: int = 0
         rows.extend(index_rows(place, store.run_dir, result))
         shown(result, backbone, lesions)
         count += 1
-    pd.DataFrame(rows).to_parquet(store.run_dir / "attributions.parquet", index=False)
+    with replacing(store.run_dir / "attributions.parquet") as unfinished:
+        pd.DataFrame(rows).to_parquet(unfinished, index=False)
     localised = lesions.measure(seed)
     problems = store.problems()
     first = f"{count} photographs" if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {count} photographs"

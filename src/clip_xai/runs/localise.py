@@ -7,7 +7,6 @@ contrast) and the same explainers on the same tower at random weights. Takes the
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ import torch
 from clip_xai.data.images import read_image, read_mask
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
+from clip_xai.files import write_json, write_text
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.captioner import Captioner, Decoding
@@ -167,8 +167,8 @@ def markdown(table: Table) -> str:
 def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) -> None:
     """Write what was measured for programs and for readers."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "localisation.json").write_text(json.dumps(rows, indent=2) + "\n")
-    (run_dir / "localisation.md").write_text(markdown(table))
+    write_json(run_dir / "localisation.json", rows)
+    write_text(run_dir / "localisation.md", markdown(table))
 
 
 def main(arguments: list[str]) -> None:

@@ -14,7 +14,7 @@ A map covers the box (left, top, right, bottom), in pixels of the photograph, wh
 from __future__ import annotations
 
 import json
-import os
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +25,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clip_xai.errors import UserError
+from clip_xai.files import read_json, reading, replacing, whole_files, write_text
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import slug
 from clip_xai.runs.photographs import Photograph
 from clip_xai.xai.attribution import Attribution
 
+log = logging.getLogger(__name__)
 ASKED = "asked.json"
 
 
@@ -72,15 +74,16 @@ class ResultStore:
                     f"run_dir={self.run_dir} holds results of other settings ({', '.join(other)}): choose another "
                     "run_dir, or ask the same to go on with it"
                 )
-        _write(place, text)
+        write_text(place, text)
 
     def name_of(self, number: int, photograph: Photograph) -> str:
         """Name of a photograph's files: its number in the run, and letters that are safe in a file name."""
         return f"{number:04d}_{slug(photograph.path.stem)}"
 
     def done(self, number: int, photograph: Photograph) -> bool:
-        """Whether the photograph has a result already."""
-        return (self.folder / f"{self.name_of(number, photograph)}.safetensors").is_file()
+        """Whether the photograph has a result already; one that is damaged does not count."""
+        place = self.folder / f"{self.name_of(number, photograph)}.safetensors"
+        return place.is_file() and _is_whole(place)
 
     def write(self, number: int, result: Result) -> Path:
         """Write a result in one step: a killed process leaves a whole file or none."""
@@ -102,31 +105,45 @@ class ResultStore:
             )
         known = {"photograph": result.photograph.plain(), "caption": result.caption, "answers": answers}
         place = self.folder / f"{self.name_of(number, result.photograph)}.safetensors"
-        unfinished = place.with_suffix(f".{os.getpid()}.unfinished")
-        save_file(tensors, unfinished, metadata={"result": json.dumps(known, ensure_ascii=False, default=str)})
-        unfinished.replace(place)
+        with replacing(place) as unfinished:
+            save_file(tensors, unfinished, metadata={"result": json.dumps(known, ensure_ascii=False, default=str)})
         place.with_suffix(".problem.json").unlink(missing_ok=True)
         return place
 
     def write_problem(self, number: int, photograph: Photograph, problem: str) -> None:
         """Remember why a photograph has no result; a later call tries it again."""
         place = self.folder / f"{self.name_of(number, photograph)}.problem.json"
-        _write(place, json.dumps({"photograph": photograph.name, "problem": problem}, ensure_ascii=False) + "\n")
+        write_text(place, json.dumps({"photograph": photograph.name, "problem": problem}, ensure_ascii=False) + "\n")
 
     def results(self) -> Iterator[tuple[Path, Result]]:
         """Read the results one by one, in the order of the photographs."""
-        for place in sorted(self.folder.glob("*.safetensors")):
-            yield place, read_result(place)
+        for place in whole_files(self.folder, "*.safetensors"):
+            if _is_whole(place):
+                yield place, read_result(place)
 
     def problems(self) -> list[str]:
         """One line for each photograph without a result."""
-        found = [json.loads(place.read_text()) for place in sorted(self.folder.glob("*.problem.json"))]
-        return [f"{row['photograph']}: {row['problem']}" for row in found]
+        found = [read_json(place) for place in whole_files(self.folder, "*.problem.json")]
+        return [f"{row['photograph']}: {row['problem']}" for row in found if row is not None]
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether a file can be read to its end; a damaged one is named in the log."""
+    try:
+        with reading(place, "it does not count"), safe_open(place, framework="pt") as file:
+            return bool(file.metadata()["result"])
+    except UserError as error:
+        log.warning("%s", error)
+        return False
 
 
 def read_result(place: Path) -> Result:
-    """Read one file of the store."""
-    with safe_open(place, framework="pt") as file:
+    """Read one file of the store.
+
+    Raises:
+        UserError: It is empty or damaged.
+    """
+    with reading(place, "it does not count"), safe_open(place, framework="pt") as file:
         known = json.loads(file.metadata()["result"])
         answers = {}
         for answer in known["answers"]:
@@ -174,9 +191,3 @@ def index_rows(place: Path, run_dir: Path, result: Result) -> Iterator[dict[str,
                     "shape": list(attribution.values.shape[2:]),
                     "tokens": None if attribution.tokens is None else list(attribution.tokens[row]),
                 }
-
-
-def _write(place: Path, text: str) -> None:
-    unfinished = place.with_suffix(f".{os.getpid()}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(place)

@@ -6,7 +6,6 @@ share its trials. Hydra's own Optuna plugin needs Optuna 2 and can neither resum
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightning import Callback, LightningModule, Trainer
 
 from clip_xai.errors import UserError
+from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.train import train
 from clip_xai.runs.training_settings import SearchConfig
@@ -112,13 +112,18 @@ def open_study(told: SearchConfig, config: TrainConfig) -> optuna.Study:
             retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback()}
         else:
             retry = {"failed_trial_callback": storages.RetryFailedTrialCallback()}
-        storage = storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-            heartbeat_interval=STALE_SECONDS // 4,
-            grace_period=STALE_SECONDS,
-            **retry,
-        )
+        try:
+            storage = storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=STALE_SECONDS // 4,
+                grace_period=STALE_SECONDS,
+                **retry,
+            )
+        except Exception as error:
+            if "is not a database" not in str(error) and "malformed" not in str(error):
+                raise
+            raise UserError(f"{url} is damaged; move it away, or name another hparams_search.storage") from error
     return optuna.create_study(
         storage=storage,
         study_name=told.name,
@@ -229,7 +234,8 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
     """Write what was found; return the best."""
     state = import_optuna().trial.TrialState
     run_dir.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe().to_csv(run_dir / "trials.csv", index=False)
+    with replacing(run_dir / "trials.csv") as unfinished:
+        study.trials_dataframe().to_csv(unfinished, index=False)
     if not study.get_trials(deepcopy=False, states=(state.COMPLETE,)):
         raise UserError(f"no trial of the study {study.study_name} came to an end; see {run_dir / 'trials.csv'}")
     best = study.best_trial
@@ -241,7 +247,7 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
         "best_value": best.value,
         "best_settings": best.params,
     }
-    (run_dir / "search.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_json(run_dir / "search.json", found)
     settings = " ".join(f"{name}={written(value)}" for name, value in best.params.items())
     log.info("best of %d trials: %s %.4g with %s", len(study.trials), study.study_name, best.value, settings)
     return found

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clip_xai.files import naming, replacing, reserve
 
 log = logging.getLogger(__name__)
-_OURS = re.compile(r"\.?([0-9a-f]{32})(\.bin|\.json|\.\d+\.unfinished\.json)")
+_OURS = re.compile(r"\.?([0-9a-f]{32})(\.bin|\.json|\..+\.unfinished\.json)")
 
 
 class Part:
