@@ -11,6 +11,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from clip_xai.errors import UserError
+from clip_xai.files import write_json, write_text
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.hub import hub_folder
 from clip_xai.models.retrieval import INDEX, CaptionIndex
@@ -74,8 +75,8 @@ def export_captioner(
         "model_max_length": captioner.language_model.config.n_positions,
         "clean_up_tokenization_spaces": False,
     }
-    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n", encoding="utf-8")
-    (directory / "README.md").write_text(model_card(captioner, settings, facts, index), encoding="utf-8")
+    write_json(directory / "tokenizer_config.json", tokenizer)
+    write_text(directory / "README.md", model_card(captioner, settings, facts, index))
     return directory
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
+from clip_xai.files import reading, replacing, write_json
 from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.finite import require_finite
@@ -21,6 +22,8 @@ from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.retrieval import INDEX, TEMPLATE, CaptionIndex, Retrieval
 from clip_xai.models.tokenizer import CaptionTokenizer
+
+_OTHER = "name another captioner, or train it again"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def save_captioner(
     state = trainable_state(captioner, with_backbone=holds_backbone)
     require_finite(state, "the captioner")
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(state, directory / "model.safetensors", metadata=captioner.provenance)
+    with replacing(directory / "model.safetensors") as unfinished:
+        save_file(state, unfinished, metadata=captioner.provenance)
     captioner.tokenizer.save(directory)
     config = {
         "format": 1,
@@ -88,7 +92,7 @@ def save_captioner(
         "backbone_fingerprint": captioner.backbone.fingerprint,
         "holds_backbone": holds_backbone,
     }
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(directory / "config.json", config)
 
 
 def trainable_state(captioner: Captioner, with_backbone: bool) -> dict[str, Tensor]:
@@ -126,7 +130,8 @@ def load_captioner(directory: Path) -> Captioner:
     """
     config = _config(directory)
     settings = read_settings(config["settings"])
-    state = load_file(directory / "model.safetensors")
+    with reading(directory / "model.safetensors", _OTHER):
+        state = load_file(directory / "model.safetensors")
     # A tower that lies in the directory is not looked for in its own place.
     source = replace(settings.backbone, pretrained=None) if config.get("holds_backbone") else settings.backbone
     backbone = build_backbone(**asdict(source))
@@ -178,7 +183,9 @@ def _config(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     if not file.is_file():
         raise UserError(f"{directory} holds no captioner (no config.json); train one first: python train.py stage=1")
-    config: dict[str, Any] = json.loads(file.read_text())
+    with reading(file, _OTHER):
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        read_settings(config["settings"])
     return config
 
 

@@ -285,7 +285,7 @@ def training_records(on: Judged) -> list[Record]:
 
 def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
     """What decides the numbers of an evaluation."""
-    alone = ("split", "bert_score", "clip_score", "bootstrap", "seed")
+    alone = ("split", "bert_score", "clip_score", "tokenizer", "bootstrap", "seed")
     return {
         "settings": {name: getattr(config, name) for name in alone} | {"generation": asdict(config.generation)},
         **asked_of_model(on.place, captioner),

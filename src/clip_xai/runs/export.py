@@ -10,7 +10,6 @@ The last imports a checkpoint of the original CLIP-XAI captioner, from the hub o
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +19,9 @@ from typing import Any
 import yaml
 
 from clip_xai.data.sources import SOURCES
+from clip_xai.disk import disk_line
 from clip_xai.errors import UserError
+from clip_xai.files import read_json
 from clip_xai.models.export import CardFacts, export_captioner, push_to_hub
 from clip_xai.models.importing import load_original
 from clip_xai.models.weights import load_captioner, load_retrieval, load_settings
@@ -73,9 +74,8 @@ def run_facts(name: str, licence: str, directory: Path, runs_root: Path) -> Card
     """
     run_dir = directory.parent
     written = run_dir / ".hydra" / "config.yaml"
-    config: dict[str, Any] = yaml.safe_load(written.read_text()) if written.is_file() else {}
-    measured = run_dir / "metrics.json"
-    metrics: dict[str, Any] = json.loads(measured.read_text()) if measured.is_file() else {}
+    config: dict[str, Any] = (yaml.safe_load(written.read_text()) if written.is_file() else None) or {}
+    metrics = read_json(run_dir / "metrics.json") or {}
     data, stage = config.get("data") or {}, config.get("stage") or {}
     names = stage.get("sources") or list(SOURCES)
     drawn = "drawn by this package in the layout of " if data.get("synthetic") else ""
@@ -92,7 +92,7 @@ def evaluation_of(directory: Path, runs_root: Path) -> str | None:
     """Return the Markdown of the newest evaluation of an exported model, or None."""
     found = []
     for file in runs_root.glob("evaluate/*/metrics.json"):
-        judged = json.loads(file.read_text()).get("settings", {}).get("captioner")
+        judged = (read_json(file) or {}).get("settings", {}).get("captioner")
         if judged is not None and Path(judged).resolve() == directory.resolve():
             found.append(file)
     if not found:
@@ -120,8 +120,11 @@ def main(arguments: Sequence[str]) -> int:
         print(directory)
         if given.push:
             print(push_to_hub(directory, given.push, private=not given.public))
-    except UserError as error:
-        print(error, file=sys.stderr)
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else disk_line(error, {"--to": Path(given.to)})
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
         return 1
     return 0
 

@@ -184,6 +184,7 @@ def markdown(table: Table) -> str:
 
 def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) -> None:
     """Write what was measured for programs and for readers."""
+    run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "localisation.json", rows)
     write_text(run_dir / "localisation.md", markdown(table))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
-from clip_xai.files import write_json
+from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import LoggerConfig
 from clip_xai.runs.directories import free_directory
 from clip_xai.runs.trainer import is_first_process
@@ -124,7 +124,8 @@ def log_table(loggers: Sequence[Logger], name: str, columns: Sequence[str], rows
         elif isinstance(logger, CSVLogger):
             directory = Path(logger.log_dir)
             directory.mkdir(parents=True, exist_ok=True)
-            with (directory / f"{name.replace('/', '_')}.csv").open("w", newline="") as file:
+            place = directory / f"{name.replace('/', '_')}.csv"
+            with replacing(place) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(columns)
                 writer.writerows(

@@ -18,7 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from clip_xai.errors import UserError
-from clip_xai.files import write_json
+from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.directories import claim
 from clip_xai.runs.loggers import GivenUp
@@ -139,13 +139,18 @@ def open_study(told: SearchConfig, config: TrainConfig) -> optuna.Study:
             retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback()}
         else:
             retry = {"failed_trial_callback": storages.RetryFailedTrialCallback()}
-        storage = storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-            heartbeat_interval=STALE_SECONDS // 4,
-            grace_period=STALE_SECONDS,
-            **retry,
-        )
+        try:
+            storage = storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=STALE_SECONDS // 4,
+                grace_period=STALE_SECONDS,
+                **retry,
+            )
+        except Exception as error:
+            if "is not a database" not in str(error) and "malformed" not in str(error):
+                raise
+            raise UserError(f"{url} is damaged; move it away, or name another hparams_search.storage") from error
     return optuna.create_study(
         storage=storage,
         study_name=told.name,
@@ -257,7 +262,8 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
     """Write what was found; return the best."""
     state = import_optuna().trial.TrialState
     run_dir.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe().to_csv(run_dir / "trials.csv", index=False)
+    with replacing(run_dir / "trials.csv") as unfinished:
+        study.trials_dataframe().to_csv(unfinished, index=False)
     if not study.get_trials(deepcopy=False, states=(state.COMPLETE,)):
         raise UserError(f"no trial of the study {study.study_name} came to an end; see {run_dir / 'trials.csv'}")
     best = study.best_trial
