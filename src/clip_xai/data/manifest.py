@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from clip_xai.data.groups import groups_in_two_splits
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
+from clip_xai.files import replacing
 
 _ROOT = b"clip_xai.root"
 
@@ -46,9 +47,8 @@ def write_manifest(path: Path, records: list[Record], root: Path) -> None:
     """Write the manifest. Paths are kept relative to the data root, whose place is noted in the file."""
     rows = [_row(record, root) for record in records]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_ROOT: str(root.absolute()).encode()}))
-    unfinished = path.with_suffix(".part")
-    pq.write_table(table, unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(table, unfinished)
 
 
 def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Record]:
