@@ -12,11 +12,11 @@ from pathlib import Path
 from clip_xai.data.captions import compose
 from clip_xai.data.descriptions import apply_descriptions
 from clip_xai.data.groups import assign_groups, flag_conflicts, mark_duplicates
-from clip_xai.data.images import ImageFacts
-from clip_xai.data.inspection import inspect_files
+from clip_xai.data.images import ImageFacts, MaskFacts
+from clip_xai.data.inspection import inspect_files, inspect_masks
 from clip_xai.data.manifest import write_manifest
 from clip_xai.data.near import near_pairs
-from clip_xai.data.record import CONFLICT, Problem, Record, SourceTable
+from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, Problem, Record, SourceTable
 from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.sources import SOURCES
@@ -151,8 +151,9 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
         record.references = compose(record.facts, settings.captions)
         record.caption = record.references[0]
     problems += apply_descriptions(root, records)
-    files = [path for record in records for path in (record.image, record.mask) if path is not None]
-    seen = inspect_files(files, output_dir / "inspected.sqlite", settings.workers)
+    kept, values = output_dir / "inspected.sqlite", tuple(settings.mask_values or ())
+    seen = inspect_files([record.image for record in records], kept, settings.workers)
+    masks = inspect_masks([record.mask for record in records if record.mask], kept, values, settings.workers)
     readable: list[Record] = []
     looks: list[tuple[int, bytes]] = []
     for record in records:
@@ -161,7 +162,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
             problems.append(Problem(record.source, record.name, "unreadable", outcome))
             continue
         _note_facts(record, outcome)
-        fault = _mask_fault(record, seen[record.mask]) if record.mask else None
+        fault = _note_mask(record, masks[record.mask], values) if record.mask else None
         if fault:
             record.mask = None
             problems.append(Problem(record.source, record.name, "mask", fault))
@@ -169,7 +170,8 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
         looks.append((outcome.phash, outcome.thumbnail))
     bits = settings.near_bits
     near = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
-    return Findings(tables=tables, records=readable, problems=problems, near=near)
+    read = {path: facts for path, facts in masks.items() if isinstance(facts, MaskFacts)}
+    return Findings(tables=tables, records=readable, problems=problems, near=near, masks=read)
 
 
 def _note_facts(record: Record, facts: ImageFacts) -> None:
@@ -178,13 +180,17 @@ def _note_facts(record: Record, facts: ImageFacts) -> None:
         record.flags = (*record.flags, f"wrong extension: a {facts.format} file")
 
 
-def _mask_fault(record: Record, outcome: ImageFacts | str) -> str | None:
+def _note_mask(record: Record, outcome: MaskFacts | str, values: tuple[int, ...]) -> str | None:
+    """Note what is to be known of a row's mask; return what is wrong with it."""
     assert record.mask is not None
     if isinstance(outcome, str):
-        return f"its mask {record.mask.name} cannot be read ({outcome})"
-    if (outcome.height, outcome.width) == (record.height, record.width):
-        return None
-    return f"its mask is {outcome.width} x {outcome.height}, the photograph {record.width} x {record.height}"
+        return f"its mask {record.mask.name} cannot be used ({outcome})"
+    if (outcome.height, outcome.width) != (record.height, record.width):
+        return f"its mask is {outcome.width} x {outcome.height}, the photograph {record.width} x {record.height}"
+    record.mask_values = values
+    if outcome.share in (0, 1):
+        record.flags = (*record.flags, FULL_MASK if outcome.share else EMPTY_MASK)
+    return None
 
 
 def _make(folder: Path) -> None:

@@ -38,6 +38,7 @@ _SCHEMA = pa.schema(
         ("skin_tone", pa.string()),
         ("flags", pa.list_(pa.string())),
         ("fold", pa.int32()),
+        ("mask_values", pa.list_(pa.int32())),
         ("fields", pa.string()),
     ]
 )
@@ -112,6 +113,7 @@ def _row(record: Record, root: Path) -> dict[str, object]:
         "skin_tone": record.skin_tone,
         "flags": list(record.flags),
         "fold": record.fold,
+        "mask_values": list(record.mask_values),
         "fields": json.dumps(record.fields, ensure_ascii=False, sort_keys=True),
     }
 
@@ -128,6 +130,7 @@ def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
         keys=tuple(values.pop("keys")),  # type: ignore[arg-type]
         skin_types=tuple(values.pop("skin_types")),  # type: ignore[arg-type]
         flags=tuple(values.pop("flags")),  # type: ignore[arg-type]
+        mask_values=tuple(values.pop("mask_values")),  # type: ignore[arg-type]
         fields=json.loads(str(values.pop("fields"))),
         **values,  # type: ignore[arg-type]
     )

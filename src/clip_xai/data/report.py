@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from clip_xai.data.images import read_reduced
+from clip_xai.data.images import MaskFacts, read_reduced
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
@@ -40,6 +40,7 @@ class Findings:
         problems: Rows and files that were left out.
         near: Pairs of positions in `records` that look alike.
         conflicts: Pairs that show the same photograph, or look alike, and disagree on the diagnosis.
+        masks: What was found of each mask.
         left_out: Folders below the root that our own commands wrote.
     """
 
@@ -48,6 +49,7 @@ class Findings:
     problems: list[Problem]
     near: list[tuple[int, int]] = field(default_factory=list)
     conflicts: list[tuple[Record, Record]] = field(default_factory=list)
+    masks: dict[Path, MaskFacts] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
 
@@ -103,6 +105,7 @@ def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
     mine = [record for record in found.records if record.source == table.source]
     kinds = Counter(problem.kind for problem in found.problems if problem.source == table.source)
     known = SOURCES.get(table.source)
+    masks = [found.masks[record.mask] for record in mine if record.mask is not None]
     return {
         "title": known.title if known else table.source,
         "licence": known.licence if known else "",
@@ -113,7 +116,10 @@ def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
         "missing": kinds["missing"],
         "unreadable": kinds["unreadable"],
         "refused": kinds["row"],
-        "masks": sum(record.mask is not None for record in mine),
+        "masks": len(masks),
+        "masks_read_as": _counts(facts.how for facts in masks),
+        "masks_that_mark_nothing": sum(facts.share == 0 for facts in masks),
+        "masks_that_mark_everything": sum(facts.share == 1 for facts in masks),
         "duplicates": sum(record.duplicate_of is not None for record in mine),
         "groups": len({record.group for record in mine}),
         "splits": _counts(record.split or "none" for record in mine),
