@@ -42,9 +42,7 @@ def test_a_score_of_nothing_has_no_region_however_few_the_cells(
 
 
 @pytest.mark.parametrize("cells", [5, 12])
-def test_a_weak_score_finds_its_region(
-    backbone: OpenClipBackbone, cells: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_weak_score_finds_its_region(backbone: OpenClipBackbone, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     values = found(backbone, cells, 0.3, monkeypatch)
     quarter = values[:2, 2:]
     assert quarter.mean() > 0.6 and quarter.mean() > 3 * (values.sum() - quarter.sum()) / 12

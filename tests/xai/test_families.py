@@ -360,9 +360,8 @@ def test_extremal_perturbation_climbs_as_defined(build: Callable, variant: str) 
             velocity = 0.9 * velocity + 0.1 * torch.autograd.grad(loss, parameters)[0]
             parameters = (parameters.detach() - 0.01 * 800 / steps * (cells / 32) ** 2 * velocity).clamp(0, 1)
         expected = by_cells(bumps.masks(parameters)[0], one.tower.grid)
-        assert expected.std() > 0.03
+        assert expected.std() > 0.01
         # Where two places tie, rounding tells which comes first.
-        print((found[image, text] - expected).abs().max())
         assert (found[image, text] - expected).abs().max() <= 1e-2
 
 

@@ -65,6 +65,10 @@ class CaptionTokenizer:
         directory.mkdir(parents=True, exist_ok=True)
         self._tokenizer.save(str(directory / "tokenizer.json"))
 
+    def json(self) -> str:
+        """Return what ``tokenizer.json`` holds."""
+        return self._tokenizer.to_str()
+
     @property
     def vocabulary_size(self) -> int:
         """Number of tokens, markers included."""
