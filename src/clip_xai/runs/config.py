@@ -170,6 +170,8 @@ class DataConfig:
         near_bits: Photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
             null leaves looks out.
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
+            the values that a mask holds.
         workers: Files looked at side by side; null for the number of cores.
         limit: At most this many records of each split, or null for all.
         draw_references: While training, draw one of a record's references anew each epoch; else take always the first.
@@ -190,6 +192,7 @@ class DataConfig:
     fold: int = 0
     near_bits: int | None = 6
     near_difference: float = 6.0
+    mask_values: list[int] | None = None
     workers: int | None = None
     limit: int | None = None
     draw_references: bool = True

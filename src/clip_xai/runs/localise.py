@@ -109,7 +109,7 @@ def measure(
         with with_prompt(captioner, retrieval, pixels, record.group):
             answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how)
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
-        maps.add(backbone, picture, geometry, read_mask(record.mask), answers, record.group)
+        maps.add(backbone, picture, geometry, read_mask(record.mask, record.mask_values), answers, record.group)
     return maps
 
 
