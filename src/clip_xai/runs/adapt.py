@@ -20,8 +20,9 @@ from clip_xai.errors import UserError
 from clip_xai.files import write_json
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.runs.config import TrainConfig
-from clip_xai.runs.lineage import Remember
+from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import open_loggers
+from clip_xai.runs.records import drawn_photographs
 from clip_xai.runs.resuming import METRICS, begin
 from clip_xai.runs.trainer import build_trainer, is_first_process, quiet_lightning
 from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
@@ -57,6 +58,8 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     train = [r for r in start.train if stage.sources is None or r.source in stage.sources]
     val = start.val
     data = PairData(backbone, train, val, batch_size=stage.batch_size, seed=config.seed, workers=config.trainer.workers)
+    learned = [record for record in train if str(record.image) not in data.unreadable]
+    lineage = start.lineage.with_learned(Learned.from_records(learned, drawn_photographs(config.data, learned)))
     if is_first_process():
         start.card.write(run_dir)
         (run_dir / "set_aside.json").write_text(json.dumps(data.unreadable, indent=2) + "\n")
@@ -70,7 +73,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     )
     module = AdaptationModule(backbone, optimisation, plan)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers, quiet_lightning():
-        remember = Remember(start.asked, start.lineage)
+        remember = Remember(start.asked, lineage)
         trainer, keeper = build_trainer(config, loggers, [plan, remember, *callbacks], strategy_of(config, plan))
         before: dict[str, float] = {}
         if resumed is None and config.trainer.world_size == 1:
@@ -88,7 +91,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         "seconds": round(time.perf_counter() - started, 1),
     }
     if is_first_process():
-        save_backbone(best["state_dict"], run_dir / ADAPTED, start.lineage.packed())
+        save_backbone(best["state_dict"], run_dir / ADAPTED, lineage.packed())
         write_json(run_dir / METRICS, metrics)
         start.card.finished(run_dir, metrics.get(config.callbacks.monitor))
         name = config.backbone.name

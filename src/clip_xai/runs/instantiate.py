@@ -110,6 +110,13 @@ def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
     return captioner.eval(), load_retrieval(settings, run_of(place) / EXPORT)
 
 
+def settings_of(place: Path) -> CaptionerSettings:
+    """What the captioner of a place was built from."""
+    if place.suffix != ".ckpt":
+        return load_settings(place)
+    return read_settings(read_checkpoint(place)["hyper_parameters"]["settings"])
+
+
 def explainers(xai: XaiConfig) -> list[Explainer]:
     """The explainers that the settings ask for, in the order of ``METHODS``.
 

@@ -42,8 +42,8 @@ class ExtremalPerturbation(BankExplainer):
 
     minus ``lambda_t mean( (sort(m) - r_a)^2 )``, with r_a the sorted mask that has the area a at 1 and the rest at 0,
     its values averaged over pixels that are tied (whose masks differ by no more than 0.01 of the mean mask); here m is
-    taken without the ripples that bumps of equal parameters leave. The map is the mean mask over the areas. In all variants, high values are where the
-    evidence lies.
+    taken without the ripples that bumps of equal parameters leave. The map is the mean mask over the areas. In all
+    variants, high values are where the evidence lies.
 
     A map that is the same everywhere says that no region was found: the score needs none more than another.
 
