@@ -22,8 +22,9 @@ from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.finite import require_finite
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.kept import best_metrics
-from clip_xai.runs.lineage import Remember
+from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import open_loggers
+from clip_xai.runs.records import drawn_photographs
 from clip_xai.runs.resuming import METRICS, begin
 from clip_xai.runs.trainer import build_trainer, is_first_process, run_epochs
 from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
@@ -58,6 +59,8 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     stage = config.stage
     train, val = (of_sources(config, split, records) for split, records in (("train", start.train), ("val", start.val)))
     data = PairData(backbone, train, val, batch_size=stage.batch_size, seed=config.seed, workers=config.trainer.workers)
+    learned = [record for record in train if str(record.image) not in data.unreadable]
+    lineage = start.lineage.with_learned(Learned.from_records(learned, drawn_photographs(config.data, learned)))
     if is_first_process():
         start.card.write(run_dir)
         write_json(run_dir / "set_aside.json", data.unreadable)
@@ -71,12 +74,12 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     )
     module = AdaptationModule(backbone, optimisation, plan)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        used = [plan, Remember(start.asked, start.lineage), *callbacks]
+        used = [plan, Remember(start.asked, lineage), *callbacks]
         trainer, keeper = build_trainer(config, loggers, used, strategy_of(config, plan), resumed)
         before = run_epochs(trainer, module, data, config, resumed, judge_first=True)
         best = keeper.best()
         if is_first_process():
-            save_backbone(read_checkpoint(best)["state_dict"], run_dir / ADAPTED, start.lineage.packed())
+            save_backbone(read_checkpoint(best)["state_dict"], run_dir / ADAPTED, lineage.packed())
     metrics = {
         **best_metrics(best),
         **{f"{key} before": value for key, value in before.items()},

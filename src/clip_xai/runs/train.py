@@ -35,9 +35,10 @@ from clip_xai.runs.checkpoints import EXPORT
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.instantiate import captioner_settings, decoding, feature_table
 from clip_xai.runs.kept import best_metrics
-from clip_xai.runs.lineage import Remember
+from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import log_table, open_loggers
-from clip_xai.runs.resuming import METRICS, Start, begin
+from clip_xai.runs.records import drawn_photographs
+from clip_xai.runs.resuming import METRICS, Start, begin, learned_records
 from clip_xai.runs.trainer import ScoreCaptions, build_trainer, is_first_process, run_epochs, strategy_of
 from clip_xai.runs.training_settings import ADAPTATION, StageConfig
 from clip_xai.training.data import CaptionData
@@ -80,12 +81,14 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         return start.stored
     config, resumed = start.config, start.resumed
     load_start(captioner, settings, start)
-    captioner.provenance = start.lineage.packed()
     splits = {"train": start.train, "val": start.val}
     records = [*splits["train"], *splits["val"]]
     table = feature_table(captioner, records, config.data, config.trainer)
     retrieval, prompts = retrieved(captioner, settings, splits, config)
     data = caption_data(captioner, table, splits, config, prompts)
+    learned = [record for record in learned_records(config, start.train) if record.image in table.rows]
+    lineage = start.lineage.with_learned(Learned.from_records(learned, drawn_photographs(config.data, learned)))
+    captioner.provenance = lineage.packed()
     require_positions(captioner, data, config)
     if is_first_process():
         start.card.write(run_dir)
@@ -94,13 +97,13 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
             (run_dir / EXPORT).mkdir(exist_ok=True)
             retrieval.index.save(run_dir / EXPORT / INDEX)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        remember = Remember(start.asked, start.lineage)
+        remember = Remember(start.asked, lineage)
         best, before = fit(captioner, settings, data, config, loggers, resumed, [remember, *callbacks])
         if not is_first_process():
             return best_metrics(best)
         if config.trainer.strategy != "auto":
             captioner = build_captioner(settings)  # the other one's weights belong to the strategy
-            captioner.provenance = start.lineage.packed()
+            captioner.provenance = lineage.packed()
         load_state(captioner, captioner_state(read_checkpoint(best)), best)
         captioner.cpu().eval()
         save_captioner(captioner, settings, run_dir / EXPORT)
