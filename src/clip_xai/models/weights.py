@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -73,7 +74,7 @@ def save_captioner(
     directory.mkdir(parents=True, exist_ok=True)
     holds_backbone = captioner.backbone.source is None if with_backbone is None else with_backbone
     state = trainable_state(captioner, with_backbone=holds_backbone)
-    save_file(state, directory / "model.safetensors")
+    save_file(state, directory / "model.safetensors", metadata=captioner.provenance)
     captioner.tokenizer.save(directory)
     config = {
         "format": 1,
@@ -133,6 +134,8 @@ def load_captioner(directory: Path) -> Captioner:
             f"{directory} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} "
             "holds now; train again or restore the tower's weights"
         )
+    with safe_open(directory / "model.safetensors", framework="pt") as file:
+        captioner.provenance = dict(file.metadata() or {})
     return captioner.eval()
 
 

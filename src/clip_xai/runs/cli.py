@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -74,7 +74,7 @@ def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(job, [f"run_dir={run_dir}", *(quote_free_text(override) for override in overrides)])
     _refuse_additions(config, SCHEMAS[job])
-    return OmegaConf.to_object(config)
+    return with_data_of_the_run(OmegaConf.to_object(config), overrides)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _start(job: str, config: DictConfig) -> Any:
     if missing:
         raise UserError(f"{sorted(missing)[0]} has no value: add {sorted(missing)[0]}=... to the command")
     _refuse_additions(config, SCHEMAS[job])
-    settings: Any = OmegaConf.to_object(config)
+    settings: Any = with_data_of_the_run(OmegaConf.to_object(config), HydraConfig.get().overrides.task)
     sweep, search = HydraConfig.get().mode == RunMode.MULTIRUN, getattr(settings, "hparams_search", None) is not None
     if (sweep or search) and settings.trainer.world_size > 1:
         # Lightning starts its other processes with this command line: each would run the whole sweep again.
@@ -115,6 +115,23 @@ def _start(job: str, config: DictConfig) -> Any:
     if search:
         return importlib.import_module("clip_xai.runs.search").search(settings, _compose_trial)
     return getattr(importlib.import_module(f"clip_xai.runs.{job}"), job)(settings)
+
+
+def with_data_of_the_run(settings: Any, overrides: Sequence[str]) -> Any:
+    """Leave the data to the run that is judged, unless ``data=`` chooses them or a CLIP is explained by itself.
+
+    Args:
+        settings: A job's settings, with the default data in them. Those of other jobs stay as they are.
+        overrides: As typed; ``data.NAME=VALUE`` alone becomes a change of the run's data.
+    """
+    if not hasattr(settings, "data_changes") or getattr(settings, "backbone", None) is not None:
+        return settings
+    keys = [override.lstrip("+~").partition("=")[0].strip() for override in overrides]
+    if "data" in keys:
+        return settings
+    changed = {key.split(".")[1] for key in keys if key.startswith("data.")}
+    changes = {name: getattr(settings.data, name) for name in sorted(changed)}
+    return replace(settings, data=None, data_changes=changes)
 
 
 def _compose_trial(overrides: Sequence[str]) -> Any:
