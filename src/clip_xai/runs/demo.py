@@ -6,7 +6,6 @@ whether heat lies on lesions, and writes a front page. Each part is the command 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from clip_xai.files import write_json
 from clip_xai.metrics.results import Verdict
 from clip_xai.report.demo_page import Curve, Link, read_curves, write_index
 from clip_xai.report.pages import Table
@@ -114,7 +114,7 @@ def front_page(
         ),
         Link("Data", "What was read, grouped and split, and what was left out.", manifest.with_name("report.html")),
     ]
-    (root / "times.json").write_text(json.dumps(dict(clock.parts), indent=2) + "\n")
+    write_json(root / "times.json", dict(clock.parts))
     return write_index(
         root / "index.html",
         links,

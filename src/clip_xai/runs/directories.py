@@ -54,10 +54,21 @@ def claim(
         run_dir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{setting}={run_dir} cannot be made: a part of its path is a file") from error
+    note(run_dir, job, asked, noted, before)
+    return before
+
+
+def note(
+    run_dir: Path,
+    job: str,
+    asked: Mapping[str, Any],
+    noted: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """Write down what was asked of a directory; :func:`claim` does so, and what moves a whole directory into place."""
     now = _plain({"job": job, **asked, NOTED: dict(noted or {})})
     if before != now:
         write_json(run_dir / ASKED, now)
-    return before
 
 
 def look(

@@ -22,11 +22,17 @@ from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json, write_text
 from clip_xai.metrics.attributes import true_diagnosis
-from clip_xai.metrics.baselines import majority_captions, nearest_training_rows, shuffled_rows
+from clip_xai.metrics.baselines import (
+    majority_captions,
+    nearest_training_rows,
+    shuffled_rows,
+    shuffled_within_sources,
+)
 from clip_xai.metrics.bert import ScorerUnavailable, load_bert_scorer
 from clip_xai.metrics.captions import CaptionScorer
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
-from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.metrics.tokens import AUTO, require_tokenizer
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.progress import track
@@ -51,12 +57,12 @@ class Evaluation:
 
     Attributes:
         records: The records that were judged; those with an unreadable photograph are not among them.
-        predictions: Captions of each system, row by row as the records.
+        predictions: Captions of each system, row by row as the records; None where a baseline has none.
         result: Scores, intervals, comparisons and verdicts.
     """
 
     records: list[Record]
-    predictions: dict[str, list[str]]
+    predictions: dict[str, list[str | None]]
     result: EvaluationResult
 
     def table(self) -> pd.DataFrame:
@@ -69,7 +75,7 @@ class Evaluation:
                 "group": record.group,
                 "references": list(record.references),
                 "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
-                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index]),
+                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or ""),
             }
             row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
             row |= {metric: values[index] for metric, values in self.result.rows.items()}
@@ -83,6 +89,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns:
         What ``metrics.json`` holds.
     """
+    require_tokenizer(config.tokenizer)
     on = judged(config)
     captioner, retrieval = open_captioner(on.place)
     captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
@@ -101,6 +108,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         decoding=decoding(config.generation),
         batch_size=config.generation.batch_size,
         clip_score=config.clip_score is not None,
+        tokenizer=config.tokenizer,
         bert_scorer=bert_scorer,
         skipped=skipped,
         notes={
@@ -137,11 +145,13 @@ def evaluate_captioner(
     bert_scorer: CaptionScorer | None = None,
     skipped: dict[str, str] | None = None,
     notes: dict[str, str] | None = None,
+    cautions: Sequence[str] = (),
+    tokenizer: str = AUTO,
     samples: int = 1000,
     seed: int = 0,
     retrieval: Retrieval | None = None,
 ) -> Evaluation:
-    """Write captions for records and judge them beside the three baselines.
+    """Write captions for records and judge them beside the baselines.
 
     Args:
         captioner: The model, on the device it shall run on.
@@ -155,6 +165,8 @@ def evaluate_captioner(
         bert_scorer: For BERTScore; None leaves it out.
         skipped: Reasons for what is left out, by name.
         notes: Settings to be shown in the report.
+        cautions: Sentences that stand before every number of it.
+        tokenizer: How BLEU and ROUGE cut captions into tokens; see `clip_xai.metrics.tokens`.
         samples: Resamples behind each interval.
         seed: Seed of the baselines and the resamples.
         retrieval: Makes the prompt of each photograph; None for the captioner's own. A shuffled image brings the
@@ -172,7 +184,7 @@ def evaluate_captioner(
     prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
     captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
     features = pooled.stack([record.image for record in judged])
-    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed)
+    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer)
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
@@ -188,6 +200,8 @@ def evaluate_captioner(
             **(notes or {}),
         },
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
+        cautions=cautions,
+        tokenizer=tokenizer,
         samples=samples,
         seed=seed,
     )
@@ -221,12 +235,13 @@ def baseline_captions(
     features: Tensor,
     pooled: FeatureTable,
     seed: int,
-) -> tuple[dict[str, list[str]], dict[str, str]]:
+    tokenizer: str = AUTO,
+) -> tuple[dict[str, list[str | None]], dict[str, str]]:
     """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str | None]] = {}
     reasons: dict[str, str] = {}
     if train:
-        majority = majority_captions(records, train, seed)
+        majority = majority_captions(records, train, seed, tokenizer)
         found[BLIND] = [majority[record.source] for record in records]
     else:
         reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
@@ -236,11 +251,18 @@ def baseline_captions(
             found[NEAREST] = [train[row].caption for row in nearest_training_rows(features, theirs, records, train)]
     except UserError as error:
         reasons[SYSTEMS[NEAREST]] = str(error)
-    try:
-        rows = shuffled_rows([record.group for record in records], seed)
-        found[SHUFFLED] = [captions[row] for row in rows]
-    except UserError as error:
-        reasons[SYSTEMS[SHUFFLED]] = str(error)
+    groups, sources = [record.group for record in records], [record.source for record in records]
+    rows, unshuffled = shuffled_within_sources(groups, sources, seed)
+    if (rows >= 0).any():
+        found[SHUFFLED] = [captions[row] if row >= 0 else None for row in rows]
+        reasons |= {f"{SYSTEMS[SHUFFLED]} ({source})": reason for source, reason in unshuffled.items()}
+    else:
+        reasons[SYSTEMS[SHUFFLED]] = " ".join(f"{source}: {reason}" for source, reason in unshuffled.items())
+    if len(set(sources)) > 1:
+        try:
+            found[ACROSS] = [captions[row] for row in shuffled_rows(groups, seed)]
+        except UserError as error:
+            reasons[SYSTEMS[ACROSS]] = str(error)
     return found, reasons
 
 
@@ -263,7 +285,7 @@ def training_records(on: Judged) -> list[Record]:
 
 def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
     """What decides the numbers of an evaluation."""
-    alone = ("split", "bert_score", "clip_score", "bootstrap", "seed")
+    alone = ("split", "bert_score", "clip_score", "tokenizer", "bootstrap", "seed")
     return {
         "settings": {name: getattr(config, name) for name in alone} | {"generation": asdict(config.generation)},
         **asked_of_model(on.place, captioner),
@@ -296,7 +318,7 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
     chosen = []
     for row in (order[step] for step in steps):
         record = found.records[row]
-        captions = {system: texts[row] for system, texts in found.predictions.items()}
+        captions = {s: text for s, texts in found.predictions.items() if (text := texts[row]) is not None}
         chosen.append(
             {
                 "image": record.image,
@@ -336,6 +358,8 @@ def show(result: EvaluationResult, run_dir: Path) -> None:
     console.print(table)
     for name, reason in result.skipped.items():
         console.print(f"not measured: {name}: {reason}", markup=False, soft_wrap=True)
+    for name, words in result.left_out().items():
+        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
     for name, reason in result.set_aside.items():
         console.print(f"set aside: {name}: {reason}", markup=False, soft_wrap=True)
     console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)

@@ -380,7 +380,7 @@ def shown(result: Result, backbone: Backbone, lesions: LesionMaps | None = None)
 def _mask_of(photograph: Photograph, picture: Image.Image) -> NDArray[np.bool_] | None:
     if photograph.mask is None:
         return None
-    mask = read_mask(photograph.mask)
+    mask = read_mask(photograph.mask, photograph.mask_values)
     if mask.shape != (picture.height, picture.width):
         raise UserError(f"the mask {photograph.mask.name} is {mask.shape}, the photograph {picture.size[::-1]}")
     return mask

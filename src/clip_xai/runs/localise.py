@@ -20,7 +20,7 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.files import write_json, write_text
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.build import build_backbone
+from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.progress import track
@@ -30,7 +30,7 @@ from clip_xai.report.pages import Table
 from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import ExplainConfig
 from clip_xai.runs.directories import claim, code_digest
-from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner, settings_of
+from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
@@ -65,7 +65,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     methods = [method for method in explainers(config.xai) if method.modality == "image"]
     trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval)
     torch.manual_seed(config.seed)
-    random = measure(random_twin(on.place).to(device_of(config.trainer)), None, chosen, methods)
+    random = measure(random_twin(captioner.backbone).to(device_of(config.trainer)), None, chosen, methods)
     rows = trained.measure(config.seed)
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
     rows += [row | {"method": METHOD_TITLES.get(row["method"], row["method"]) + RANDOM_WEIGHTS} for row in controls]
@@ -109,7 +109,7 @@ def measure(
         with with_prompt(captioner, retrieval, pixels, record.group):
             answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how)
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
-        maps.add(backbone, picture, geometry, read_mask(record.mask), answers, record.group)
+        maps.add(backbone, picture, geometry, read_mask(record.mask, record.mask_values), answers, record.group)
     return maps
 
 
@@ -166,16 +166,6 @@ def spoken(captioner: Captioner, pixels: torch.Tensor, how: Decoding | None) -> 
     return [CaptionTarget(captioner, caption.token_ids, parts, labels)]
 
 
-def random_twin(place: Path) -> Backbone:
-    """Return a tower of the architecture of a captioner's at random weights.
-
-    Args:
-        place: The captioner's exported model or checkpoint.
-    """
-    source = settings_of(place).backbone
-    return build_backbone(source.name, source.architecture, None)
-
-
 def markdown(table: Table) -> str:
     """Return a table in Markdown."""
     lines = [" | ".join(table.head), " | ".join("---" for _ in table.head), *(" | ".join(row) for row in table.rows)]
@@ -184,6 +174,7 @@ def markdown(table: Table) -> str:
 
 def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) -> None:
     """Write what was measured for programs and for readers."""
+    run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "localisation.json", rows)
     write_text(run_dir / "localisation.md", markdown(table))
 

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from clip_xai.files import replacing, write_json
+from clip_xai.files import reading, replacing, write_json
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import slug
 from clip_xai.runs.photographs import Photograph
@@ -200,8 +200,12 @@ def stamp_of(photograph: Photograph) -> str:
 
 
 def read_result(place: Path) -> Result:
-    """Read one file of the store."""
-    with safe_open(place, framework="pt") as file:
+    """Read one file of the store.
+
+    Raises:
+        UserError: It is empty or damaged.
+    """
+    with reading(place, "it does not count"), safe_open(place, framework="pt") as file:
         known = json.loads(file.metadata()["result"])
         answers = {}
         for answer in known["answers"]:
