@@ -51,7 +51,8 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     lightning.seed_everything(config.seed, verbose=False)
     run_dir, stage = Path(config.run_dir), config.stage
     backbone = build_backbone(**vars(config.backbone))
-    train, val = (of_sources(config, split) for split in ("train", config.trainer.validate_on))
+    train = of_sources(load_records(config.data, "train"), stage.sources, "training")
+    val = of_sources(load_records(config.data, config.trainer.validate_on), stage.sources, "validation")
     data = PairData(backbone, train, val, batch_size=stage.batch_size, seed=config.seed, workers=config.trainer.workers)
     card = RunCard.now(config.backbone.name, config.mapper.name, config.language_model.name, stage.number)
     resumed = checkpoint_to_resume(config.ckpt_path, card, Path(config.runs_root))
@@ -91,18 +92,17 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     return metrics
 
 
-def of_sources(config: TrainConfig, split: str) -> list[Record]:
-    """Return the records of a split that the stage is about.
+def of_sources(records: Sequence[Record], sources: Sequence[str] | None, split: str) -> list[Record]:
+    """Return the records that the stage is about.
 
     Raises:
         UserError: There are none.
     """
-    sources = config.stage.sources
-    records = [r for r in load_records(config.data, split) if sources is None or r.source in sources]
-    if not records:
+    kept = [record for record in records if sources is None or record.source in sources]
+    if not kept:
         wanted = "any source" if sources is None else ", ".join(sources)
-        raise UserError(f"split {split} has no photograph of {wanted}; widen data.limit, data.root or stage.sources")
-    return records
+        raise UserError(f"there is no {split} photograph of {wanted}; widen data.limit, data.root or stage.sources")
+    return kept
 
 
 def save_backbone(state: dict[str, torch.Tensor], file: Path) -> None:
