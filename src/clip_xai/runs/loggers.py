@@ -11,8 +11,9 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
-from clip_xai.files import write_json
+from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import LoggerConfig
+from clip_xai.runs.directories import free_directory
 from clip_xai.runs.trainer import is_first_process
 
 
@@ -43,7 +44,7 @@ def open_loggers(
         if config.wandb:
             loggers.append(_wandb(config, run_dir, job))
         if config.csv:
-            loggers.append(CSVLogger(save_dir=run_dir, name="", version="csv"))
+            loggers.append(CSVLogger(save_dir=run_dir, name="", version=_csv_folder(run_dir, job)))
         for logger in loggers:
             logger.log_hyperparams(dict(settings or {}))
         yield loggers
@@ -77,6 +78,13 @@ def _close(config: LoggerConfig, loggers: Sequence[Logger], status: str, exit_co
 def _write_state(run_dir: Path, state: str, reason: str | None = None) -> None:
     if is_first_process():
         write_json(run_dir / "state.json", {"state": state, "reason": reason})
+
+
+def _csv_folder(run_dir: Path, job: str) -> str:
+    """Where the CSV logger writes: a training run that goes on leaves the epochs of the call before as they are."""
+    if job != "train" or not (run_dir / "csv").exists():
+        return "csv"
+    return free_directory(run_dir / "csv").name
 
 
 def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
@@ -116,7 +124,8 @@ def log_table(loggers: Sequence[Logger], name: str, columns: Sequence[str], rows
         elif isinstance(logger, CSVLogger):
             directory = Path(logger.log_dir)
             directory.mkdir(parents=True, exist_ok=True)
-            with (directory / f"{name.replace('/', '_')}.csv").open("w", newline="") as file:
+            place = directory / f"{name.replace('/', '_')}.csv"
+            with replacing(place) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(columns)
                 writer.writerows(

@@ -26,6 +26,7 @@ from transformers import GPT2LMHeadModel
 from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.rendered import RenderedScenes
 from clip_xai.data.synthetic.scene import sample_scene
+from clip_xai.files import replacing, write_json
 from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import EMBEDDED, build_backbone, tiny_backbone
@@ -34,6 +35,8 @@ from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import tiny_config
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.progress import track
+from clip_xai.runs.cli import report_errors
+from clip_xai.runs.directories import claim
 from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
 from clip_xai.training.finite import StopAtNonFinite
 
@@ -146,7 +149,8 @@ def train_language_model(recipe: Recipe, tokenizer: CaptionTokenizer) -> float:
         schedule.step()
     require_finite(model.state_dict(), "the language model")
     state = {key: value.half().contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
-    save_file(state, TINY_GPT2 / "model.safetensors")
+    with replacing(TINY_GPT2 / "model.safetensors") as unfinished:
+        save_file(state, unfinished)
     return loss.item()
 
 
@@ -226,10 +230,11 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
     TINY_CLIP.mkdir(parents=True, exist_ok=True)
     state = {key: value.half().contiguous() for key, value in backbone.model.state_dict().items()}
     require_finite(state, "the tower in half precision")
-    save_file(state, TINY_CLIP / "model.safetensors")
+    with replacing(TINY_CLIP / "model.safetensors") as unfinished:
+        save_file(state, unfinished)
     vocabulary_size = int(backbone.model.vocab_size)
     config = {"model_cfg": clip_config(recipe, vocabulary_size, 0.0)}
-    (TINY_CLIP / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(TINY_CLIP / "open_clip_config.json", config)
     report = {
         "command": "python -m clip_xai.runs.pretrain",
         "recipe": asdict(recipe),
@@ -237,7 +242,7 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
         "held_out_scenes": recipe.test_scenes,
         "trained_on": "rendered pictures and their captions alone; no masks, no labels",
     }
-    (ASSETS / "recipe.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(ASSETS / "recipe.json", report)
 
 
 def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int) -> None:
@@ -299,6 +304,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Denormal numbers make tiny models ten times slower on some processors.
     torch.set_flush_denormal(True)
     recipe = Recipe()
+    claim(options.work, "pretrain", {"settings": asdict(recipe)}, setting="--work")
     tokenizer = train_tokenizer(recipe) if "tokenizer" in options.parts else CaptionTokenizer.load(TINY_GPT2)
     if "clip" in options.parts:
         train_clip(recipe, tokenizer, options.work, options.workers, options.every)
@@ -310,4 +316,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_errors("train"):
+        main()

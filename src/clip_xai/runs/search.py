@@ -10,6 +10,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from clip_xai.errors import UserError
-from clip_xai.files import write_json
+from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.directories import claim
 from clip_xai.runs.loggers import GivenUp
 from clip_xai.runs.train import train
 from clip_xai.runs.training_settings import SearchConfig
@@ -49,7 +51,9 @@ def search(config: TrainConfig, compose: Callable[[Sequence[str]], TrainConfig])
     """
     told = config.hparams_search
     assert told is not None
-    run_dir, study = Path(config.run_dir), open_study(told, config)
+    run_dir = Path(config.run_dir)
+    claim(run_dir, "search", asked_of_search(told, config))
+    study = open_study(told, config)
 
     def run(trial: optuna.Trial, overrides: list[str]) -> float:
         log.info("trial %d: %s", trial.number, " ".join(overrides))
@@ -66,6 +70,18 @@ def search(config: TrainConfig, compose: Callable[[Sequence[str]], TrainConfig])
 
     run_trials(study, told, run)
     return write(study, run_dir)
+
+
+def asked_of_search(told: SearchConfig, config: TrainConfig) -> dict[str, Any]:
+    """What decides a search, apart from how many trials it has; every trial notes its own settings."""
+    fixed = {name: value for name, value in asdict(told).items() if name not in ("name", "trials")}
+    parts = ("backbone", "mapper", "language_model", "stage", "data", "generation")
+    return {
+        "settings": {
+            "study": told.name, "hparams_search": fixed, "seed": config.seed, "monitor": config.callbacks.monitor,
+            **{name: asdict(getattr(config, name)) for name in parts},
+        }
+    }  # fmt: skip
 
 
 def run_trials(study: optuna.Study, told: SearchConfig, run: Callable[[optuna.Trial, list[str]], float]) -> None:
@@ -123,13 +139,18 @@ def open_study(told: SearchConfig, config: TrainConfig) -> optuna.Study:
             retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback()}
         else:
             retry = {"failed_trial_callback": storages.RetryFailedTrialCallback()}
-        storage = storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-            heartbeat_interval=STALE_SECONDS // 4,
-            grace_period=STALE_SECONDS,
-            **retry,
-        )
+        try:
+            storage = storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=STALE_SECONDS // 4,
+                grace_period=STALE_SECONDS,
+                **retry,
+            )
+        except Exception as error:
+            if "is not a database" not in str(error) and "malformed" not in str(error):
+                raise
+            raise UserError(f"{url} is damaged; move it away, or name another hparams_search.storage") from error
     return optuna.create_study(
         storage=storage,
         study_name=told.name,
@@ -241,7 +262,8 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
     """Write what was found; return the best."""
     state = import_optuna().trial.TrialState
     run_dir.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe().to_csv(run_dir / "trials.csv", index=False)
+    with replacing(run_dir / "trials.csv") as unfinished:
+        study.trials_dataframe().to_csv(unfinished, index=False)
     if not study.get_trials(deepcopy=False, states=(state.COMPLETE,)):
         raise UserError(f"no trial of the study {study.study_name} came to an end; see {run_dir / 'trials.csv'}")
     best = study.best_trial

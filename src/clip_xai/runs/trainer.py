@@ -27,6 +27,7 @@ from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.kept import BestCheckpoint, last_checkpoint
 from clip_xai.runs.training_settings import CallbacksConfig
 from clip_xai.training.averaging import WeightAverage
+from clip_xai.training.checkpoint_files import WholeCheckpoints
 from clip_xai.training.data import CaptionData
 from clip_xai.training.finite import StopAtNonFinite
 from clip_xai.training.unfreezing import Unfreezing
@@ -82,6 +83,7 @@ def build_trainer(
             devices=machine.devices,
             num_nodes=machine.num_nodes,
             strategy=strategy,
+            plugins=[WholeCheckpoints()],
             precision=machine.precision,  # type: ignore[arg-type]
             inference_mode=False,  # a metric that saw a validation before the fit goes on in it
             max_epochs=stage.epochs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from clip_xai.errors import UserError
+from clip_xai.files import reading
 from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.models.weights import CaptionerSettings
 from clip_xai.training.unfreezing import Unfreezing
@@ -218,5 +220,11 @@ def captioner_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Any) -> dict[str, Any]:
-    """Load a checkpoint's plain containers and tensors onto the CPU; nothing in it can run code."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Load a checkpoint's plain containers and tensors onto the CPU; nothing in it can run code.
+
+    Raises:
+        UserError: The file is empty or damaged.
+    """
+    with reading(Path(path), "name another checkpoint"):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
