@@ -245,7 +245,7 @@ def test_validation_of_stage_0_is_of_its_sources_and_does_not_move_without_learn
     assert measured["val_photographs"] == measured["train_photographs"] == 6
     assert len(plan.seen) == 5 and len({seen["val/loss"] for seen in plan.seen}) == 1
     stage_0.stage.sources = ["ddi"]
-    with pytest.raises(UserError, match="no photograph of ddi"):
+    with pytest.raises(UserError, match="no training photograph of ddi"):
         adapted(stage_0, "b")
 
 
