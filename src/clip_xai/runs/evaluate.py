@@ -49,6 +49,7 @@ from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.prompts import retrieved_prompts
 
 EXAMPLES = 24
+FEW_STEPS = 100
 _TEXTS = 256
 
 
@@ -107,6 +108,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         batch_size=config.generation.batch_size,
         clip_score=config.clip_score is not None,
         tokenizer=config.tokenizer,
+        cautions=few_steps(export),
         bert_scorer=bert_scorer,
         skipped=skipped,
         notes={
@@ -183,8 +185,9 @@ def evaluate_captioner(
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
+    predictions: dict[str, list[str | None]] = {MODEL: [*captions], **others}
     result = evaluate_captions(
-        {MODEL: captions, **others},
+        predictions,
         judged,
         clip=clip if clip_score else None,
         bert_scorer=bert_scorer,
@@ -195,12 +198,12 @@ def evaluate_captioner(
             **(notes or {}),
         },
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
-        cautions=cautions,
+        cautions=[*empty_beams(captions, decoding), *cautions],
         tokenizer=tokenizer,
         samples=samples,
         seed=seed,
     )
-    return Evaluation(judged, {MODEL: captions, **others}, result)
+    return Evaluation(judged, predictions, result)
 
 
 def generate_captions(
@@ -259,6 +262,31 @@ def baseline_captions(
         except UserError as error:
             reasons[SYSTEMS[ACROSS]] = str(error)
     return found, reasons
+
+
+def few_steps(export: Path) -> list[str]:
+    """Return the sentence that says how few steps a captioner was trained for, where its run says that they are few."""
+    try:
+        steps = json.loads((export.parent / "metrics.json").read_text(encoding="utf-8"))["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # not in the directory of its run, or of an older one: nothing is known, and nothing said
+    if not isinstance(steps, int) or steps >= FEW_STEPS:
+        return []
+    return [f"The captioner was trained for {steps} steps only: its captions say little of what it could learn."]
+
+
+def empty_beams(captions: Sequence[str], decoding: Decoding) -> list[str]:
+    """Return the sentence that says why beams leave captions empty, where they do.
+
+    Without a length penalty beams look for the likeliest caption, whose log-probability falls with every word. While a
+    captioner has learnt little, to end at once is likelier than any whole caption.
+    """
+    if decoding.beams == 1 or decoding.length_penalty != 0 or all(caption.strip() for caption in captions):
+        return []
+    return [
+        "With generation.length_penalty=0 beams write the likeliest caption, and while a captioner has learnt little "
+        "that is the empty one: train on, or see with generation=greedy what it writes word by word."
+    ]
 
 
 def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[str, str]]:

@@ -301,9 +301,9 @@ def best_score(checkpoint: Path) -> float:
 
 
 def best_metrics(checkpoint: Path) -> dict[str, Any]:
-    """Return the epoch of a checkpoint and all that was measured on the validation records then."""
+    """Return the epoch of a checkpoint, its optimiser's steps, and all that was measured on validation records then."""
     content = read_checkpoint(checkpoint)
-    return {"epoch": content["epoch"], **content["measured"]}
+    return {"epoch": content["epoch"], "steps": content["global_step"], **content["measured"]}
 
 
 @torch.no_grad()
