@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, SHUFFLED, SYSTEMS
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.runs.evaluate import choose_bert_scorer, evaluate_captioner, few_steps, show, write_evaluation
+from clip_xai.runs.lineage import Lineage
 from clip_xai.training.features import FeatureCache, FeatureTable
 from tests.training.conftest import small_captioner
 
@@ -178,15 +180,22 @@ def test_beams_are_empty_where_ending_at_once_is_likelier_than_any_caption(data)
     ]
 
 
-def test_few_training_steps_are_said_first(data, tmp_path) -> None:
-    export = tmp_path / "export"
-    assert few_steps(export) == []  # nothing is known of it
-    (tmp_path / "metrics.json").write_text('{"epoch": 0, "steps": 6}')
-    assert few_steps(export) == [
-        "The captioner was trained for 6 steps only: its captions say little of what it could learn."
-    ]
-    (tmp_path / "metrics.json").write_text('{"epoch": 0, "steps": 600}')
-    assert few_steps(export) == []
+def test_few_training_steps_of_all_stages_are_said_first(data, tmp_path) -> None:
+    captioner = small_captioner()
+    assert Lineage().updates == 0
+    for number, (before, steps) in enumerate(((0, 2), (2, 4), (2, 98))):
+        start = Lineage(steps=("this stage",)).after(Lineage(steps=("an earlier one",), updates=before), None)
+        captioner.provenance = start.with_updates(steps).packed()
+        place = tmp_path / str(number)
+        place.mkdir()
+        save_file({"weight": torch.ones(1)}, place / "model.safetensors", metadata=captioner.provenance)
+        said = few_steps(place)
+        assert said == ([] if before + steps >= 100 else said)
+        assert not said or said[0].startswith(f"The captioner was trained for {before + steps} steps only")
+    old = json.loads(captioner.provenance["lineage"])
+    del old["updates"]
+    save_file({"weight": torch.ones(1)}, place / "model.safetensors", metadata={"lineage": json.dumps(old)})
+    assert few_steps(place) == []  # nothing is known of it
 
 
 def test_a_captioner_that_says_nothing_is_told_so_first(data, tmp_path, capsys) -> None:

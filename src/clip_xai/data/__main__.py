@@ -10,6 +10,7 @@ import yaml
 
 from clip_xai.data.build import build_manifest
 from clip_xai.data.settings import BuildSettings
+from clip_xai.disk import disk_line
 from clip_xai.errors import UserError
 
 _PLACES = ("data.root", "data.output_dir")
@@ -17,8 +18,9 @@ _SETTINGS = {f"data.{item.name}": item for item in fields(BuildSettings)}
 _USAGE = f"usage: python -m clip_xai.data data.root=DIR data.output_dir=OUT [{'=... '.join(_SETTINGS)}=...]"
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "float": (float, int), "str | None": (str, type(None)),
-    "int | None": (int, type(None)), "Mapping[str, float]": (dict,),
+    "int | None": (int, type(None)), "list[int] | None": (list, type(None)), "Mapping[str, float]": (dict,),
 }  # fmt: skip
+_PLAIN = {"Mapping[str, float]": "mapping of names to shares", "list[int] | None": "list of whole numbers"}
 
 
 def main(arguments: list[str]) -> int:
@@ -30,12 +32,15 @@ def main(arguments: list[str]) -> int:
     try:
         places, settings = _read(arguments)
         manifest = build_manifest(places["data.root"], places["data.output_dir"], BuildSettings(**settings))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else disk_line(error, {})
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1
     print(manifest)
     print(manifest.with_name("report.html"))
     return 0
@@ -66,9 +71,11 @@ def _value(key: str, text: str) -> Any:
     except yaml.YAMLError:
         value = None
     wanted = _TYPES[kind]
-    numbers = not isinstance(value, dict) or all(isinstance(share, (int, float)) for share in value.values())
+    numbers = all(isinstance(share, (int, float)) for share in value.values()) if isinstance(value, dict) else True
+    if isinstance(value, list):
+        numbers = all(type(item) is int for item in value)
     if not isinstance(value, wanted) or isinstance(value, bool) or not numbers:
-        raise UserError(f"{key}={text} is no {kind.replace('Mapping[str, float]', 'mapping of names to shares')}.")
+        raise UserError(f"{key}={text} is no {_PLAIN.get(kind, kind)}.")
     return value
 
 

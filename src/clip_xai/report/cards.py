@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clip_xai.files import replacing
 from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, mix
 from clip_xai.report.comparison import draw_comparison
 from clip_xai.report.explained import DISCLAIMER, LOG_PROBABILITY, ExplainedImage, Explanation, short_label
@@ -86,7 +87,8 @@ def draw_card(image: ExplainedImage) -> Image.Image:
 
 def write_card(image: ExplainedImage, path: Path) -> Path:
     """Draw a card and write it as PNG."""
-    draw_card(image).save(path, "PNG", compress_level=4)
+    with replacing(path) as unfinished:
+        draw_card(image).save(unfinished, "PNG", compress_level=4)
     return path
 
 

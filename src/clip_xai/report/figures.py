@@ -24,8 +24,10 @@ from clip_xai.report.explained import number
 FloatMap = NDArray[np.floating]
 
 # Green is what skin has least of. Viridis (sequential) and purple-green (diverging) stay legible on every skin tone,
-# and for colour-blind readers, where red maps drown in erythema.
+# and for colour-blind readers, where red maps drown in erythema. Viridis begins where its purple ends: purple says that
+# something lowered the score, and a map that has no such place must not look as if it had.
 SEQUENTIAL = "viridis"
+SEQUENTIAL_START = 0.35
 DIVERGING = "PRGn"
 PERCENTILE = 99.0
 OPACITY = 0.8
@@ -120,8 +122,9 @@ def scale_of(values: FloatMap, signed: bool | None = None) -> Scale:
 
 @lru_cache(maxsize=4)
 def lookup_table(name: str) -> NDArray[np.uint8]:
-    """The 256 colours [256, 3] of a matplotlib colour map."""
-    colours = matplotlib.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
+    """The 256 colours [256, 3] of a matplotlib colour map; of the sequential one without its purple part."""
+    start = SEQUENTIAL_START if name == SEQUENTIAL else 0.0
+    colours = matplotlib.colormaps[name](np.linspace(start, 1.0, 256))[:, :3]
     return np.round(colours * 255).astype(np.uint8)
 
 
