@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.runs import adapt as adapting
+from clip_xai.runs import resuming
 from clip_xai.runs import trainer as running
 from clip_xai.runs.config import BackboneConfig, DataConfig, GenerationConfig, LoggerConfig, TrainConfig
 from clip_xai.runs.instantiate import captioner_settings, feature_table
@@ -211,7 +212,9 @@ def test_a_signal_ends_it_with_its_status_and_says_how_to_resume(
 @pytest.fixture
 def stage_0(records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """The settings of a stage 0 on the small tower and the twelve photographs."""
-    monkeypatch.setattr(adapting, "load_records", lambda *args: records)
+    monkeypatch.setattr(resuming, "prepare_manifest", lambda data: tmp_path)
+    monkeypatch.setattr(resuming, "load_manifest", lambda place: records)
+    monkeypatch.setattr(resuming, "of_split", lambda *args: records)
     monkeypatch.setattr(adapting, "build_backbone", lambda **told: small_captioner().backbone)
     config = config_of(tmp_path, number=0)
     config.backbone = BackboneConfig(name="small", architecture="tiny")
@@ -242,7 +245,7 @@ def test_validation_of_stage_0_is_of_its_sources_and_does_not_move_without_learn
     assert measured["val_photographs"] == measured["train_photographs"] == 6
     assert len(plan.seen) == 5 and len({seen["val/loss"] for seen in plan.seen}) == 1
     stage_0.stage.sources = ["ddi"]
-    with pytest.raises(UserError, match="no photograph of ddi"):
+    with pytest.raises(UserError, match="no training photograph of ddi"):
         adapted(stage_0, "b")
 
 
