@@ -41,13 +41,14 @@ from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
 from clip_xai.runs.config import EvaluateConfig
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding, open_captioner
-from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, lineage_of, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.prompts import retrieved_prompts
 
 EXAMPLES = 24
+FEW_STEPS = 100
 _TEXTS = 256
 
 
@@ -109,6 +110,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         batch_size=config.generation.batch_size,
         clip_score=config.clip_score is not None,
         tokenizer=config.tokenizer,
+        cautions=few_steps(on.place),
         bert_scorer=bert_scorer,
         skipped=skipped,
         notes={
@@ -188,8 +190,9 @@ def evaluate_captioner(
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
+    predictions: dict[str, list[str | None]] = {MODEL: [*captions], **others}
     result = evaluate_captions(
-        {MODEL: captions, **others},
+        predictions,
         judged,
         clip=clip if clip_score else None,
         bert_scorer=bert_scorer,
@@ -200,12 +203,12 @@ def evaluate_captioner(
             **(notes or {}),
         },
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
-        cautions=cautions,
+        cautions=[*empty_beams(captions, decoding), *cautions],
         tokenizer=tokenizer,
         samples=samples,
         seed=seed,
     )
-    return Evaluation(judged, {MODEL: captions, **others}, result)
+    return Evaluation(judged, predictions, result)
 
 
 def generate_captions(
@@ -264,6 +267,31 @@ def baseline_captions(
         except UserError as error:
             reasons[SYSTEMS[ACROSS]] = str(error)
     return found, reasons
+
+
+def few_steps(place: Path) -> list[str]:
+    """Return the sentence that says how few steps a captioner was trained for, if its file tells."""
+    lineage = lineage_of(place)
+    if lineage is None or lineage.updates is None or lineage.updates >= FEW_STEPS:
+        return []  # of an older version or from elsewhere: nothing is known, and nothing said
+    return [
+        f"The captioner was trained for {lineage.updates} steps only, all stages together: its captions show little of "
+        "what it could learn."
+    ]
+
+
+def empty_beams(captions: Sequence[str], decoding: Decoding) -> list[str]:
+    """Return the sentence that says why beams leave captions empty, where they do.
+
+    Without a length penalty beams look for the likeliest caption, whose log-probability falls with every word. While a
+    captioner has learnt little, to end at once is likelier than any whole caption.
+    """
+    if decoding.beams == 1 or decoding.length_penalty != 0 or all(caption.strip() for caption in captions):
+        return []
+    return [
+        "With generation.length_penalty=0 beams write the likeliest caption, and while a captioner has learnt little "
+        "that is the empty one: train on, or see with generation=greedy what it writes word by word."
+    ]
 
 
 def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[str, str]]:

@@ -7,6 +7,7 @@ contrast) and the same explainers on the same tower at random weights. Takes the
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -39,6 +40,8 @@ from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
+
+log = logging.getLogger(__name__)
 
 RANDOM_WEIGHTS = " (random weights)"
 
@@ -100,7 +103,7 @@ def measure(
     The contrast is the margin of the true diagnosis over every other one that stands in the records: it takes out what
     all texts about skin share, which a single similarity also explains.
     """
-    maps = LesionMaps()
+    maps, silent = LesionMaps(), 0
     known = sorted({record.diagnosis for record in records if record.diagnosis})
     for record in track(records, "Heat maps beside lesions" if captioner else "The same at random weights"):
         assert record.mask is not None
@@ -108,8 +111,11 @@ def measure(
         pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
         with with_prompt(captioner, retrieval, pixels, record.group):
             answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how)
+        silent += captioner is not None and all(answer.score_name != LOG_PROBABILITY for answer in answers)
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
         maps.add(backbone, picture, geometry, read_mask(record.mask, record.mask_values), answers, record.group)
+    if silent:
+        log.warning("%d of %d captions are empty and have no map; the others alone are measured", silent, len(records))
     return maps
 
 
