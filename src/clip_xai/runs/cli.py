@@ -28,7 +28,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clip_xai.errors import UserError
-from clip_xai.runs.config import SCHEMAS, register_schemas
+from clip_xai.runs.config import SCHEMAS, DataOfTheRun, EvaluateConfig, ExplainConfig, register_schemas
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 FREE_TEXT = ("text", "image")
@@ -45,6 +45,7 @@ def run_job(job: str, conf: Path) -> None:
     register_schemas()
     if not {"-m", "--multirun"} & set(sys.argv):
         sys.argv[1:] = [quote_free_text(argument) for argument in sys.argv[1:]]
+    refuse_files_as_directories(sys.argv[1:])
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines of its own and exits
     try:
@@ -55,6 +56,18 @@ def run_job(job: str, conf: Path) -> None:
         _exit_with(one_line(error, SCHEMAS[job]))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = "1" if show_all else "0"
+
+
+def refuse_files_as_directories(arguments: Sequence[str]) -> None:
+    """Exit with one line where a directory that Hydra is to make is a file, or lies below one."""
+    for argument in arguments:
+        setting, _, value = argument.lstrip("+").partition("=")
+        place = Path(value.strip("'\""))
+        if setting in ("run_dir", "runs_root", "hydra.run.dir", "hydra.sweep.dir") and value:
+            found = next((path for path in (place, *place.parents) if path.is_file()), None)
+            if found is not None:
+                print(f"{setting}={value}: {found} is a file, not a directory; name another", file=sys.stderr)
+                raise SystemExit(1)
 
 
 def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
@@ -124,14 +137,13 @@ def with_data_of_the_run(settings: Any, overrides: Sequence[str]) -> Any:
         settings: A job's settings, with the default data in them. Those of other jobs stay as they are.
         overrides: As typed; ``data.NAME=VALUE`` alone becomes a change of the run's data.
     """
-    if not hasattr(settings, "data_changes") or getattr(settings, "backbone", None) is not None:
+    if not isinstance(settings, (EvaluateConfig, ExplainConfig)) or getattr(settings, "backbone", None) is not None:
         return settings
     keys = [override.lstrip("+~").partition("=")[0].strip() for override in overrides]
     if "data" in keys:
         return settings
-    changed = {key.split(".")[1] for key in keys if key.startswith("data.")}
-    changes = {name: getattr(settings.data, name) for name in sorted(changed)}
-    return replace(settings, data=None, data_changes=changes)
+    changed = sorted({key.split(".")[1] for key in keys if key.startswith("data.")})
+    return replace(settings, data=DataOfTheRun(**vars(settings.data), changed=changed) if changed else None)
 
 
 def _compose_trial(overrides: Sequence[str]) -> Any:

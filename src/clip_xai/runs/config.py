@@ -8,7 +8,6 @@ receive plain instances of them, so that a job can be run from Python without Hy
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -200,6 +199,17 @@ class DataConfig:
 
 
 @dataclass
+class DataOfTheRun(DataConfig):
+    """The data of the run that trained the captioner, but for some settings.
+
+    Attributes:
+        changed: Names of the settings that are other than the run's; all others of this object count for nothing.
+    """
+
+    changed: list[str] = field(default_factory=list)
+
+
+@dataclass
 class LoggerConfig:
     """Where losses, metrics and tables go.
 
@@ -332,9 +342,8 @@ class EvaluateConfig:
     """The job ``evaluate``.
 
     Attributes:
-        data: Which photographs; null for the data of the run that trained the captioner.
-        data_changes: Settings in which they are other than the run's: what ``data.NAME=VALUE`` says where no ``data=``
-            is chosen.
+        data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
+            ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
         split: The records judged (``val``, ``test``, ``train`` or ``all``).
         allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
@@ -344,7 +353,6 @@ class EvaluateConfig:
     """
 
     data: DataConfig | None = None
-    data_changes: dict[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -366,7 +374,6 @@ class ExplainConfig:
     Attributes:
         backbone: A CLIP to explain by itself, without a checkpoint and without captions; null for a captioner's.
         data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
-        data_changes: As in ``evaluate``.
         ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
         image: A photograph or a directory of photographs; null for records of the data set.
         text: What similarity is measured with; null for the generated caption.
@@ -376,7 +383,6 @@ class ExplainConfig:
 
     backbone: BackboneConfig | None = None
     data: DataConfig | None = None
-    data_changes: dict[str, Any] = field(default_factory=dict)
     xai: XaiConfig = field(default_factory=XaiConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

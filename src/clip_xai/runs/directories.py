@@ -49,7 +49,7 @@ def claim(
     Raises:
         UserError: Something else is in it, it is a file, or it cannot be made.
     """
-    before = look(run_dir, job, asked, setting=setting, may_change=may_change)
+    before = look(run_dir, job, asked, noted, setting=setting, may_change=may_change)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -64,6 +64,7 @@ def look(
     run_dir: Path,
     job: str,
     asked: Mapping[str, Any],
+    noted: Mapping[str, Any] | None = None,
     *,
     setting: str = "run_dir",
     may_change: Sequence[str] = (),
@@ -80,7 +81,8 @@ def look(
         raise UserError(f"{setting}={run_dir} is a file, not a directory; name another, {_such_as(run_dir, setting)}")
     before = asked_of(run_dir)
     if before is not None:
-        _refuse_difference(before, _plain({"job": job, **asked}), run_dir, setting, may_change)
+        now = _plain({"job": job, **asked, NOTED: dict(noted or {})})
+        _refuse_difference(before, now, run_dir, setting, may_change)
     elif held := occupants(run_dir):
         raise UserError(
             f"{setting}={run_dir} holds {held[0]}{' and more' if len(held) > 1 else ''}, which is not of this "

@@ -27,6 +27,7 @@ from clip_xai.models.card import CardFacts
 from clip_xai.models.export import export_captioner, is_local, push_to_hub
 from clip_xai.models.importing import load_original
 from clip_xai.runs.checkpoints import resolve_checkpoint, run_of
+from clip_xai.runs.directories import claim
 from clip_xai.runs.instantiate import open_captioner, settings_of
 from clip_xai.runs.lineage import Learned, Lineage
 
@@ -41,9 +42,6 @@ def export(arguments: argparse.Namespace) -> Path:
         UserError: There is nothing to export, or the hub refuses.
     """
     target = Path(arguments.to)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        held = "is not empty" if target.is_dir() else "is a file"
-        raise UserError(f"{target} {held}; name a new directory with --to")
     name = (arguments.push or target.resolve().name).rpartition("/")[2]
     index = None
     if arguments.original:
@@ -64,6 +62,9 @@ def export(arguments: argparse.Namespace) -> Path:
         index = None if retrieval is None else retrieval.index
         facts = run_facts(name, arguments.licence, place, captioner, Path(arguments.runs_root))
     with_backbone = True if arguments.with_backbone else None
+    chosen = {name: getattr(arguments, name) for name in ("licence", "with_backbone", "original")}
+    weights = {"captioner": captioner.fingerprint()[:16]}
+    claim(target, "export", {"settings": chosen, "model": weights}, setting="--to")
     export_captioner(captioner, settings, target, facts, with_backbone, index)
     if is_local(settings.backbone.pretrained):
         log.warning(

@@ -19,7 +19,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import INDEX
 from clip_xai.runs.checkpoints import RunCard, described, resolve_checkpoint, run_of
-from clip_xai.runs.config import DataConfig, EvaluateConfig, ExplainConfig, SyntheticConfig
+from clip_xai.runs.config import DataConfig, DataOfTheRun, EvaluateConfig, ExplainConfig, SyntheticConfig
 from clip_xai.runs.lineage import Lineage, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
 from clip_xai.training.modules import read_checkpoint
@@ -78,7 +78,7 @@ def data_of(config: EvaluateConfig | ExplainConfig, place: Path) -> DataConfig:
     Raises:
         UserError: Neither is there.
     """
-    if config.data is not None:
+    if config.data is not None and not isinstance(config.data, DataOfTheRun):
         return config.data
     of_run = data_of_run(place)
     if of_run is None:
@@ -86,7 +86,9 @@ def data_of(config: EvaluateConfig | ExplainConfig, place: Path) -> DataConfig:
             f"{place} does not say on which data it was trained; name what it is to be judged on: "
             "data=dermacap_mini, or data=dermacap data.root=DIR data.output_dir=OUT"
         )
-    return replace(of_run, **config.data_changes)
+    if config.data is None:
+        return of_run
+    return replace(of_run, **{name: getattr(config.data, name) for name in config.data.changed})
 
 
 def data_of_run(place: Path) -> DataConfig | None:
@@ -133,7 +135,7 @@ def decisive(data: DataConfig) -> dict[str, Any]:
 def other_data(config: EvaluateConfig | ExplainConfig, place: Path, data: DataConfig) -> list[str]:
     """Return a sentence where the data are not those of the model's run."""
     of_run = data_of_run(place)
-    if of_run is None or (config.data is None and not config.data_changes):
+    if of_run is None or config.data is None:
         return []
     theirs, ours = with_absolute_places(of_run), with_absolute_places(data)
     changed = [name for name in ours if name not in PLACES and ours[name] != theirs[name]]

@@ -153,9 +153,13 @@ class ResultStore:
         found = []
         for one in self._now():
             place = self.folder / f"{one.file}.problem.json"
-            if place.is_file() and not self._is_of(one):
+            if not place.is_file() or self._is_of(one):
+                continue
+            try:
                 row = json.loads(place.read_text(encoding="utf-8"))
                 found.append(f"{row['photograph']}: {row['problem']}")
+            except (ValueError, TypeError, KeyError):
+                log.warning("%s is damaged: it does not count", place)
         return found
 
     def _now(self) -> list[_Expected]:
