@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
-from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, Item
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
 from clip_xai.report.figures import fitted, resized_geometry
 from clip_xai.xai.attribution import Attribution
 
@@ -45,7 +45,17 @@ class Answer:
         whole = max(self.attributions, key=lambda one: len(one.labels))
         scores = whole.scores[0].tolist()
         labelled = zip(whole.labels, scores, self.spans, strict=True)
-        return tuple(Item(label, float(score), self.score_name, span) for label, score, span in labelled)
+        margin = self.score_name.endswith(MARGIN_SUFFIX)
+        return tuple(
+            Item(
+                label,
+                float(score),
+                self.score_name,
+                span,
+                tuple(other for place, other in enumerate(whole.labels) if place != row) if margin else (),
+            )
+            for row, (label, score, span) in enumerate(labelled)
+        )
 
     def rows(self, attribution: Attribution) -> range:
         """Which of the T scores the rows of one of the attributions are about."""

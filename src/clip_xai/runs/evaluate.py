@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from clip_xai.data.images import number_of
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
@@ -225,7 +226,8 @@ def generate_captions(
     for start in track(range(0, len(records), batch_size), "Writing captions"):
         images = [record.image for record in records[start : start + batch_size]]
         read = reads.stack(images).to(device, torch.float32)
-        rows = range(start, start + len(images))  # what is drawn when sampling does not depend on the batch size
+        # What is drawn when sampling depends on the photograph alone, not on the batch or on who is asked beside it.
+        rows = [number_of(image) for image in images] if decoding.sample else None
         texts = None if prompts is None else [prompts[image] for image in images]
         captions += [caption.text for caption in captioner.generate(read, decoding, texts, rows)]
     return captions

@@ -27,13 +27,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clip_xai.data.images import read_image, read_mask
+from clip_xai.data.images import number_of, read_image, read_mask
 from clip_xai.data.preprocess import Geometry
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
-from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.captioner import Caption, Captioner, Decoding
+from clip_xai.models.decoding import REPORTED
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import write_card
@@ -69,7 +70,8 @@ class Inquiry:
         captioner: The captioner; None where only the similarity to a given text is asked.
         methods: The explainers; those that read a trace share one pass for each target.
         question: What is asked.
-        decoding: How captions are decoded.
+        decoding: How captions are decoded; None for how they are evaluated. Where it is another, the evaluated caption
+            stands among a photograph's facts.
         retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
     """
 
@@ -95,7 +97,8 @@ class Inquiry:
         """
         picture = read_image(photograph.path)
         geometry = self.backbone.preprocess.geometry(picture.width, picture.height)
-        pixels = self.backbone.preprocess(picture)[None].to(next(self.backbone.parameters()).device)
+        # At reduced size, as features are computed: else the caption may be another than the evaluated one.
+        pixels = self.backbone.preprocess.read(photograph.path)[None].to(next(self.backbone.parameters()).device)
         with with_prompt(self.captioner, self.retrieval, pixels, photograph.group or None):
             if self.captioner is not None and self.retrieval is not None:
                 photograph = replace(photograph, facts=photograph.facts | {"prompt": self.captioner.prompt})
@@ -104,8 +107,15 @@ class Inquiry:
     def _result(self, photograph: Photograph, pixels: Tensor, geometry: Geometry) -> Result:
         caption = None
         if self.captioner is not None:
-            with torch.no_grad():
-                caption = self.captioner.generate(self.captioner.read(pixels), self.decoding)[0]
+            decoding = self.decoding or REPORTED
+            caption = self._caption(self.captioner, pixels, photograph, decoding)
+            if decoding != REPORTED:
+                evaluated = self._caption(self.captioner, pixels, photograph, REPORTED).text
+                said = {
+                    "decoding": decoding.beside(REPORTED),
+                    f"caption as evaluated ({REPORTED.beside(decoding)})": evaluated,
+                }
+                photograph = replace(photograph, facts=photograph.facts | said)
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         brief = in_brief(self.question)
@@ -115,6 +125,12 @@ class Inquiry:
             placed = [attribution.with_geometry([geometry]) for attribution in answer.attributions]
             answers[name] = replace(answer, attributions=placed)
         return Result(photograph, None if caption is None else caption.text, answers)
+
+    @staticmethod
+    @torch.no_grad()
+    def _caption(captioner: Captioner, pixels: Tensor, photograph: Photograph, decoding: Decoding) -> Caption:
+        rows = [number_of(photograph.path)] if decoding.sample else None
+        return captioner.generate(captioner.read(pixels), decoding, rows=rows)[0]
 
     def _answer(self, pixels: Tensor, bank: PerturbationBank, asked: Asked, shorter: Asked) -> Answer:
         """Explain one target by every method, the shorter one by those not made for every word of a caption."""

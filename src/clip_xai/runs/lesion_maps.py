@@ -24,7 +24,7 @@ from clip_xai.metrics.localisation import (
 )
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, METHOD_TITLES
 from clip_xai.report.pages import Table
 
 CONTROLS = {
@@ -119,7 +119,7 @@ def _measured(answer: Answer) -> list[tuple[int, str]]:
     rows = []
     for row, item in enumerate(answer.items):
         if item.score_name != LOG_PROBABILITY:
-            rows.append((row, "contrast" if item.score_name == MARGIN else "similarity"))
+            rows.append((row, "contrast" if item.score_name.endswith(MARGIN_SUFFIX) else "similarity"))
         elif item.span is None:
             rows.append((row, "diagnosis" if item.label.startswith("diagnosis: ") else item.label))
     return rows

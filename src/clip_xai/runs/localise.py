@@ -108,7 +108,7 @@ def measure(
     for record in track(records, "Heat maps beside lesions" if captioner else "The same at random weights"):
         assert record.mask is not None
         picture = read_image(record.image)
-        pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
+        pixels = backbone.preprocess.read(record.image)[None].to(next(backbone.parameters()).device)
         with with_prompt(captioner, retrieval, pixels, record.group):
             answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how)
         silent += captioner is not None and all(answer.score_name != LOG_PROBABILITY for answer in answers)
