@@ -30,6 +30,7 @@ class Answer:
         settings: The methods' own settings, in the same order.
         notes: Sentences that a reader must see beside every one of them.
         left_out: Which methods do not answer, or not word by word, and why.
+        contexts: For each of the T scores, what it is to be read against; empty where nothing is.
     """
 
     score_name: str
@@ -38,6 +39,7 @@ class Answer:
     settings: Sequence[Mapping[str, object]]
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -52,7 +54,8 @@ class Answer:
                 float(score),
                 self.score_name,
                 span,
-                tuple(other for place, other in enumerate(whole.labels) if place != row) if margin else (),
+                context=self.contexts[row] if self.contexts else "",
+                against=tuple(other for place, other in enumerate(whole.labels) if place != row) if margin else (),
             )
             for row, (label, score, span) in enumerate(labelled)
         )

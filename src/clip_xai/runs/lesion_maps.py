@@ -32,6 +32,7 @@ CONTROLS = {
     "control: centre": "Control: centre of the picture",
     "control: colour contrast": "Control: colour contrast",
 }
+TRAINED, RANDOM = "trained", "random"  # the weights that a row of a localisation was measured on
 TITLES = {"pointing": "pointing game", "auprc": "AUPRC", "energy": "energy inside"}
 
 
@@ -102,6 +103,7 @@ class LesionMaps:
         rows = []
         for row in measured:
             title = CONTROLS.get(row["method"]) or METHOD_TITLES.get(row["method"], row["method"])
+            title += " (random weights)" if row.get("weights") == RANDOM else ""
             cells = [cell for name in MEASURES for cell in _cells(row.get(name))]
             rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))
         head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), "lesion's share")

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN
 from clip_xai.report.pages import Table
 from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import ExplainConfig
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
-from clip_xai.runs.lesion_maps import LesionMaps
+from clip_xai.runs.lesion_maps import RANDOM, TRAINED, LesionMaps
 from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
 from clip_xai.runs.records import evenly
 from clip_xai.xai.attribution import Attribution
@@ -42,8 +43,6 @@ from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
 
 log = logging.getLogger(__name__)
-
-RANDOM_WEIGHTS = " (random weights)"
 
 
 def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
@@ -63,7 +62,8 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
         )
     chosen = evenly(records, config.samples)
     captioner, retrieval = open_captioner(on.place)
-    claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted_of_model(on.place))
+    noted = noted_of_model(on.place) | {"data.name": on.data.name}
+    claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted)
     captioner.to(device_of(config.trainer))
     methods = [method for method in explainers(config.xai) if method.modality == "image"]
     trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval)
@@ -71,7 +71,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     random = measure(random_twin(captioner.backbone).to(device_of(config.trainer)), None, chosen, methods)
     rows = trained.measure(config.seed)
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
-    rows += [row | {"method": METHOD_TITLES.get(row["method"], row["method"]) + RANDOM_WEIGHTS} for row in controls]
+    rows = [row | {"weights": TRAINED} for row in rows] + [row | {"weights": RANDOM} for row in controls]
     table = trained.table(rows)
     assert table is not None
     fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
@@ -187,8 +187,9 @@ def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) 
 
 def main(arguments: list[str]) -> None:
     """Measure with the settings of ``explain`` and print the table."""
+    run_dir = Path("runs") / "localisation" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with report_errors("explain"):
-        config = compose_job("explain", ["xai=basic", "samples=200", *arguments], Path("runs/localisation"))
+        config = compose_job("explain", ["xai=basic", "samples=200", *arguments], run_dir)
         rows, table = localise(config)
         write_localisation(rows, table, Path(config.run_dir))
         print(markdown(table))
