@@ -97,9 +97,9 @@ def test_verdicts_name_the_measures_and_the_source() -> None:
     ]
     assert [verdict.text for verdict in verdicts(comparisons, metrics)] == [
         "The model does not beat a caption that never saw the image on colour (overall, n = 50); it does on BLEU.",
+        "The model beats its own captions of other images of the same source on every measure (overall, n = 50).",
         "No verdict against a caption that never saw the image (ddi, n = 12): the photographs come from too few "
         "patients or lesions (effective number 9.5; 10 are needed).",
-        "The model beats its own captions of other images of the same source on every measure (overall, n = 50).",
     ]
 
 

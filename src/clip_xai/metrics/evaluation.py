@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_xai.data.ontology import DIAGNOSES, MALIGNANT
 from clip_xai.metrics.captions import (
     CLIP_SETTINGS,
     MAX_ORDER,
@@ -212,6 +213,9 @@ def _settings(
         settings["BERTScore"] = bert_scorer.settings
     if clip is not None:
         settings["CLIPScore"] = f"{clip.name}|{CLIP_SETTINGS}"
+    settings["counted as malignant"] = ", ".join(
+        sorted(name for name, diagnosis in DIAGNOSES.items() if diagnosis.malignancy == MALIGNANT)
+    )
     settings["intervals"] = (
         f"95 % expanded percentile bootstrap over groups (patients, lesions), {samples} resamples, seed {seed}; for "
         f"shares of right and wrong Korn and Graubard's; under {FEWEST} effective groups for these alone"

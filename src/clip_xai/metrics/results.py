@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -115,10 +115,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence for the top of the report; `warning` when it tells against the model."""
+    """One sentence for the top of the report.
+
+    Attributes:
+        text: The sentence.
+        warning: Whether it tells against the model.
+        scope: What it is about: a source's name, or ``overall``.
+    """
 
     text: str
     warning: bool
+    scope: str = OVERALL
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ class EvaluationResult:
 def verdicts(
     comparisons: Iterable[Comparison], metrics: Sequence[MetricInfo], cautions: Sequence[str] = ()
 ) -> tuple[Verdict, ...]:
-    """Say in words which baselines the model beats: cautions first, then warnings.
+    """Say in words which baselines the model beats: cautions first, then all photographs, then single sources.
 
     The model beats a baseline on a measure when the 95 % interval of their paired difference lies above 0. Every
     baseline is spoken of overall, the one that never saw the image also for each source where it is not beaten. Where
@@ -254,9 +261,9 @@ def verdicts(
         found.append(Verdict(f"The model was not compared with {_OPPONENTS[BLIND]}: no score is proof.", warning=True))
     for (baseline, scope), case in cases.items():
         if scope == OVERALL or baseline == BLIND:
-            found += _verdicts_of_case(baseline, scope, case, labels)
+            found += [replace(one, scope=scope) for one in _verdicts_of_case(baseline, scope, case, labels)]
     first = [Verdict(caution, warning=True) for caution in cautions]
-    return (*first, *sorted(found, key=lambda verdict: not verdict.warning))
+    return (*first, *sorted(found, key=lambda verdict: (verdict.scope != OVERALL, not verdict.warning)))
 
 
 def _verdicts_of_case(

@@ -83,24 +83,29 @@ def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[s
         path: Where to write, usually ``index.html``.
     """
     judged = [metric for metric in result.metrics if metric.judged]
-    rows = max((score.n for score in result.scores if score.scope == OVERALL), default=0)
+    rows = _rows_of(result, OVERALL)
+    of_sources = result.scopes[1] if len(result.scopes) == 2 else f"{len(result.scopes) - 1} sources"
+    # Sources of few photographs say little, and stand behind those that say more.
+    scopes = sorted(result.scopes, key=lambda scope: (scope != OVERALL, -_rows_of(result, scope)))
     return write_page(
         "evaluation.html.j2",
         path,
         title="Evaluation of captions",
-        subtitle=f"{rows} photographs from {len(result.scopes) - 1} sources"
-        if len(result.scopes) != 2
-        else f"{rows} photographs from {result.scopes[1]}",
+        subtitle=f"{rows} photograph{'' if rows == 1 else 's'} from {of_sources}",
         styles=("evaluation.css",),
         verdicts=result.verdicts,
         plots=[plot for metric in judged if (plot := _plot(result, metric, OVERALL))],
-        tables=[scope_table(result, scope) for scope in result.scopes],
+        tables=[scope_table(result, scope) for scope in scopes],
         skipped=result.skipped,
         left_out=result.left_out(),
         set_aside=result.set_aside,
         settings=result.settings,
         examples=[_example(result, example) for example in examples],
     )
+
+
+def _rows_of(result: EvaluationResult, scope: str) -> int:
+    return max((score.n for score in result.scores if score.scope == scope), default=0)
 
 
 def scope_table(result: EvaluationResult, scope: str) -> Table:
