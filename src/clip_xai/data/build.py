@@ -21,7 +21,7 @@ from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import FILE, read_all
-from clip_xai.data.sources.files import LEFT_OVERS, is_ours
+from clip_xai.data.sources.files import LEFT_OVERS, find_tables, is_ours
 from clip_xai.data.splits import assign_splits
 from clip_xai.errors import UserError
 from clip_xai.files import write_text
@@ -77,7 +77,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     if _is_current(output_dir, stamp):
         return manifest
     started = time.monotonic()
-    tables = _read_sources(root)
+    tables = _read_sources(root, settings)
     _make(output_dir)
     stamp_file.unlink(missing_ok=True)
     found = _checked(root, output_dir, tables, settings)
@@ -127,15 +127,28 @@ def _digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read_sources(root: Path) -> list[SourceTable]:
+def _read_sources(root: Path, settings: BuildSettings) -> list[SourceTable]:
     tables = [table for source in SOURCES.values() if (table := source.read(root)) is not None]
-    tables += read_all(root, tuple(SOURCES))
+    tables += read_all(root, tuple(SOURCES), settings.columns.named())
     if not tables:
-        raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}; {_expected()}")
+        raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}{_others(root)}; {_expected()}")
     if not any(table.records for table in tables):
         named = ", ".join(table.source for table in tables)
-        raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs; {_expected()}")
+        first = next(((problem.file, problem.reason) for table in tables for problem in table.problems), None)
+        why = f" (first: {first[0]}: {first[1]})" if first else ""
+        known = [name for name in (table.source for table in tables) if name in SOURCES]
+        hint = "; ".join(f"{name}: {SOURCES[name].expected}" for name in known) or "correct the column of images"
+        raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs{why}; {hint}")
     return tables
+
+
+def _others(root: Path) -> str:
+    """Say which tables lie there that nobody asks for: one of them may be the person's own."""
+    found = find_tables(root, r".*\.(csv|tsv|tab|xlsx|xls)", other_formats=False)
+    if not found:
+        return ""
+    listed = ", ".join(str(path.relative_to(root)) for path in found[:3])
+    return f" (but {listed}: a table of your own is called {FILE} and has the columns image and caption)"
 
 
 def _expected() -> str:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 #: A row that shows the same photograph as another one which says something else.
 CONFLICT = "conflicting diagnosis"
 
+#: A row that counts as a patient of its own, because nothing tells whose it is.
+NO_PATIENT = "no patient known: splits are by photograph"
+
 #: A row whose mask can measure nothing.
 EMPTY_MASK, FULL_MASK = "its mask marks nothing", "its mask marks the whole photograph"
 
@@ -111,6 +114,7 @@ class SourceTable:
         unmapped: Names of diagnoses that the ontology does not know, with how often each occurs.
         expected: Rows that the publisher's tables of this layout have, or None where it does not say.
         notes: What is to be said of the whole download, each in a sentence.
+        path: The table, where it is one of a person's own.
         labels: The publisher's labels with the canonical names that they became, and how often.
     """
 
@@ -122,3 +126,4 @@ class SourceTable:
     expected: int | None = None
     notes: list[str] = field(default_factory=list)
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    path: Path | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from jinja2 import Environment
 
 from clip_xai.data.images import MaskFacts, read_reduced
 from clip_xai.data.ontology import DIAGNOSES
-from clip_xai.data.record import Problem, Record, SourceTable
+from clip_xai.data.record import NO_PATIENT, Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.files import write_json, write_text
@@ -83,7 +83,11 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
         "by_malignancy": _crossed(records, lambda record: record.malignancy or "not stated"),
         "by_skin_tone": _crossed(records, lambda record: record.skin_tone or "not stated"),
         "flags": _counts(flag for record in records for flag in record.flags),
-        "flagged": [{"row": record.identifier, "flags": list(record.flags)} for record in records if record.flags],
+        "flagged": [
+            {"row": record.identifier, "flags": flags}
+            for record in records
+            if (flags := [flag for flag in record.flags if flag != NO_PATIENT])
+        ],
         "duplicates": [
             {"row": record.identifier, "of": record.duplicate_of} for record in records if record.duplicate_of
         ],
@@ -99,6 +103,28 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
         ],
         "problems": [asdict(problem) for problem in found.problems],
     }
+
+
+def summary(report: Mapping[str, Any]) -> list[str]:
+    """Say in four lines what a build kept, left out and why, how it split, and what is to be known.
+
+    Args:
+        report: What ``report.json`` holds.
+    """
+    sources, problems = report["sources"], report["problems"]
+    kept = ", ".join(f"{name} {source['photographs']}" for name, source in sources.items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(problem["kind"] for problem in problems).items())
+    first = [f"{problem['source']}/{problem['file']}: {problem['reason']}" for problem in problems[:3]]
+    notes = [f"{name}: {note}" for name, source in sources.items() for note in source["notes"]]
+    notes += [f"{flag}: {count}" for flag, count in report["flags"].items() if flag != NO_PATIENT]
+    splits = ", ".join(f"{split} {count}" for split, count in report["splits"].items())
+    left_out = f"{kinds} ({'; '.join(first)}{'; ...' if len(problems) > 3 else ''})" if problems else "nothing"
+    return [
+        f"kept: {report['photographs']} photographs in {report['groups']} groups ({kept})",
+        f"left out: {left_out}",
+        f"splits: {splits} ({report['settings']['split']}, seed {report['settings']['seed']})",
+        f"noted: {'; '.join(notes) or 'nothing'}",
+    ]
 
 
 def _source(table: SourceTable, found: Findings) -> dict[str, Any]:

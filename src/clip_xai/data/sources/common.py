@@ -26,11 +26,13 @@ class SourceReader:
         source: Name of the data set.
         photographs: Where its photographs are looked up.
         expected: Rows that the publisher's tables have, where they are the ones that were found.
+        path: Its table, where there is one.
     """
 
     source: str
     photographs: PhotographIndex
     expected: int | None = None
+    path: Path | None = None
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -42,6 +44,9 @@ class SourceReader:
     def count_rows(self, table: Table) -> None:
         """Count a table's rows and report those that do not fit its header."""
         self.rows += len(table.rows) + len(table.broken)
+        if table.encoding:
+            doubt = f"is not UTF-8 and was read as {table.encoding}; save it as UTF-8 if letters are wrong"
+            self.note(f"{table.path.name} {doubt}")
         for line, reason in table.broken:
             self.reject(f"{table.path.name} line {line}", reason)
 
@@ -148,6 +153,7 @@ class SourceReader:
             expected=self.expected,
             notes=self.notes,
             labels={label: dict(names) for label, names in sorted(self.labels.items())},
+            path=self.path,
         )
 
 
