@@ -14,7 +14,7 @@ from PIL import Image
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.metrics.results import BLIND, MODEL, NEAREST, SHUFFLED, SYSTEMS
+from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, SHUFFLED, SYSTEMS
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.runs.evaluate import choose_bert_scorer, evaluate_captioner, show, write_evaluation
 from clip_xai.training.features import FeatureCache, FeatureTable
@@ -79,8 +79,12 @@ def test_a_captioner_that_sees_beats_all_that_do_not(seeing, data, tmp_path, cap
     assert result.score("colour").value == 1.0
     assert result.score("colour", BLIND).value == pytest.approx(0.25, abs=0.01)
     assert result.score("colour", SHUFFLED).high < 1
-    assert not [verdict for verdict in result.verdicts if verdict.warning and "never saw" in verdict.text]
-    assert result.systems == (MODEL, BLIND, NEAREST, SHUFFLED)
+    assert not [verdict for verdict in result.verdicts if "not beat" in verdict.text and "never saw" in verdict.text]
+    assert result.systems == (MODEL, BLIND, NEAREST, SHUFFLED, ACROSS)
+    half = len(records) // 2
+    mine = found.predictions[MODEL]
+    assert sorted(found.predictions[SHUFFLED][:half]) == sorted(mine[:half])  # the first half is one source
+    assert result.summary()["empty_captions"] == 0
 
     read = tables(seeing, data)[0].stack([record.image for record in records])
     assert found.predictions[MODEL] == [caption.text for caption in seeing.generate(read, SHORT)]
@@ -131,6 +135,37 @@ def test_a_baseline_that_cannot_be_is_named_with_the_reason(data) -> None:
     assert "cannot be shuffled" in found.result.skipped[SYSTEMS[SHUFFLED]]
     assert found.result.verdicts[0].warning
     assert "was not compared with a caption that never saw the image" in found.result.verdicts[0].text
+
+
+def test_a_source_of_one_patient_is_left_out_of_the_shuffle_by_name(data) -> None:
+    captioner = small_captioner()
+    records, train, _ = data
+    few = [*records[:12], *records[12:14]]  # the second source is two photographs of one patient
+    found = evaluate_captioner(captioner, few, train, *tables(captioner, data), decoding=SHORT, samples=20)
+    assert found.predictions[SHUFFLED][-2:] == [None, None] and None not in found.predictions[SHUFFLED][:12]
+    assert "2 of 2 photographs" in found.result.skipped[f"{SYSTEMS[SHUFFLED]} (ddi)"]
+    assert found.result.score("bleu", SHUFFLED).n == 12 and found.result.score("bleu").n == 14
+
+
+def test_a_captioner_that_says_nothing_is_told_so_first(data, tmp_path, capsys) -> None:
+    captioner = small_captioner()
+    with torch.no_grad():  # the end of the caption is always the likeliest
+        captioner.language_model.transformer.wte.weight[captioner.tokenizer.eos_id] *= 0
+        captioner.language_model.transformer.ln_f.weight.zero_()
+        captioner.language_model.transformer.ln_f.bias.zero_()
+        captioner.language_model.transformer.ln_f.bias[0] = 1
+        captioner.language_model.transformer.wte.weight[:, 0] = 0
+        captioner.language_model.transformer.wte.weight[captioner.tokenizer.eos_id, 0] = 50
+    records, train, _ = data
+    found = evaluate_captioner(captioner, records, train, *tables(captioner, data), decoding=SHORT, samples=20)
+    first = "24 of 24 captions of the model are empty"
+    assert found.result.verdicts[0].text.startswith(first)
+    metrics = write_evaluation(found, tmp_path / "run")
+    assert metrics["summary"]["empty_captions"] == 24 and next(iter(metrics["summary"])) == "empty_captions"
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert page.index(first) < page.index("<h2>")
+    show(found.result, tmp_path / "run")
+    assert capsys.readouterr().out.startswith(first)
 
 
 def test_bert_score_without_its_model_is_left_out_with_the_reason(tmp_path, monkeypatch) -> None:

@@ -14,6 +14,7 @@ from clip_xai.data.build import build_manifest
 from clip_xai.data.report import summary
 from clip_xai.data.settings import BuildSettings, Columns
 from clip_xai.data.sources.captions_csv import ROLES
+from clip_xai.disk import disk_line
 from clip_xai.errors import UserError
 
 _PLACES = ("data.root", "data.output_dir")
@@ -40,12 +41,15 @@ def main(arguments: list[str]) -> int:
     try:
         places, settings = _read(arguments)
         manifest = build_manifest(places["data.root"], places["data.output_dir"], BuildSettings(**settings))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else disk_line(error, {})
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1
     print(*summary(json.loads(manifest.with_name("report.json").read_text(encoding="utf-8"))), sep="\n")
     print(f"written: {manifest}, {manifest.with_name('report.html')}")
     return 0

@@ -94,7 +94,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     )
     write_manifest(manifest, found.records, root)
     write_report(output_dir, found, settings, seconds=time.monotonic() - started)
-    write_text(stamp_file, f"{stamp} {_digest_of(manifest)}\n")
+    write_text(stamp_file, " ".join((stamp, *_digests_of_written(output_dir))) + "\n")
     return manifest
 
 
@@ -120,11 +120,11 @@ def _is_current(output_dir: Path, stamp: str) -> bool:
     if not all((output_dir / name).is_file() for name in (*_WRITTEN, "manifest.stamp")):
         return False
     told = (output_dir / "manifest.stamp").read_bytes().split()
-    return told == [stamp.encode(), _digest_of(output_dir / "manifest.parquet").encode()]
+    return told == [digest.encode() for digest in (stamp, *_digests_of_written(output_dir))]
 
 
-def _digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digests_of_written(output_dir: Path) -> list[str]:
+    return [hashlib.sha256((output_dir / name).read_bytes()).hexdigest() for name in _WRITTEN]
 
 
 def _read_sources(root: Path, settings: BuildSettings) -> list[SourceTable]:

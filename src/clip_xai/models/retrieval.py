@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clip_xai.errors import UserError
+from clip_xai.files import reading, replacing
 
 TEMPLATE = "Similar photographs show: {captions} This photograph shows:"
 INDEX = "retrieval.safetensors"  # beside a captioner's weights
@@ -104,7 +105,8 @@ class CaptionIndex:
         """Write the index as one safetensors file; captions and groups are stored as bytes."""
         texts = {"captions": self.captions, "groups": self.groups}
         packed = {key: _packed(value) for key, value in texts.items()}
-        save_file({"embeddings": self.embeddings.contiguous(), **packed}, file)
+        with replacing(file) as unfinished:
+            save_file({"embeddings": self.embeddings.contiguous(), **packed}, unfinished)
 
     @classmethod
     def load(cls, file: Path) -> CaptionIndex:
@@ -115,7 +117,7 @@ class CaptionIndex:
         """
         if not file.is_file():
             raise UserError(f"{file}: there is no index of training captions; build one while training")
-        with safe_open(file, "pt") as stored:
+        with reading(file, "build it anew while training"), safe_open(file, "pt") as stored:
             if set(stored.keys()) != {"embeddings", "captions", "groups"}:
                 raise UserError(f"{file} is no index of training captions")
             texts = [_unpacked(stored.get_tensor(key)) for key in ("captions", "groups")]

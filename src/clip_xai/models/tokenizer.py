@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from clip_xai.files import reading, replacing
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -58,12 +60,19 @@ class CaptionTokenizer:
     @classmethod
     def load(cls, directory: Path) -> CaptionTokenizer:
         """Read ``tokenizer.json`` from a directory."""
-        return cls(Tokenizer.from_file(str(directory / "tokenizer.json")))
+        file = directory / "tokenizer.json"
+        with reading(file, "name another directory"):
+            return cls(Tokenizer.from_file(str(file)))
 
     def save(self, directory: Path) -> None:
         """Write ``tokenizer.json`` into a directory."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._tokenizer.save(str(directory / "tokenizer.json"))
+        with replacing(directory / "tokenizer.json") as unfinished:
+            self._tokenizer.save(str(unfinished))
+
+    def json(self) -> str:
+        """Return what ``tokenizer.json`` holds."""
+        return self._tokenizer.to_str()
 
     @property
     def vocabulary_size(self) -> int:

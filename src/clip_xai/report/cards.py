@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clip_xai.files import replacing
 from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, mix
 from clip_xai.report.comparison import draw_comparison
 from clip_xai.report.explained import DISCLAIMER, LOG_PROBABILITY, ExplainedImage, Explanation, short_label
@@ -65,7 +66,7 @@ def draw_card(image: ExplainedImage) -> Image.Image:
 
     The whole photograph, the generated and reference captions, and for each method one heat map a word or text, each
     with its own colour bar of raw values. Where there are many methods, they stand side by side for what is no single
-    word. Nothing is cropped; what the model did not see is hatched.
+    word. Nothing is cropped; what the model did not see is hatched. Letters that no font of this machine has are named.
     """
     canvas = Canvas(WIDTH)
     y = _draw_head(canvas, image)
@@ -78,13 +79,16 @@ def draw_card(image: ExplainedImage) -> Image.Image:
             draw = _draw_heat_maps if explanation.kind == "image" else _draw_text_shading
             y = draw(canvas, y, image, explanation, chosen)
     y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
+    if canvas.missing:
+        y = canvas.text(MARGIN, y, canvas.missing, WIDTH - 2 * MARGIN, size=14, bold=True)
     y = canvas.text(MARGIN, y, DISCLAIMER, WIDTH - 2 * MARGIN, size=14, ink=QUIET)
     return canvas.finished(y + MARGIN)
 
 
 def write_card(image: ExplainedImage, path: Path) -> Path:
     """Draw a card and write it as PNG."""
-    draw_card(image).save(path, "PNG", compress_level=4)
+    with replacing(path) as unfinished:
+        draw_card(image).save(unfinished, "PNG", compress_level=4)
     return path
 
 

@@ -85,12 +85,14 @@ class Item:
         score: Its raw score.
         score_name: What the score is: ``log-probability``, ``cosine`` ...
         span: Where it stands in the caption (start, end), or None when it is not a part of it.
+        context: What the score is to be read against, such as its rank among other texts; empty where nothing is.
     """
 
     label: str
     score: float
     score_name: str
     span: tuple[int, int] | None = None
+    context: str = ""
 
     @property
     def score_text(self) -> str:

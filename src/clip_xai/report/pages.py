@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from clip_xai.files import write_text
 from clip_xai.report.explained import DISCLAIMER
 
 
@@ -62,7 +63,7 @@ def write_page(template: str, path: Path, *, title: str, subtitle: str = "", sty
         **values,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

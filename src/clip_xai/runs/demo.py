@@ -6,7 +6,6 @@ whether heat lies on lesions, and writes a front page. Each part is the command 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -18,10 +17,12 @@ from typing import Any
 
 import torch
 
+from clip_xai.files import write_json
 from clip_xai.metrics.results import Verdict
 from clip_xai.report.demo_page import Curve, Link, read_curves, write_index
 from clip_xai.report.pages import Table
 from clip_xai.runs.cli import compose_job, report_errors
+from clip_xai.runs.directories import claim
 from clip_xai.runs.evaluate import evaluate
 from clip_xai.runs.explain import explain
 from clip_xai.runs.localise import localise, write_localisation
@@ -67,6 +68,7 @@ def demo(settings: Sequence[str] = ()) -> Path:
     clock = Clock()
     root = Path("runs") / "demo" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     common = ["trainer=cpu", "logger=csv", f"runs_root={root}", *settings]
+    claim(root, "demo", {"settings": {"overrides": list(settings)}})
     with clock.part("Data", "python -m clip_xai.runs.records"):
         manifest = prepare_manifest(compose_job("train", common, root).data)
     stages = [root / "train" / f"stage{number}" for number in (1, 2)]
@@ -112,7 +114,7 @@ def front_page(
         ),
         Link("Data", "What was read, grouped and split, and what was left out.", manifest.with_name("report.html")),
     ]
-    (root / "times.json").write_text(json.dumps(dict(clock.parts), indent=2) + "\n")
+    write_json(root / "times.json", dict(clock.parts))
     return write_index(
         root / "index.html",
         links,

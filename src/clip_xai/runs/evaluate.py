@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,27 +17,33 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
+from clip_xai.files import replacing, write_json, write_text
 from clip_xai.metrics.attributes import true_diagnosis
-from clip_xai.metrics.baselines import majority_captions, nearest_training_rows, shuffled_rows
+from clip_xai.metrics.baselines import (
+    majority_captions,
+    nearest_training_rows,
+    shuffled_rows,
+    shuffled_within_sources,
+)
 from clip_xai.metrics.bert import ScorerUnavailable, load_bert_scorer
 from clip_xai.metrics.captions import CaptionScorer
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
-from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.metrics.tokens import AUTO, require_tokenizer
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
-from clip_xai.models.weights import load_captioner, load_retrieval, load_settings
 from clip_xai.progress import track
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
-from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.config import EvaluateConfig
-from clip_xai.runs.instantiate import decoding
+from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.instantiate import decoding, open_captioner
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
-from clip_xai.runs.records import evenly, load_records, prepare_manifest
+from clip_xai.runs.records import evenly
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.prompts import retrieved_prompts
 
@@ -52,12 +57,12 @@ class Evaluation:
 
     Attributes:
         records: The records that were judged; those with an unreadable photograph are not among them.
-        predictions: Captions of each system, row by row as the records.
+        predictions: Captions of each system, row by row as the records; None where a baseline has none.
         result: Scores, intervals, comparisons and verdicts.
     """
 
     records: list[Record]
-    predictions: dict[str, list[str]]
+    predictions: dict[str, list[str | None]]
     result: EvaluationResult
 
     def table(self) -> pd.DataFrame:
@@ -70,7 +75,7 @@ class Evaluation:
                 "group": record.group,
                 "references": list(record.references),
                 "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
-                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index]),
+                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or ""),
             }
             row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
             row |= {metric: values[index] for metric, values in self.result.rows.items()}
@@ -84,11 +89,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns:
         What ``metrics.json`` holds.
     """
-    export = resolve_checkpoint(config.ckpt, Path(config.runs_root))
-    captioner = load_captioner(export).to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
+    require_tokenizer(config.tokenizer)
+    on = judged(config)
+    captioner, retrieval = open_captioner(on.place)
+    captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
+    run_dir = Path(config.run_dir)
+    claim(run_dir, "evaluate", asked_of_evaluation(config, on, captioner), noted_of_model(on.place))
     bert_scorer, skipped = choose_bert_scorer(config.bert_score)
-    records, train = load_records(config.data, config.split), training_records(config)
-    cache = FeatureCache(Path(config.data.cache_dir), captioner.backbone)
+    records, train = on.records, training_records(on)
+    cache = FeatureCache(Path(on.data.cache_dir), captioner.backbone)
     batch_size = config.trainer.feature_batch_size
     found = evaluate_captioner(
         captioner,
@@ -99,18 +108,22 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         decoding=decoding(config.generation),
         batch_size=config.generation.batch_size,
         clip_score=config.clip_score is not None,
+        tokenizer=config.tokenizer,
         bert_scorer=bert_scorer,
         skipped=skipped,
         notes={
-            "captioner": str(export),
-            "data": f"{config.data.name}, split {config.split}"
-            + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else ""),
+            "captioner": str(on.place),
+            "captioner's fingerprint": captioner.fingerprint()[:12],
+            "tower's fingerprint": captioner.backbone.fingerprint[:12],
+            "data": f"{on.data.name}, split {config.split}"
+            + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else "")
+            + (f", at most {on.data.limit} photographs of it" if on.data.limit else ""),
+            **{f"mind {number}": note for number, note in enumerate(on.notes, start=1)},
         },
         samples=config.bootstrap,
         seed=config.seed,
-        retrieval=load_retrieval(load_settings(export), export),
+        retrieval=retrieval,
     )
-    run_dir = Path(config.run_dir)
     metrics = write_evaluation(found, run_dir)
     with open_loggers(config.logger, run_dir, "evaluate", asdict(config)) as loggers:
         log_metrics(loggers, {f"{config.split}/{key}": value for key, value in found.result.summary().items()})
@@ -132,11 +145,13 @@ def evaluate_captioner(
     bert_scorer: CaptionScorer | None = None,
     skipped: dict[str, str] | None = None,
     notes: dict[str, str] | None = None,
+    cautions: Sequence[str] = (),
+    tokenizer: str = AUTO,
     samples: int = 1000,
     seed: int = 0,
     retrieval: Retrieval | None = None,
 ) -> Evaluation:
-    """Write captions for records and judge them beside the three baselines.
+    """Write captions for records and judge them beside the baselines.
 
     Args:
         captioner: The model, on the device it shall run on.
@@ -150,6 +165,8 @@ def evaluate_captioner(
         bert_scorer: For BERTScore; None leaves it out.
         skipped: Reasons for what is left out, by name.
         notes: Settings to be shown in the report.
+        cautions: Sentences that stand before every number of it.
+        tokenizer: How BLEU and ROUGE cut captions into tokens; see `clip_xai.metrics.tokens`.
         samples: Resamples behind each interval.
         seed: Seed of the baselines and the resamples.
         retrieval: Makes the prompt of each photograph; None for the captioner's own. A shuffled image brings the
@@ -167,7 +184,7 @@ def evaluate_captioner(
     prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
     captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
     features = pooled.stack([record.image for record in judged])
-    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed)
+    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer)
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
@@ -183,6 +200,8 @@ def evaluate_captioner(
             **(notes or {}),
         },
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
+        cautions=cautions,
+        tokenizer=tokenizer,
         samples=samples,
         seed=seed,
     )
@@ -216,12 +235,13 @@ def baseline_captions(
     features: Tensor,
     pooled: FeatureTable,
     seed: int,
-) -> tuple[dict[str, list[str]], dict[str, str]]:
+    tokenizer: str = AUTO,
+) -> tuple[dict[str, list[str | None]], dict[str, str]]:
     """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str | None]] = {}
     reasons: dict[str, str] = {}
     if train:
-        majority = majority_captions(records, train, seed)
+        majority = majority_captions(records, train, seed, tokenizer)
         found[BLIND] = [majority[record.source] for record in records]
     else:
         reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
@@ -231,11 +251,18 @@ def baseline_captions(
             found[NEAREST] = [train[row].caption for row in nearest_training_rows(features, theirs, records, train)]
     except UserError as error:
         reasons[SYSTEMS[NEAREST]] = str(error)
-    try:
-        rows = shuffled_rows([record.group for record in records], seed)
-        found[SHUFFLED] = [captions[row] for row in rows]
-    except UserError as error:
-        reasons[SYSTEMS[SHUFFLED]] = str(error)
+    groups, sources = [record.group for record in records], [record.source for record in records]
+    rows, unshuffled = shuffled_within_sources(groups, sources, seed)
+    if (rows >= 0).any():
+        found[SHUFFLED] = [captions[row] if row >= 0 else None for row in rows]
+        reasons |= {f"{SYSTEMS[SHUFFLED]} ({source})": reason for source, reason in unshuffled.items()}
+    else:
+        reasons[SYSTEMS[SHUFFLED]] = " ".join(f"{source}: {reason}" for source, reason in unshuffled.items())
+    if len(set(sources)) > 1:
+        try:
+            found[ACROSS] = [captions[row] for row in shuffled_rows(groups, seed)]
+        except UserError as error:
+            reasons[SYSTEMS[ACROSS]] = str(error)
     return found, reasons
 
 
@@ -251,19 +278,30 @@ def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[st
         return None, {"BERTScore": str(error)}
 
 
-def training_records(config: EvaluateConfig) -> list[Record]:
+def training_records(on: Judged) -> list[Record]:
     """Return what the baselines may know: the training records, none where the manifest has no such split."""
-    manifest = load_manifest(prepare_manifest(config.data))
-    return evenly([record for record in manifest if record.split == "train"], config.data.limit)
+    return evenly([record for record in on.manifest if record.split == "train"], on.data.limit)
+
+
+def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
+    """What decides the numbers of an evaluation."""
+    alone = ("split", "bert_score", "clip_score", "tokenizer", "bootstrap", "seed")
+    return {
+        "settings": {name: getattr(config, name) for name in alone} | {"generation": asdict(config.generation)},
+        **asked_of_model(on.place, captioner),
+        **asked_of_data(on.data, on.manifest),
+        "code": code_digest("data", "models", "metrics"),
+    }
 
 
 def write_evaluation(found: Evaluation, run_dir: Path) -> dict[str, Any]:
     """Write the tables and the page of an evaluation; return what ``metrics.json`` holds."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    found.table().to_parquet(run_dir / "captions.parquet", index=False)
+    with replacing(run_dir / "captions.parquet") as unfinished:
+        found.table().to_parquet(unfinished, index=False)
     metrics = found.result.to_dict()
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (run_dir / "evaluation.md").write_text(found.result.to_markdown(), encoding="utf-8")
+    write_json(run_dir / "metrics.json", metrics)
+    write_text(run_dir / "evaluation.md", found.result.to_markdown())
     write_evaluation_page(found.result, examples(found), run_dir / "index.html")
     return metrics
 
@@ -280,7 +318,7 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
     chosen = []
     for row in (order[step] for step in steps):
         record = found.records[row]
-        captions = {system: texts[row] for system, texts in found.predictions.items()}
+        captions = {s: text for s, texts in found.predictions.items() if (text := texts[row]) is not None}
         chosen.append(
             {
                 "image": record.image,
@@ -320,6 +358,8 @@ def show(result: EvaluationResult, run_dir: Path) -> None:
     console.print(table)
     for name, reason in result.skipped.items():
         console.print(f"not measured: {name}: {reason}", markup=False, soft_wrap=True)
+    for name, words in result.left_out().items():
+        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
     for name, reason in result.set_aside.items():
         console.print(f"set aside: {name}: {reason}", markup=False, soft_wrap=True)
     console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.metrics.intervals import FEWEST
 from clip_xai.metrics.localisation import (
     MEASURES,
     centre_maps,
@@ -101,14 +102,14 @@ class LesionMaps:
         rows = []
         for row in measured:
             title = CONTROLS.get(row["method"]) or METHOD_TITLES.get(row["method"], row["method"])
-            cells = [_cell(row[name]) if name in row else "–" for name in MEASURES]
-            count = max(row[name]["n"] for name in MEASURES if name in row)
-            rows.append((title, row["what"], str(count), *cells, f"{row['chance']:.3f}"))
-        head = ("method", "explained", "n", *(TITLES[name] for name in MEASURES), "lesion's share")
+            cells = [cell for name in MEASURES for cell in _cells(row.get(name))]
+            rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))
+        head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), "lesion's share")
         note = (
             "Value [95 % interval over patients or lesions], measured on the square that the model saw. Pointing game: "
             "the hottest pixel lies on the lesion. AUPRC: how well heat ranks lesion above skin (chance: the "
-            "lesion's share). Energy: share of the positive heat that lies on the lesion."
+            "lesion's share). Energy: share of the positive heat that lies on the lesion; a map without any has none, "
+            f"and its n is smaller. Behind fewer than {FEWEST} patients or lesions no interval is given."
         )
         return Table("Does the heat lie on the lesion?", head, tuple(rows), note)
 
@@ -133,10 +134,13 @@ def _text(rows: dict[str, Tensor]) -> str:
     return f"pointing {hit}, AUPRC {values['auprc']:.2f}, energy {energy}"
 
 
-def _cell(interval: dict[str, Any]) -> str:
-    if interval["low"] is None:
-        return f"{interval['value']:.3f}"
-    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+def _cells(interval: dict[str, Any] | None) -> tuple[str, str]:
+    """A measure with its interval, and the number of rows that count for it."""
+    if interval is None:
+        return "–", "0"
+    value = f"{interval['value']:.3f}"
+    bounds = "" if interval["low"] is None else f" [{interval['low']:.3f}, {interval['high']:.3f}]"
+    return value + bounds, str(interval["n"])
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

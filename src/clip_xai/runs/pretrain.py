@@ -26,14 +26,19 @@ from transformers import GPT2LMHeadModel
 from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.rendered import RenderedScenes
 from clip_xai.data.synthetic.scene import sample_scene
+from clip_xai.files import replacing, write_json
 from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import EMBEDDED, build_backbone, tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
+from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import tiny_config
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.progress import track
+from clip_xai.runs.cli import report_errors
+from clip_xai.runs.directories import claim
 from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
+from clip_xai.training.finite import StopAtNonFinite
 
 # Scenes of the miniature data set are numbered from 0; training and testing here start far above.
 TRAINING_SEEDS, TEST_SEEDS = 10_000_000, 20_000_000
@@ -142,8 +147,10 @@ def train_language_model(recipe: Recipe, tokenizer: CaptionTokenizer) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+    require_finite(model.state_dict(), "the language model")
     state = {key: value.half().contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
-    save_file(state, TINY_GPT2 / "model.safetensors")
+    with replacing(TINY_GPT2 / "model.safetensors") as unfinished:
+        save_file(state, unfinished)
     return loss.item()
 
 
@@ -222,10 +229,12 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
     """Write the tower in half precision, its configuration, and the recipe with what it measured."""
     TINY_CLIP.mkdir(parents=True, exist_ok=True)
     state = {key: value.half().contiguous() for key, value in backbone.model.state_dict().items()}
-    save_file(state, TINY_CLIP / "model.safetensors")
+    require_finite(state, "the tower in half precision")
+    with replacing(TINY_CLIP / "model.safetensors") as unfinished:
+        save_file(state, unfinished)
     vocabulary_size = int(backbone.model.vocab_size)
     config = {"model_cfg": clip_config(recipe, vocabulary_size, 0.0)}
-    (TINY_CLIP / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(TINY_CLIP / "open_clip_config.json", config)
     report = {
         "command": "python -m clip_xai.runs.pretrain",
         "recipe": asdict(recipe),
@@ -233,7 +242,7 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
         "held_out_scenes": recipe.test_scenes,
         "trained_on": "rendered pictures and their captions alone; no masks, no labels",
     }
-    (ASSETS / "recipe.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(ASSETS / "recipe.json", report)
 
 
 def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int) -> None:
@@ -259,7 +268,7 @@ def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers:
         logger=False,
         enable_checkpointing=False,
         gradient_clip_val=1.0,
-        callbacks=[ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
+        callbacks=[StopAtNonFinite(), ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
         enable_model_summary=False,
     )
     trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))
@@ -295,6 +304,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Denormal numbers make tiny models ten times slower on some processors.
     torch.set_flush_denormal(True)
     recipe = Recipe()
+    claim(options.work, "pretrain", {"settings": asdict(recipe)}, setting="--work")
     tokenizer = train_tokenizer(recipe) if "tokenizer" in options.parts else CaptionTokenizer.load(TINY_GPT2)
     if "clip" in options.parts:
         train_clip(recipe, tokenizer, options.work, options.workers, options.every)
@@ -306,4 +316,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with report_errors("train"):
+        main()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from clip_xai.data.images import as_rgb, read_image
 from clip_xai.errors import UserError
+from clip_xai.files import replacing
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
@@ -50,7 +51,8 @@ class Explanations:
 
     def save(self, path: str | Path) -> None:
         """Write the card."""
-        self.picture().save(path)
+        with replacing(Path(path)) as unfinished:
+            self.picture().save(unfinished)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

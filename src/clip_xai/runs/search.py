@@ -6,19 +6,25 @@ share its trials. Hydra's own Optuna plugin needs Optuna 2 and can neither resum
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from clip_xai.errors import UserError
+from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.directories import claim
+from clip_xai.runs.loggers import GivenUp
 from clip_xai.runs.train import train
 from clip_xai.runs.training_settings import SearchConfig
+from clip_xai.training.finite import Diverged
 
 if TYPE_CHECKING:
     import optuna
@@ -45,16 +51,37 @@ def search(config: TrainConfig, compose: Callable[[Sequence[str]], TrainConfig])
     """
     told = config.hparams_search
     assert told is not None
-    run_dir, study = Path(config.run_dir), open_study(told, config)
+    run_dir = Path(config.run_dir)
+    claim(run_dir, "search", asked_of_search(told, config))
+    study = open_study(told, config)
 
     def run(trial: optuna.Trial, overrides: list[str]) -> float:
         log.info("trial %d: %s", trial.number, " ".join(overrides))
         settings = compose([*overrides, f"run_dir={run_dir / f'trial_{trial.number:03d}'}"])
-        metrics = train(settings, [ReportEpochs(trial, config.callbacks.monitor)])
-        return float(metrics[config.callbacks.monitor])
+        try:
+            metrics = train(settings, [ReportEpochs(trial, config.callbacks.monitor)])
+        except GivenUp as reason:
+            raise import_optuna().TrialPruned(str(reason)) from reason
+        except Diverged as reason:
+            log.warning("trial %d failed: %s", trial.number, reason)
+            return math.nan  # Optuna records a failed trial, and the search goes on
+        reached = metrics[config.callbacks.monitor]
+        return math.nan if reached is None else float(reached)
 
     run_trials(study, told, run)
     return write(study, run_dir)
+
+
+def asked_of_search(told: SearchConfig, config: TrainConfig) -> dict[str, Any]:
+    """What decides a search, apart from how many trials it has; every trial notes its own settings."""
+    fixed = {name: value for name, value in asdict(told).items() if name not in ("name", "trials")}
+    parts = ("backbone", "mapper", "language_model", "stage", "data", "generation")
+    return {
+        "settings": {
+            "study": told.name, "hparams_search": fixed, "seed": config.seed, "monitor": config.callbacks.monitor,
+            **{name: asdict(getattr(config, name)) for name in parts},
+        }
+    }  # fmt: skip
 
 
 def run_trials(study: optuna.Study, told: SearchConfig, run: Callable[[optuna.Trial, list[str]], float]) -> None:
@@ -112,13 +139,18 @@ def open_study(told: SearchConfig, config: TrainConfig) -> optuna.Study:
             retry = {"heartbeat_stale_trial_callback": storages.RetryHeartbeatStaleTrialCallback()}
         else:
             retry = {"failed_trial_callback": storages.RetryFailedTrialCallback()}
-        storage = storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-            heartbeat_interval=STALE_SECONDS // 4,
-            grace_period=STALE_SECONDS,
-            **retry,
-        )
+        try:
+            storage = storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=STALE_SECONDS // 4,
+                grace_period=STALE_SECONDS,
+                **retry,
+            )
+        except Exception as error:
+            if "is not a database" not in str(error) and "malformed" not in str(error):
+                raise
+            raise UserError(f"{url} is damaged; move it away, or name another hparams_search.storage") from error
     return optuna.create_study(
         storage=storage,
         study_name=told.name,
@@ -151,16 +183,17 @@ class ReportEpochs(Callback):
         self.monitor = monitor
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report an epoch.
+        """Report an epoch, unless it is a validation before the first or what is monitored was not due.
 
         Raises:
-            optuna.TrialPruned: The trial is worse than others were.
+            GivenUp: The trial is worse than others were.
         """
-        if trainer.validating:  # before the first epoch
+        value = trainer.callback_metrics.get(self.monitor)
+        if trainer.state.fn != TrainerFn.FITTING or value is None:
             return
-        self.trial.report(float(trainer.callback_metrics[self.monitor]), step=trainer.current_epoch)
+        self.trial.report(float(value), step=trainer.current_epoch)
         if self.trial.should_prune():
-            raise import_optuna().TrialPruned(f"given up in epoch {trainer.current_epoch}")
+            raise GivenUp(f"given up in epoch {trainer.current_epoch}")
 
 
 def leaves(space: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
@@ -229,7 +262,8 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
     """Write what was found; return the best."""
     state = import_optuna().trial.TrialState
     run_dir.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe().to_csv(run_dir / "trials.csv", index=False)
+    with replacing(run_dir / "trials.csv") as unfinished:
+        study.trials_dataframe().to_csv(unfinished, index=False)
     if not study.get_trials(deepcopy=False, states=(state.COMPLETE,)):
         raise UserError(f"no trial of the study {study.study_name} came to an end; see {run_dir / 'trials.csv'}")
     best = study.best_trial
@@ -237,11 +271,12 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
         "study": study.study_name,
         "trials": len(study.trials),
         "given_up": len(study.get_trials(deepcopy=False, states=(state.PRUNED,))),
+        "failed": len(study.get_trials(deepcopy=False, states=(state.FAIL,))),
         "best_trial": best.number,
         "best_value": best.value,
         "best_settings": best.params,
     }
-    (run_dir / "search.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_json(run_dir / "search.json", found)
     settings = " ".join(f"{name}={written(value)}" for name, value in best.params.items())
     log.info("best of %d trials: %s %.4g with %s", len(study.trials), study.study_name, best.value, settings)
     return found

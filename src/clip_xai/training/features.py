@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clip_xai.data.images import UnreadableImageError
 from clip_xai.data.locking import one_at_a_time
+from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.progress import track
+from clip_xai.training.feature_parts import parts, read_parts, remove_orphans
 
 SHARD = 2048
+_FORMAT = 2  # of the files; others are not looked at
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class FeatureTable:
         unreadable: Image file -> why it cannot be read. These have no row.
     """
 
-    rows: dict[Path, tuple[np.ndarray, int]]
+    rows: dict[Path, tuple[NDArray[np.floating], int]]
     unreadable: dict[Path, str]
 
     def __getitem__(self, image: Path) -> Tensor:
@@ -57,8 +59,8 @@ class FeatureCache:
     format, and whether it is the pooled embedding or the patch tokens; whatever of these changes, it is computed anew.
     Finished parts are kept when a computation is interrupted, and several processes may fill one cache.
 
-    Layout: ``<directory>/<digest of backbone, preprocessing, format>/<pooled|patches>/<part>.npy`` beside
-    ``<part>.json``, the list of file digests row by row (null for a row without features).
+    Layout: ``<directory>/<digest of backbone, preprocessing, format>/<pooled|patches|tokens>/<part>.bin``, the rows
+    that were computed and no others, beside ``<part>.json``, the file digest of each.
     """
 
     def __init__(self, directory: Path, backbone: Backbone, dtype: str = "float32") -> None:
@@ -71,7 +73,7 @@ class FeatureCache:
         """
         self.backbone = backbone
         self.dtype = np.dtype(dtype)
-        key = f"{backbone.fingerprint} {backbone.preprocess.fingerprint} {self.dtype.name}"
+        key = f"{_FORMAT} {backbone.fingerprint} {backbone.preprocess.fingerprint} {self.dtype.name}"
         self.directory = directory / hashlib.sha256(key.encode()).hexdigest()[:24]
 
     def table(self, images: Sequence[Path], reads: str, batch_size: int = 64) -> FeatureTable:
@@ -81,39 +83,51 @@ class FeatureCache:
             images: Image files.
             reads: ``pooled``, ``patches`` or ``tokens``.
             batch_size: Images per step through the tower.
+
+        Raises:
+            UserError: The batch size is less than 1.
+            OSError: The disk has no space for the features; whatever was finished before stays.
         """
+        if batch_size < 1:
+            raise UserError(f"trainer.feature_batch_size: {batch_size} is less than 1")
         digests = {image: _sha256(image) for image in dict.fromkeys(images)}
         with one_at_a_time(self.directory):
             return self._table(digests, reads, batch_size)
 
     def _table(self, digests: dict[Path, str | None], reads: str, batch_size: int) -> FeatureTable:
-        known = self._index(reads)
+        known = self._known(reads)
         by_digest = {digest: image for image, digest in digests.items() if digest is not None}
         missing = [image for digest, image in by_digest.items() if digest not in known]
         unreadable: dict[Path, str] = {}
         if missing:
-            parts = [missing[start : start + SHARD] for start in range(0, len(missing), SHARD)]
+            shards = [missing[start : start + SHARD] for start in range(0, len(missing), SHARD)]
             progress = iter(track(range(len(missing)), f"Features of {self.backbone.name}"))
-            for part in parts:
-                unreadable |= self._compute(part, digests, reads, batch_size, progress)
+            for shard in shards:
+                unreadable |= self._compute(shard, digests, reads, batch_size, progress)
             next(progress, None)
-            known = self._index(reads)
+            known = self._known(reads)
         for image, digest in digests.items():
             if digest is None:
                 unreadable[image] = f"{image}: cannot be opened"
             elif digest not in known:
                 unreadable.setdefault(image, unreadable.get(by_digest[digest], f"{image}: unreadable"))
-        rows = {image: known[digest] for image, digest in digests.items() if digest in known}
+        rows = {image: known[digest] for image, digest in digests.items() if digest is not None and digest in known}
         return FeatureTable(rows, unreadable)
 
-    def _index(self, reads: str) -> dict[str | None, tuple[np.ndarray, int]]:
-        index: dict[str | None, tuple[np.ndarray, int]] = {}
-        for listing in sorted((self.directory / reads).glob("*.json")):
-            array = np.load(listing.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-            for row, digest in enumerate(json.loads(listing.read_text())):
-                if digest is not None:
-                    index[digest] = (array, row)
-        return index
+    def _known(self, reads: str) -> Mapping[str, tuple[NDArray[np.floating], int]]:
+        for kind in ("pooled", "patches", "tokens"):
+            remove_orphans(self.directory / kind)
+        return read_parts(self.directory / reads, self._shape(reads), self.dtype)
+
+    def _shape(self, reads: str) -> tuple[int, ...]:
+        rows, columns = self.backbone.grid
+        patches, width = rows * columns, self.backbone.width
+        shapes = {
+            "pooled": (self.backbone.embed_dim,),
+            "patches": (patches, width),
+            "tokens": (self.backbone.image_tower.prefix_tokens + patches, width),
+        }
+        return shapes[reads]
 
     def _compute(
         self,
@@ -124,42 +138,33 @@ class FeatureCache:
         progress: Iterator[int],
     ) -> dict[Path, str]:
         """Write one part of the cache; the pooled embeddings come with the tokens at no cost."""
-        rows, columns = self.backbone.grid
-        patches, width = rows * columns, self.backbone.width
-        shapes = {
-            "pooled": (self.backbone.embed_dim,),
-            "patches": (patches, width),
-            "tokens": (self.backbone.image_tower.prefix_tokens + patches, width),
-        }
-        kinds = dict.fromkeys([reads, "pooled"])
-        part = uuid.uuid4().hex
-        files = {kind: self.directory / kind / f"{part}.npy" for kind in kinds}
-        arrays = {}
-        for kind, file in files.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shape = (len(images), *shapes[kind])
-            arrays[kind] = np.lib.format.open_memmap(file, mode="w+", dtype=self.dtype, shape=shape)
+        shapes = {kind: self._shape(kind) for kind in dict.fromkeys([reads, "pooled"])}
         unreadable: dict[Path, str] = {}
+        computed: list[str] = []
         device = next(self.backbone.parameters()).device
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, torch.inference_mode():
+        with (
+            parts(self.directory, shapes, self.dtype, len(images)) as written,
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            torch.inference_mode(),
+        ):
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
-                pixels = list(pool.map(self._pixels, batch))
-                good = [row for row, value in enumerate(pixels) if isinstance(value, Tensor)]
-                unreadable |= {batch[row]: str(v) for row, v in enumerate(pixels) if not isinstance(v, Tensor)}
+                good: dict[str, Tensor] = {}
+                for image, pixels in zip(batch, pool.map(self._pixels, batch), strict=True):
+                    if isinstance(pixels, Tensor):
+                        good[str(digests[image])] = pixels
+                    else:
+                        unreadable[image] = str(pixels)
                 if good:
-                    stacked = torch.stack([value for value in pixels if isinstance(value, Tensor)]).to(device)
-                    features = self.backbone.features(stacked)
-                    for kind, array in arrays.items():
-                        array[[start + row for row in good]] = features.read(kind).float().cpu().numpy()
+                    features = self.backbone.features(torch.stack(list(good.values())).to(device))
+                    for kind, part in written.items():
+                        part.append(features.read(kind).float().cpu().numpy())
+                    computed += good
                 for _ in batch:
                     next(progress, None)
-        listing = [None if image in unreadable else digests[image] for image in images]
-        for kind, file in files.items():
-            arrays[kind].flush()
-            unfinished = file.with_suffix(".part")
-            unfinished.write_text(json.dumps(listing))
-            unfinished.rename(file.with_suffix(".json"))  # the array counts from this moment on
+            if computed:
+                for part in written.values():
+                    part.finish(computed)
         return unreadable
 
     def _pixels(self, image: Path) -> Tensor | UnreadableImageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from clip_xai.errors import UserError
+from clip_xai.files import reading
 from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.models.weights import CaptionerSettings
 from clip_xai.training.unfreezing import Unfreezing
@@ -71,8 +73,8 @@ class CaptionerModule(LightningModule):
         self.fingerprint = captioner.backbone.fingerprint  # read while the weights are whole
         self.sharded = False
         self.strict_loading = False  # a checkpoint lacks the tower; ``on_load_checkpoint`` accounts for every other key
-        self.val_loss = MeanMetric()
-        self.common_loss = MeanMetric()
+        self.val_loss = mean_metric()
+        self.common_loss = mean_metric()
         self.save_hyperparameters({"settings": asdict(settings), "optimisation": asdict(optimisation)})
 
     def configure_model(self) -> None:
@@ -192,6 +194,11 @@ class CaptionerModule(LightningModule):
         return self.captioner.backbone.source is not None
 
 
+def mean_metric() -> MeanMetric:
+    """Return a mean that one NaN makes NaN: by itself torchmetrics leaves NaN out, and a broken model looks whole."""
+    return MeanMetric(nan_strategy=float("nan"))
+
+
 def is_decayed(name: str, parameter: Tensor) -> bool:
     """Tell whether weight decay applies: to matrices that are no table of embeddings or latents."""
     return parameter.ndim >= 2 and not any(part in name for part in ("wte", "wpe", "latents"))
@@ -213,5 +220,11 @@ def captioner_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Any) -> dict[str, Any]:
-    """Load a checkpoint's plain containers and tensors onto the CPU; nothing in it can run code."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Load a checkpoint's plain containers and tensors onto the CPU; nothing in it can run code.
+
+    Raises:
+        UserError: The file is empty or damaged.
+    """
+    with reading(Path(path), "name another checkpoint"):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content

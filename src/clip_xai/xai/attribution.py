@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.files import replacing
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Attribution:
         tensors = {
             name: tensor.detach().float().cpu().contiguous() for name, tensor in held.items() if tensor is not None
         }
-        save_file(tensors, path, metadata={"attribution": json.dumps(self.metadata(), ensure_ascii=False)})
+        with replacing(path) as unfinished:
+            save_file(tensors, unfinished, metadata={"attribution": json.dumps(self.metadata(), ensure_ascii=False)})
 
     @classmethod
     def load(cls, path: Path) -> Attribution:

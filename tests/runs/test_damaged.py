@@ -1,0 +1,92 @@
+"""A file that an earlier run left empty or damaged counts as absent, or one line names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clip_xai.errors import UserError
+from clip_xai.models.retrieval import CaptionIndex
+from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.models.weights import load_captioner, load_settings
+from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.export import evaluation_of, run_facts
+from clip_xai.runs.photographs import Photograph
+from clip_xai.runs.results import Result, ResultStore, read_result
+from clip_xai.runs.search import open_study
+from clip_xai.runs.training_settings import SearchConfig
+
+DAMAGED = (b"", b"{", b"<html>")
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_result_is_made_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    store = ResultStore(tmp_path)
+    store.claim({})
+    one, other = (Photograph(tmp_path / name, name) for name in ("one.png", "other.png"))
+    for number, photograph in enumerate((one, other), start=1):
+        store.write(number, Result(photograph, "a red spot", {}))
+    place = next(store.folder.glob("0001*"))
+    place.write_bytes(content)
+    assert not store.done(1, one) and store.done(2, other)
+    assert [result.photograph.name for _, result in store.results()] == ["other.png"]
+    assert any(str(place) in message for message in caplog.messages)
+    with pytest.raises(UserError, match=r"0001_one\.safetensors is empty or damaged"):
+        read_result(place)
+    store.write(1, Result(one, "a red spot", {}))
+    assert store.done(1, one)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_problem_does_not_count(tmp_path: Path, content: bytes) -> None:
+    store = ResultStore(tmp_path)
+    store.claim({})
+    for number, name in enumerate(("one.png", "other.png"), start=1):
+        store.write_problem(number, Photograph(tmp_path / name, name), "cannot be read")
+    next(store.folder.glob("0001*")).write_bytes(content)
+    assert store.problems() == ["other.png: cannot be read"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_evaluation_does_not_stop_an_export(tmp_path: Path, content: bytes) -> None:
+    model = tmp_path / "train" / "a" / "export"
+    for name in ("old", "broken"):
+        (tmp_path / "evaluate" / name).mkdir(parents=True)
+    written = {"settings": {"captioner": str(model)}}
+    (tmp_path / "evaluate" / "old" / "metrics.json").write_text(json.dumps(written))
+    (tmp_path / "evaluate" / "old" / "evaluation.md").write_text("BLEU 12")
+    (tmp_path / "evaluate" / "broken" / "metrics.json").write_bytes(content)
+    assert evaluation_of(model, tmp_path) == "BLEU 12"
+    (model.parent / ".hydra").mkdir(parents=True)
+    (model.parent / ".hydra" / "config.yaml").write_text("")
+    (model.parent / "metrics.json").write_bytes(content)
+    assert run_facts("mine", "other", model, tmp_path).evaluation == "BLEU 12"
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_captioner_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
+    for name in ("config.json", "tokenizer.json", "index.safetensors"):
+        (tmp_path / name).write_bytes(content)
+    readers = {
+        "config.json": lambda: load_settings(tmp_path),
+        "tokenizer.json": lambda: CaptionTokenizer.load(tmp_path),
+        "index.safetensors": lambda: CaptionIndex.load(tmp_path / "index.safetensors"),
+    }
+    for name, read in readers.items():
+        with pytest.raises(UserError, match=f"{name} is empty or damaged") as raised:
+            read()
+        assert len(str(raised.value).splitlines()) == 1
+    settings = {"backbone": {"name": "tiny", "architecture": "tiny", "pretrained": None}, "mapper": "resampler"}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is empty or damaged"):
+        load_captioner(tmp_path)
+
+
+def test_a_damaged_study_is_named_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    (tmp_path / "search.db").write_bytes(b"<html>" * 300)
+    with pytest.raises(UserError, match=r"search\.db is damaged; move it away"):
+        open_study(SearchConfig(), TrainConfig(runs_root=str(tmp_path), run_dir=str(tmp_path / "run")))
