@@ -118,7 +118,7 @@ REFUSED = {
     "1 and 2": Image.fromarray(LESION + 1),
     "128 and 255": Image.fromarray(LESION * 127 + 128),
     "shades up to 90": Image.fromarray(np.arange(90, dtype=np.uint8)[None].repeat(9, 0)),
-    "12 bits": Image.fromarray(np.arange(4096, dtype=np.uint16)[None].repeat(2, 0)),
+    "12 bits": Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)),
     "black is not the first": palette(1 - LESION, [128, 0, 0, 0, 0, 0] + [0] * 762),
     "two colours without black": coloured((255, 0, 0), (255, 255, 255)),
 }

@@ -44,6 +44,9 @@ _FORMATS = {
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
 }
 
 
@@ -222,6 +225,13 @@ def _stamp(root: Path, states: list[tuple[str, State | None]], settings: BuildSe
     return digest.hexdigest()
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]], list[str]]:
     """Return every file below the root with its state, in a fixed order, and the folders of ours that are left out."""
     found: list[tuple[str, State | None]] = []
@@ -244,7 +254,7 @@ def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]
         for entry in listed:
             if entry.name.startswith((".", "~$")) or entry.name.endswith(_NO_SOURCE):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 waiting.extend(() if LEFT_OVERS.fullmatch(entry.name) else (entry.path,))
                 continue
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 
 from clip_xai.data.manifest import path_below
 from clip_xai.data.record import Problem, Record
+from clip_xai.data.regular import is_regular, kind_of
 from clip_xai.errors import UserError
 
 FILE = "descriptions.parquet"
@@ -31,8 +33,10 @@ def apply_descriptions(root: Path, records: list[Record]) -> list[Problem]:
         UserError: The file is there but no such table.
     """
     path = root / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
+    if not is_regular(path):
+        raise UserError(f"{path}: not a file but a {kind_of(path)}; remove it or give the table of that name.")
     try:
         rows = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:

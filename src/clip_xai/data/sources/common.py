@@ -144,6 +144,13 @@ class SourceReader:
         if missing and self.photographs.archives:
             packed = ", ".join(sorted(self.photographs.archives)[:5])
             self.note(f"{missing} photographs are missing and {packed} is still packed; unpack it and call again")
+        twice = [path for path in self._taken if path in self.photographs.repeated]
+        if twice:
+            first, other = twice[0], self.photographs.repeated[twice[0]]
+            self.note(
+                f"{len(twice)} photographs have a namesake in another folder, and the first is used: "
+                f"{first.parent.name}/{first.name}, not {other.parent.name}/{other.name}"
+            )
         return SourceTable(
             source=self.source,
             records=self.records,

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from clip_xai.data.images import SUFFIXES
 from clip_xai.data.sources.tables import FORMATS, header_of
 from clip_xai.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = SUFFIXES
 
 #: Folders that tools leave behind.
 LEFT_OVERS = re.compile(r"\..*|__macosx", re.IGNORECASE)
@@ -128,11 +129,13 @@ class PhotographIndex:
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, Path] = {}
         self.archives: list[str] = []
+        self.repeated: dict[Path, Path] = {}
         for parent, _, names in walk(folder):
             for name in names:
                 stem, suffix = os.path.splitext(name.lower())
                 if suffix in IMAGE_SUFFIXES:
-                    self._by_name.setdefault(name.lower(), parent / name)
+                    if self._by_name.setdefault(name.lower(), parent / name) != parent / name:
+                        self.repeated.setdefault(self._by_name[name.lower()], parent / name)
                     self._by_stem.setdefault(stem, parent / name)
                 elif suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):
                     self.archives.append(name)
