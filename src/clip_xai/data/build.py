@@ -14,7 +14,7 @@ from clip_xai.data.descriptions import apply_descriptions
 from clip_xai.data.groups import assign_groups, flag_conflicts, mark_duplicates
 from clip_xai.data.images import ImageFacts, MaskFacts
 from clip_xai.data.inspection import inspect_files, inspect_masks
-from clip_xai.data.manifest import write_manifest
+from clip_xai.data.manifest import unkept, write_manifest
 from clip_xai.data.near import near_pairs
 from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, Problem, Record, SourceTable
 from clip_xai.data.report import Findings, write_report
@@ -25,6 +25,7 @@ from clip_xai.data.sources.files import LEFT_OVERS, find_tables, is_ours
 from clip_xai.data.splits import assign_splits
 from clip_xai.errors import UserError
 from clip_xai.files import write_text
+from clip_xai.text import printable
 
 #: Raise it when a change here must rebuild manifests of data that did not change.
 VERSION = 3
@@ -73,6 +74,9 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     root, output_dir = Path(root).absolute(), Path(output_dir).absolute()
     if not root.is_dir():
         raise UserError(f"data.root={root} is no folder; {_expected()}")
+    for setting, place in (("data.root", root), ("data.output_dir", output_dir)):
+        if printable(str(place)) != str(place):
+            raise UserError(f"{setting}={place} holds a control character or is not UTF-8; rename it.")
     _claim(output_dir, root)
     manifest, stamp_file = output_dir / "manifest.parquet", output_dir / "manifest.stamp"
     states, left_out = _states(root, output_dir)
@@ -167,6 +171,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
         record.references = compose(record.facts, settings.captions)
         record.caption = record.references[0]
     problems += apply_descriptions(root, records)
+    records = _with_names(records, root, problems)
     kept, values = output_dir / "inspected.sqlite", tuple(settings.mask_values or ())
     seen = inspect_files([record.image for record in records], kept, settings.workers)
     masks = inspect_masks([record.mask for record in records if record.mask], kept, values, settings.workers)
@@ -188,6 +193,20 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
     near = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
     read = {path: facts for path, facts in masks.items() if isinstance(facts, MaskFacts)}
     return Findings(tables=tables, records=readable, problems=problems, near=near, masks=read)
+
+
+def _with_names(records: list[Record], root: Path, problems: list[Problem]) -> list[Record]:
+    """Return the rows whose paths a manifest can keep; report the others, and drop masks whose it cannot."""
+    kept = []
+    for record in records:
+        if fault := unkept(record.image, root):
+            problems.append(Problem(record.source, record.name, "row", fault))
+            continue
+        if record.mask and (fault := unkept(record.mask, root)):
+            problems.append(Problem(record.source, record.name, "mask", f"its mask {record.mask.name}: {fault}"))
+            record.mask = None
+        kept.append(record)
+    return kept
 
 
 def _note_facts(record: Record, facts: ImageFacts) -> None:

@@ -12,6 +12,7 @@ from clip_xai.data.manifest import path_below
 from clip_xai.data.record import Problem, Record
 from clip_xai.data.regular import is_regular, kind_of
 from clip_xai.errors import UserError
+from clip_xai.text import without_controls
 
 FILE = "descriptions.parquet"
 
@@ -49,7 +50,8 @@ def apply_descriptions(root: Path, records: list[Record]) -> list[Problem]:
             reason = f"{FILE} describes it, but there is no such photograph"
             problems.append(Problem(str(row["source"]), str(row["image"]), "description", reason))
             continue
-        captions = tuple(caption.strip() for caption in row["captions"] or () if caption and caption.strip())
+        texts = (without_controls(caption) for caption in row["captions"] or () if caption)
+        captions = tuple(text for text in texts if text)
         if captions:
             record.caption, record.references = captions[0], captions
         if row["mask"]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clip_xai.text import printable
+
 if TYPE_CHECKING:
     from clip_xai.data.captions import CaptionFacts
 
@@ -100,6 +102,10 @@ class Problem:
     file: str
     kind: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("file", "reason"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 @dataclass

@@ -19,6 +19,7 @@ from clip_xai.data.record import NO_PATIENT, Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.files import write_json, write_text
+from clip_xai.text import printable
 
 #: Problems of one kind that the page shows for a source; report.json has them all.
 SHOWN = 20
@@ -77,7 +78,7 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
         "splits": _counts(record.split or "none" for record in records),
         "settings": {name: value for name, value in asdict(settings).items() if name != "workers"},
         "sources": sources,
-        "left_out": found.left_out,
+        "left_out": [printable(folder) for folder in found.left_out],
         "absent": [name for name in SOURCES if name not in sources],
         "by_diagnosis": _crossed(records, lambda record: record.diagnosis or "not stated"),
         "by_malignancy": _crossed(records, lambda record: record.malignancy or "not stated"),
@@ -119,12 +120,13 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     notes += [f"{flag}: {count}" for flag, count in report["flags"].items() if flag != NO_PATIENT]
     splits = ", ".join(f"{split} {count}" for split, count in report["splits"].items())
     left_out = f"{kinds} ({'; '.join(first)}{'; ...' if len(problems) > 3 else ''})" if problems else "nothing"
-    return [
+    lines = [
         f"kept: {report['photographs']} photographs in {report['groups']} groups ({kept})",
         f"left out: {left_out}",
         f"splits: {splits} ({report['settings']['split']}, seed {report['settings']['seed']})",
         f"noted: {'; '.join(notes) or 'nothing'}",
     ]
+    return [printable(line) for line in lines]
 
 
 def _source(table: SourceTable, found: Findings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from clip_xai.data.record import Record
 from clip_xai.data.regular import is_regular
 from clip_xai.data.sources.files import LEFT_OVERS, walk
 from clip_xai.errors import UserError
+from clip_xai.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,9 @@ def photographs_at(image: str) -> list[Photograph]:
     paths = [path for path in found if is_regular(path) and (path.suffix.lower() in SUFFIXES or not place.is_dir())]
     left_out = [path.relative_to(home).as_posix() for path in found if path not in set(paths)]
     if left_out:
-        listed = ", ".join(left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
+        listed = ", ".join(printable(name) for name in left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
         log.warning("left out %d files that are no photographs which can be read: %s", len(left_out), listed)
     if not paths:
         raise UserError(f"image={image}: no photograph there; give a file, a folder of photographs or a pattern")
-    names = [path.relative_to(home).as_posix() for path in paths]
+    names = [printable(path.relative_to(home).as_posix()) for path in paths]
     return [Photograph(path, name, group=name) for path, name in zip(paths, names, strict=True)]

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts
+from clip_xai.data.groups import SAME_PHOTOGRAPH
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, skin_types_of, stated_fields
 from clip_xai.data.sources.files import PhotographIndex, find_tables
 from clip_xai.data.sources.own_files import NotFoundError, OwnFiles
 from clip_xai.data.sources.tables import OWN, Table, known, read_table, whole
 from clip_xai.errors import UserError
+from clip_xai.text import printable
 
 FILE = "captions.csv"
 
@@ -54,7 +56,7 @@ def read_all(root: Path, taken: tuple[str, ...], columns: Mapping[str, str] | No
     for path in find_tables(root, r"captions\.(xls|ods|numbers)", other_formats=False):
         raise UserError(f"{path}: this format is not read; save it as captions.xlsx or {FILE}.")
     for path in find_tables(root, r"captions\.(csv|tsv|tab|txt|xlsx)", other_formats=False):
-        name = path.parent.name
+        name = printable(path.parent.name)
         if any(path.parent == other for other in (table.path.parent for table in tables if table.path)):
             raise UserError(f"{path}: a second table of captions in one folder; keep one.")
         if name in taken or name in {table.source for table in tables}:
@@ -142,14 +144,20 @@ def _add(reader: SourceReader, files: OwnFiles, photograph: _Photograph, columns
     reader.add(
         photograph.path,
         facts,
-        keys=(f"{reader.source}:{group or name}",),
+        keys=(_key(reader.source, group or name),),
         diagnosis=diagnosis,
         fields=stated_fields(row, leave_out=_told_elsewhere(columns)),
         mask=_mask(reader, files, name, row.get("mask", "")),
         official_split=_SPLITS.get(split),
         flags=() if group else (NO_PATIENT,),
     )
-    reader.records[-1].name = name
+    reader.records[-1].name = printable(name)
+
+
+def _key(source: str, group: str) -> str:
+    """Name what belongs together. A folder called ``photo`` must not say that all of a patient's are one photograph."""
+    key = f"{source}:{printable(group)}"
+    return f"{FILE} {key}" if key.startswith(SAME_PHOTOGRAPH) else key
 
 
 def _told_elsewhere(columns: Mapping[str, str]) -> set[str]:

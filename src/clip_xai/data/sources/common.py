@@ -14,6 +14,7 @@ from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.sources.files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
 from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.text import printable
 
 _TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
 
@@ -56,7 +57,7 @@ class SourceReader:
 
     def note(self, text: str) -> None:
         """Say something about the whole download."""
-        self.notes.append(text)
+        self.notes.append(printable(text))
 
     def photograph(self, name: str) -> Path | None:
         """Find the photograph of a row; report and return None where it is missing or already belongs to a row."""
@@ -121,7 +122,7 @@ class SourceReader:
             Record(
                 image=photograph,
                 source=self.source,
-                name=photograph.name,
+                name=printable(photograph.name),
                 group=shared[0],
                 diagnosis=diagnosis,
                 malignancy=DIAGNOSES[diagnosis].malignancy if diagnosis else malignancy,

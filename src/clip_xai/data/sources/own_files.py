@@ -46,6 +46,9 @@ class OwnFiles:
         """
         text = name.replace("\\", "/")
         parts = [part for part in text.split("/") if part not in ("", ".")]
+        exact = self.folder / name
+        if ".." not in parts and exact.is_relative_to(self.folder) and is_regular(exact):
+            return _picture(exact)  # whatever signs its name holds
         if "\0" in text or ".." in parts or not parts:
             raise NotFoundError("its path leaves the folder of the table, or is no path")
         if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
@@ -76,9 +79,7 @@ class OwnFiles:
     def _below(self, relative: str) -> Path | None:
         exact = self.folder / relative
         if is_regular(exact):
-            if exact.suffix.lower() not in IMAGE_SUFFIXES:
-                raise NotFoundError(f"no picture by its name (known: {', '.join(IMAGE_SUFFIXES)})")
-            return exact
+            return _picture(exact)
         if os.path.lexists(exact):
             raise NotFoundError(f"it is no file but a {kind_of(exact)}")
         lowered = relative.lower()
@@ -113,3 +114,9 @@ class OwnFiles:
         for relative, paths in self._by_path.items():
             found[os.path.splitext(relative)[0]] += paths
         return dict(found)
+
+
+def _picture(path: Path) -> Path:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise NotFoundError(f"no picture by its name (known: {', '.join(IMAGE_SUFFIXES)})")
+    return path

@@ -19,6 +19,7 @@ from openpyxl.utils.exceptions import InvalidFileException
 from clip_xai.data.regular import read_regular
 from clip_xai.data.sources.encodings import UnknownEncodingError, decode, separator_of
 from clip_xai.errors import UserError
+from clip_xai.text import without_controls
 
 #: Endings of tables that are read alike.
 FORMATS = (".csv", ".tsv", ".tab", ".xlsx")
@@ -229,4 +230,4 @@ def _cells(sheet: openpyxl.worksheet.worksheet.Worksheet, rows: int | None = Non
 
 
 def _clean(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("\u00a0", " ")).strip()
+    return without_controls(text.replace("\u00a0", " "))
