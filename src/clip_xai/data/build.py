@@ -23,12 +23,13 @@ from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import FILE, read_all
 from clip_xai.data.sources.files import LEFT_OVERS, find_tables, is_ours
 from clip_xai.data.splits import assign_splits
+from clip_xai.data.synthetic.marker import MARKER, drawn_by_earlier_version
 from clip_xai.errors import UserError
 from clip_xai.files import write_text
 from clip_xai.text import printable
 
 #: Raise it when a change here must rebuild manifests of data that did not change.
-VERSION = 3
+VERSION = 4
 
 #: Size, time of writing, time of change.
 State = tuple[int, int, int]
@@ -175,6 +176,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
     kept, values = output_dir / "inspected.sqlite", tuple(settings.mask_values or ())
     seen = inspect_files([record.image for record in records], kept, settings.workers)
     masks = inspect_masks([record.mask for record in records if record.mask], kept, values, settings.workers)
+    drawn_before = drawn_by_earlier_version(root)
     readable: list[Record] = []
     looks: list[tuple[int, bytes]] = []
     for record in records:
@@ -183,6 +185,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
             problems.append(Problem(record.source, record.name, "unreadable", outcome))
             continue
         _note_facts(record, outcome)
+        record.rendered = outcome.rendered or drawn_before
         fault = _note_mask(record, masks[record.mask], values) if record.mask else None
         if fault:
             record.mask = None
@@ -271,7 +274,7 @@ def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]
             left_out.append(folder)
             continue
         for entry in listed:
-            if entry.name.startswith((".", "~$")) or entry.name.endswith(_NO_SOURCE):
+            if entry.name.startswith((".", "~$")) or (entry.name.endswith(_NO_SOURCE) and entry.name != MARKER):
                 continue
             if _is_folder(entry):
                 waiting.extend(() if LEFT_OVERS.fullmatch(entry.name) else (entry.path,))

@@ -28,6 +28,7 @@ from PIL import (
 
 from clip_xai.data.mask_rule import lesion_of
 from clip_xai.data.regular import read_regular
+from clip_xai.data.rendered_mark import is_marked
 from clip_xai.errors import UserError
 
 #: Above this many pixels a file is taken for a decompression bomb (Pillow itself warns just above it).
@@ -87,6 +88,7 @@ class ImageFacts:
         format: What the bytes are, whatever the file's name says: ``JPEG``, ``PNG`` ...
         phash: 64-bit perceptual hash: equal in almost all bits for pictures that look alike.
         thumbnail: The picture at `THUMBNAIL` x `THUMBNAIL` pixels, RGB, row by row.
+        rendered: Drawn by this package, as the file itself says.
     """
 
     sha256: str
@@ -95,6 +97,7 @@ class ImageFacts:
     format: str
     phash: int
     thumbnail: bytes
+    rendered: bool = False
 
 
 def read_image(path: Path | str) -> Image.Image:
@@ -144,6 +147,8 @@ def inspect_image(path: Path | str) -> ImageFacts:
     """
     content = _read_bytes(Path(path))
     image, (width, height), kind = _decode(content, Path(path), _ENOUGH_TO_COMPARE)
+    with _opened(content, Path(path)) as opened:
+        rendered = is_marked(opened)
     # Looks must not depend on the resolution that a copy was saved at.
     small = image.resize((128, 128), Image.Resampling.BOX)
     return ImageFacts(
@@ -153,6 +158,7 @@ def inspect_image(path: Path | str) -> ImageFacts:
         format=kind,
         phash=int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes(), "big"),
         thumbnail=small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes(),
+        rendered=rendered,
     )
 
 

@@ -40,6 +40,7 @@ _SCHEMA = pa.schema(
         ("skin_tone", pa.string()),
         ("flags", pa.list_(pa.string())),
         ("fold", pa.int32()),
+        ("rendered", pa.bool_()),
         ("mask_values", pa.list_(pa.int32())),
         ("fields", pa.string()),
     ]
@@ -115,6 +116,7 @@ def _row(record: Record, root: Path) -> dict[str, object]:
         "skin_tone": record.skin_tone,
         "flags": list(record.flags),
         "fold": record.fold,
+        "rendered": record.rendered,
         "mask_values": list(record.mask_values),
         "fields": json.dumps(record.fields, ensure_ascii=False, sort_keys=True),
     }

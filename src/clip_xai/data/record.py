@@ -35,6 +35,7 @@ class Record:
         caption: The caption to learn.
         references: Captions to be judged against; at least one, the first is `caption`.
         mask: Absolute path of the lesion mask, or None.
+        rendered: Drawn by this package: no person's, and no publisher's, whatever the source is called.
         mask_values: The values that are lesion in it, where the user named them.
         split: ``train``, ``val`` or ``test`` of this manifest; None where the row takes part in no split.
         official_split: The publisher's own split, or None.
@@ -72,6 +73,7 @@ class Record:
     skin_types: tuple[int, ...] = ()
     flags: tuple[str, ...] = ()
     fold: int | None = None
+    rendered: bool = False
     mask_values: tuple[int, ...] = ()
     facts: CaptionFacts | None = field(default=None, compare=False, repr=False)
 
@@ -79,6 +81,11 @@ class Record:
     def identifier(self) -> str:
         """``source/name``: names one row of a manifest."""
         return f"{self.source}/{self.name}"
+
+    @property
+    def shown_source(self) -> str:
+        """The source as a reader is to see it: ``ham10000``, or ``ham10000 (rendered)``."""
+        return f"{self.source} (rendered)" if self.rendered else self.source
 
     @property
     def skin_tone(self) -> str | None:

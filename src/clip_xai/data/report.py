@@ -73,6 +73,7 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
     largest = Counter(record.group for record in records).most_common(5)
     return {
         "photographs": len(records),
+        "rendered": sum(record.rendered for record in records),
         "groups": len({record.group for record in records}),
         "largest_groups": [{"group": group, "photographs": count} for group, count in largest],
         "splits": _counts(record.split or "none" for record in records),
@@ -114,6 +115,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     """
     sources, problems = report["sources"], report["problems"]
     kept = ", ".join(f"{name} {source['photographs']}" for name, source in sources.items())
+    drawn = f", {report['rendered']} of them rendered," if report["rendered"] else ""
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(problem["kind"] for problem in problems).items())
     first = [f"{problem['source']}/{problem['file']}: {problem['reason']}" for problem in problems[:3]]
     notes = [f"{name}: {note}" for name, source in sources.items() for note in source["notes"]]
@@ -121,7 +123,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     splits = ", ".join(f"{split} {count}" for split, count in report["splits"].items())
     left_out = f"{kinds} ({'; '.join(first)}{'; ...' if len(problems) > 3 else ''})" if problems else "nothing"
     lines = [
-        f"kept: {report['photographs']} photographs in {report['groups']} groups ({kept})",
+        f"kept: {report['photographs']} photographs{drawn} in {report['groups']} groups ({kept})",
         f"left out: {left_out}",
         f"splits: {splits} ({report['settings']['split']}, seed {report['settings']['seed']})",
         f"noted: {'; '.join(notes) or 'nothing'}",
@@ -133,14 +135,17 @@ def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
     mine = [record for record in found.records if record.source == table.source]
     kinds = Counter(problem.kind for problem in found.problems if problem.source == table.source)
     known = SOURCES.get(table.source)
+    drawn = bool(mine) and all(record.rendered for record in mine)
     masks = [found.masks[record.mask] for record in mine if record.mask is not None]
     return {
-        "title": known.title if known else table.source,
-        "licence": known.licence if known else "",
-        "terms": known.terms if known else "",
-        "expected": table.expected,
+        "title": f"{table.source} (rendered)" if drawn else known.title if known else table.source,
+        "layout": known.title if known and drawn else "",
+        "licence": known.licence if known and not drawn else "",
+        "terms": known.terms if known and not drawn else "",
+        "expected": None if drawn else table.expected,
         "rows": table.rows,
         "photographs": len(mine),
+        "rendered": sum(record.rendered for record in mine),
         "missing": kinds["missing"],
         "unreadable": kinds["unreadable"],
         "refused": kinds["row"],
@@ -196,7 +201,12 @@ def _worth_seeing(found: Findings) -> list[tuple[Record, Record]]:
 def _pictured(one: Record, two: Record) -> dict[str, Any]:
     return {
         "rows": [
-            {"row": record.identifier, "diagnosis": record.diagnosis or "not stated", "picture": _picture(record.image)}
+            {
+                "row": record.identifier,
+                "diagnosis": record.diagnosis or "not stated",
+                "rendered": record.rendered,
+                "picture": _picture(record.image),
+            }
             for record in (one, two)
         ]
     }

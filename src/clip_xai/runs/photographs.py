@@ -37,7 +37,7 @@ class Photograph:
     @classmethod
     def of(cls, record: Record) -> Photograph:
         """The photograph of a record."""
-        facts = {"source": record.source, "diagnosis": record.diagnosis or "", "view": record.view}
+        facts = {"source": record.shown_source, "diagnosis": record.diagnosis or "", "view": record.view}
         shown = {key: value for key, value in facts.items() if value}
         return cls(record.image, record.name, record.mask, record.group, record.references, shown, record.mask_values)
 
