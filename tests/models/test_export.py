@@ -17,6 +17,7 @@ from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.backbones.open_clip_models import build_model
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts
+from clip_xai.models.decoding import REPORTED
 from clip_xai.models.export import FILES, export_captioner, from_pretrained, push_to_hub
 from clip_xai.models.retrieval import INDEX, CaptionIndex
 from clip_xai.models.weights import (
@@ -182,7 +183,7 @@ def test_the_index_of_captions_travels_with_the_weights(built: Captioner, tmp_pa
     assert retrieval is not None and retrieval.template == "Like: {captions} So:"
     prompts = retrieval.prompts(built.backbone.encode_image(pixels))
     assert prompts[0].startswith("Like: a ") and prompts[0].count("a ") == 2
-    assert said == [built.generate(built.read(pixels), prompts=prompts)[0].text]
+    assert said == [built.generate(built.read(pixels), REPORTED, prompts=prompts)[0].text]
 
 
 def test_an_index_goes_with_retrieving_settings_and_with_no_others(built: Captioner, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
@@ -10,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from clip_xai.data.preprocess import Preprocess
 from clip_xai.report import comparison, fonts, tiles
 from clip_xai.report.canvas import Canvas, Run, ellipsis, wrap
-from clip_xai.report.cards import MARGIN, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
-from clip_xai.report.explained import METHOD_TITLES, short_label, slug
-from clip_xai.report.figures import fitted
+from clip_xai.report.cards import MARGIN, METHODS_PER_CARD, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
+from clip_xai.report.explained import METHOD_TITLES, Explanation, short_label, slug
+from clip_xai.report.figures import DIVERGING, OPACITY, fitted
 from clip_xai.report.fonts import font
 from clip_xai.xai.methods import METHODS
 from tests.report.planted import HOSTILE, by_every_method, explained
@@ -200,3 +202,19 @@ def test_a_card_names_the_letters_that_no_font_has(machine_fonts, planted):
 def test_without_a_layout_engine_joined_scripts_are_named(monkeypatch):
     monkeypatch.setattr(fonts.features, "check", lambda name: False)
     assert fonts.missing("لوحة red").startswith("Arabic letters stand unjoined") and fonts.missing("red") == ""
+
+
+@pytest.mark.parametrize("count", [1, METHODS_PER_CARD + 1])
+def test_evidence_against_is_drawn_in_the_other_colour(count):
+    """A map of both signs on a grey photograph: the ends of matplotlib's diverging colours, zero clear between them."""
+    image = replace(explained(), photograph=Image.new("RGB", (400, 400), (128, 128, 128)), mask=None)
+    image = replace(image, geometry=Preprocess(24).geometry(400, 400))
+    values = np.zeros((1, 5, 5))
+    values[0, 0, 0], values[0, 4, 4] = 1.0, -1.0
+    signed = Explanation("occlusion", {}, values, (len(image.items) - 1,))
+    others = [replace(signed, method=f"method_{number}") for number in range(count - 1)]
+    pixels = np.asarray(draw_card(replace(image, explanations=(signed, *others)))).reshape(-1, 3).astype(int)
+    low, high = (np.array(matplotlib.colormaps[DIVERGING](end)[:3]) * 255 for end in (0.0, 1.0))
+    for end in (low, high):
+        drawn = OPACITY * end + (1 - OPACITY) * 128
+        assert (np.abs(pixels - drawn).max(axis=1) <= 3).sum() > 50

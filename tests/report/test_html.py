@@ -8,11 +8,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from clip_xai.report.explained import CERTAIN_NOTE, METHOD_TITLES, ExplainedImage
+from clip_xai.data.preprocess import Preprocess
+from clip_xai.report.assemble import Answer, assemble
+from clip_xai.report.explained import CERTAIN_NOTE, METHOD_TITLES, ExplainedImage, Explanation
 from clip_xai.report.html import write_explanations
+from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.methods import GROUPS
+from clip_xai.xai.target import ContrastTarget
 from tests.report.browser import needs_browser, run_browser
 from tests.report.planted import CAPTION, HOSTILE, by_every_method, explained
 
@@ -182,3 +187,36 @@ def test_the_browser_draws_the_heat_where_python_places_it(tmp_path):
     y, x = (axis.mean() / yellow.shape[0] for axis in np.nonzero(yellow))
     cell = int(image.explanations[0].values[8].argmax())
     assert abs(x - (cell % 8 + 0.5) / 8) < 0.04 and abs(y - (cell // 8 + 0.5) / 8) < 0.04
+
+
+def test_a_method_that_knows_evidence_against_is_signed_on_all_its_maps(tmp_path):
+    image = explained()
+    values = np.stack([np.linspace(0.2, 1, 9).reshape(3, 3), np.linspace(-2, 1, 9).reshape(3, 3)])
+    both = Explanation("occlusion", {}, values, (0, 1))
+    positive = Explanation("gradcam", {}, np.abs(values), (0, 1))
+    _, text = write(tmp_path, replace(image, explanations=(both, positive)))
+    signed, unsigned = json.loads(Page(text).data)["images"][0]["explanations"]
+    for scale in (*signed["own"], *signed["shared"]):
+        assert scale["signed"] and scale["low"] == -scale["high"]
+    assert not any(scale["signed"] for scale in (*unsigned["own"], *unsigned["shared"]))
+
+
+def test_a_margin_is_no_similarity_and_names_what_it_is_over(tmp_path):
+    texts = ["a nevus", "melanoma", "a wart", "a burn", "psoriasis"]
+
+    def page(names: list[str]) -> dict:
+        found = Attribution(
+            torch.ones(1, len(names), 3, 3), "gradcam", {}, torch.full((1, len(names)), 0.1), names, True
+        )
+        target = ContrastTarget(torch.eye(len(names)), names)
+        answer = Answer(target.score_name, [None] * len(names), [found], [{}])
+        image = assemble(
+            Image.new("RGB", (30, 30)), Preprocess(24).geometry(30, 30), [answer], name="x", caption="melanoma"
+        )
+        _, text = write(tmp_path, image)
+        return json.loads(Page(text).data)["images"][0]["items"][0]
+
+    assert page(texts[:2])["short"] == "cosine margin of “a nevus” over “melanoma”"
+    item = page(texts)
+    assert item["short"] == "cosine margin of “a nevus” over the mean of “melanoma”, “a wart”, “a burn” and 1 more"
+    assert item["score_text"] == "cosine margin 0.1" and all(f"“{other}”" in item["note"] for other in texts[1:])

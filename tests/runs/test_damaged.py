@@ -17,34 +17,41 @@ from clip_xai.runs.photographs import Photograph
 from clip_xai.runs.results import Result, ResultStore, read_result
 from clip_xai.runs.search import open_study
 from clip_xai.runs.training_settings import SearchConfig
+from tests.training.conftest import small_captioner
 
 DAMAGED = (b"", b"{", b"<html>")
 
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_result_is_made_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    store = ResultStore(tmp_path)
-    store.claim({})
     one, other = (Photograph(tmp_path / name, name) for name in ("one.png", "other.png"))
+    store = expecting(tmp_path, one, other)
     for number, photograph in enumerate((one, other), start=1):
         store.write(number, Result(photograph, "a red spot", {}))
     place = next(store.folder.glob("0001*"))
     place.write_bytes(content)
-    assert not store.done(1, one) and store.done(2, other)
+    assert not store.done(1) and store.done(2)
     assert [result.photograph.name for _, result in store.results()] == ["other.png"]
     assert any(str(place) in message for message in caplog.messages)
     with pytest.raises(UserError, match=r"0001_one\.safetensors is empty or damaged"):
         read_result(place)
     store.write(1, Result(one, "a red spot", {}))
-    assert store.done(1, one)
+    assert store.done(1)
+
+
+def expecting(run_dir: Path, *photographs: Photograph) -> ResultStore:
+    store = ResultStore(run_dir)
+    store.expect(photographs)
+    store.write_list()
+    return store
 
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_problem_does_not_count(tmp_path: Path, content: bytes) -> None:
-    store = ResultStore(tmp_path)
-    store.claim({})
-    for number, name in enumerate(("one.png", "other.png"), start=1):
-        store.write_problem(number, Photograph(tmp_path / name, name), "cannot be read")
+    photographs = [Photograph(tmp_path / name, name) for name in ("one.png", "other.png")]
+    store = expecting(tmp_path, *photographs)
+    for number, photograph in enumerate(photographs, start=1):
+        store.write_problem(number, photograph, "cannot be read")
     next(store.folder.glob("0001*")).write_bytes(content)
     assert store.problems() == ["other.png: cannot be read"]
 
@@ -58,11 +65,12 @@ def test_a_damaged_evaluation_does_not_stop_an_export(tmp_path: Path, content: b
     (tmp_path / "evaluate" / "old" / "metrics.json").write_text(json.dumps(written))
     (tmp_path / "evaluate" / "old" / "evaluation.md").write_text("BLEU 12")
     (tmp_path / "evaluate" / "broken" / "metrics.json").write_bytes(content)
-    assert evaluation_of(model, tmp_path) == "BLEU 12"
+    captioner = small_captioner()
+    assert evaluation_of(model, captioner, tmp_path) == "BLEU 12"
     (model.parent / ".hydra").mkdir(parents=True)
     (model.parent / ".hydra" / "config.yaml").write_text("")
     (model.parent / "metrics.json").write_bytes(content)
-    assert run_facts("mine", "other", model, tmp_path).evaluation == "BLEU 12"
+    assert run_facts("mine", "other", model, captioner, tmp_path).evaluation == "BLEU 12"
 
 
 @pytest.mark.parametrize("content", DAMAGED)

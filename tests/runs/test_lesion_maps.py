@@ -7,9 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from clip_xai.data.record import Record
+from clip_xai.models.captioner import Decoding
 from clip_xai.report.assemble import Answer
 from clip_xai.runs.lesion_maps import LesionMaps
+from clip_xai.runs.localise import measure
 from clip_xai.xai.attribution import Attribution
+from clip_xai.xai.methods.attention import GradEclip
+from tests.runs.test_evaluate import write_by_frequency
 from tests.training.conftest import small_captioner
 
 HEAD = ("method", "explained", "pointing game", "n", "AUPRC", "n", "energy inside", "n", "lesion's share")
@@ -58,3 +63,19 @@ def test_a_pixel_is_lesion_where_most_of_it_is() -> None:
     expected[4:10, 4:10] = True
     assert torch.equal(lesion, expected)
     assert shown["Lesion's share of what the model saw"] == f"{36 / size**2:.2f}"
+
+
+def test_empty_captions_are_counted_where_heat_is_measured(tmp_path, caplog) -> None:
+    captioner = small_captioner()
+    write_by_frequency(captioner, {captioner.tokenizer.eos_id: 50.0})
+    Image.new("RGB", (40, 40), (200, 160, 140)).save(tmp_path / "a.png")
+    mask = Image.new("L", (40, 40), 0)
+    mask.paste(255, (10, 10, 20, 20))
+    mask.save(tmp_path / "mask.png")
+    record = Record(
+        tmp_path / "a.png", "drawn", "a.png", "a", "melanoma", None, "melanoma", ("melanoma",),
+        mask=tmp_path / "mask.png",
+    )  # fmt: skip
+    maps = measure(captioner.backbone, captioner, [record], [GradEclip()], Decoding(max_new_tokens=8))
+    assert "1 of 1 captions are empty and have no map" in caplog.text
+    assert ("gradeclip", "similarity") in maps.maps and ("gradeclip", "whole caption") not in maps.maps

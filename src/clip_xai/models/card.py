@@ -110,6 +110,7 @@ def _parts(captioner: Captioner, settings: CaptionerSettings) -> list[tuple[str,
 
 def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
     lines = [
+        "from clip_xai.models.decoding import REPORTED  # as captions are evaluated",
         "from clip_xai.models.export import from_pretrained",
         "",
         'captioner = from_pretrained("DIRECTORY OR ORGANISATION/MODEL")',
@@ -119,7 +120,7 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
     if index is not None:
         count, template = settings.retrieved_captions, settings.retrieval_template
         lines.insert(0, "from pathlib import Path\n")
-        lines.insert(2, "from clip_xai.models.retrieval import CaptionIndex")
+        lines.insert(3, "from clip_xai.models.retrieval import CaptionIndex")
         lines += [
             f'index = CaptionIndex.load(Path("DIRECTORY/{INDEX}"))',
             f"prompts = index.prompts(captioner.backbone.encode_image(pixels), {count}, template={template!r})",
@@ -131,7 +132,7 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
             f"{len(index.captions):,} training captions with their image embeddings and groups; the terms of the data "
             "hold for it."
         )
-    lines.append(f"print(captioner.generate(captioner.read(pixels){prompts})[0].text)")
+    lines.append(f"print(captioner.generate(captioner.read(pixels), REPORTED{prompts})[0].text)")
     return "## Use\n\n```python\n" + "\n".join(lines) + "\n```" + said
 
 

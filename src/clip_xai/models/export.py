@@ -34,13 +34,13 @@ def export_captioner(
 ) -> Path:
     """Write a directory that :func:`from_pretrained` loads; its tokenizer loads with transformers too.
 
-    It is written beside its place, loaded and compared, and then moved there: what stands there in the end works. No
-    path of this machine is in it.
+    It is written beside its place, loaded and compared, and then moved there, file by file: what stands there in the
+    end works. No path of this machine is in it.
 
     Args:
         captioner: The captioner.
         settings: What it was built from.
-        directory: New, or empty.
+        directory: Made if need be; files of an export in it are replaced, others are left alone.
         facts: For the model card, ``README.md``.
         with_backbone: Whether the tower's weights go with it. If None only where nobody else could get them: random
             ones, and those that lie in a folder or file of this machine. Mind the tower's licence.
@@ -65,9 +65,9 @@ def export_captioner(
         write_json(unfinished / "tokenizer_config.json", _tokenizer_config(captioner))
         write_text(unfinished / "README.md", model_card(captioner, public, facts, index))
         _try(captioner, unfinished, directory)
-        if directory.is_dir():
-            directory.rmdir()  # empty, or this is refused
-        unfinished.rename(directory)
+        directory.mkdir(exist_ok=True)
+        for file in sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(directory / file.name)  # the configuration last: without it, nothing is loaded
     except OSError as error:
         raise UserError(f"{directory} cannot be written ({error.strerror or error}); nothing is left of it") from error
     finally:

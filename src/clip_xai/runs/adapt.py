@@ -78,7 +78,9 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         before = run_epochs(trainer, module, data, config, resumed, judge_first=True)
         best = keeper.best()
         if is_first_process():
-            save_backbone(read_checkpoint(best)["state_dict"], run_dir / ADAPTED, lineage.packed())
+            content = read_checkpoint(best)
+            provenance = lineage.with_updates(content["global_step"]).packed()
+            save_backbone(content["state_dict"], run_dir / ADAPTED, provenance)
     metrics = {
         **best_metrics(best),
         **{f"{key} before": value for key, value in before.items()},

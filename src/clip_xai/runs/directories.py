@@ -90,11 +90,14 @@ def look(
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"{setting}={run_dir} is a file, not a directory; name another, {_such_as(run_dir, setting)}")
+    held = occupants(run_dir)
+    if held == [ASKED]:  # a command that ended before it wrote anything
+        return None
     before = asked_of(run_dir)
     if before is not None:
         now = _plain({"job": job, **asked, NOTED: dict(noted or {})})
         _refuse_difference(before, now, run_dir, setting, may_change)
-    elif held := occupants(run_dir):
+    elif held:
         raise UserError(
             f"{setting}={run_dir} holds {held[0]}{' and more' if len(held) > 1 else ''}, which is not of this "
             f"command; name a directory that is new or empty, {_such_as(run_dir, setting)}"

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from clip_xai.data.images import number_of
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
@@ -41,13 +42,14 @@ from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
 from clip_xai.runs.config import EvaluateConfig
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding, open_captioner
-from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, lineage_of, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.prompts import retrieved_prompts
 
 EXAMPLES = 24
+FEW_STEPS = 100
 _TEXTS = 256
 
 
@@ -109,6 +111,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         batch_size=config.generation.batch_size,
         clip_score=config.clip_score is not None,
         tokenizer=config.tokenizer,
+        cautions=few_steps(on.place),
         bert_scorer=bert_scorer,
         skipped=skipped,
         notes={
@@ -188,8 +191,9 @@ def evaluate_captioner(
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
+    predictions: dict[str, list[str | None]] = {MODEL: [*captions], **others}
     result = evaluate_captions(
-        {MODEL: captions, **others},
+        predictions,
         judged,
         clip=clip if clip_score else None,
         bert_scorer=bert_scorer,
@@ -200,12 +204,12 @@ def evaluate_captioner(
             **(notes or {}),
         },
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
-        cautions=cautions,
+        cautions=[*empty_beams(captions, decoding), *cautions],
         tokenizer=tokenizer,
         samples=samples,
         seed=seed,
     )
-    return Evaluation(judged, {MODEL: captions, **others}, result)
+    return Evaluation(judged, predictions, result)
 
 
 def generate_captions(
@@ -222,7 +226,8 @@ def generate_captions(
     for start in track(range(0, len(records), batch_size), "Writing captions"):
         images = [record.image for record in records[start : start + batch_size]]
         read = reads.stack(images).to(device, torch.float32)
-        rows = range(start, start + len(images))  # what is drawn when sampling does not depend on the batch size
+        # What is drawn when sampling depends on the photograph alone, not on the batch or on who is asked beside it.
+        rows = [number_of(image) for image in images] if decoding.sample else None
         texts = None if prompts is None else [prompts[image] for image in images]
         captions += [caption.text for caption in captioner.generate(read, decoding, texts, rows)]
     return captions
@@ -264,6 +269,31 @@ def baseline_captions(
         except UserError as error:
             reasons[SYSTEMS[ACROSS]] = str(error)
     return found, reasons
+
+
+def few_steps(place: Path) -> list[str]:
+    """Return the sentence that says how few steps a captioner was trained for, if its file tells."""
+    lineage = lineage_of(place)
+    if lineage is None or lineage.updates is None or lineage.updates >= FEW_STEPS:
+        return []  # of an older version or from elsewhere: nothing is known, and nothing said
+    return [
+        f"The captioner was trained for {lineage.updates} steps only, all stages together: its captions show little of "
+        "what it could learn."
+    ]
+
+
+def empty_beams(captions: Sequence[str], decoding: Decoding) -> list[str]:
+    """Return the sentence that says why beams leave captions empty, where they do.
+
+    Without a length penalty beams look for the likeliest caption, whose log-probability falls with every word. While a
+    captioner has learnt little, to end at once is likelier than any whole caption.
+    """
+    if decoding.beams == 1 or decoding.length_penalty != 0 or all(caption.strip() for caption in captions):
+        return []
+    return [
+        "With generation.length_penalty=0 beams write the likeliest caption, and while a captioner has learnt little "
+        "that is the empty one: train on, or see with generation=greedy what it writes word by word."
+    ]
 
 
 def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[str, str]]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.report.evidence import Evidence, Localised, Measured
-from clip_xai.runs.directories import asked_of
+from clip_xai.runs.directories import NOTED, asked_of
+from clip_xai.runs.lesion_maps import RANDOM, TRAINED
 
 log = logging.getLogger(__name__)
 LOCALISATION = "localisation.json"
@@ -57,13 +58,13 @@ def evidence_in(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> 
         measured[row["method"], row["weights"]] = Measured(auprc["value"], auprc["low"], auprc["high"])
         count = max(count, auprc["n"])
     methods = {
-        method: Localised(value, measured.get((method, "random")))
+        method: Localised(value, measured.get((method, RANDOM)))
         for (method, weights), value in measured.items()
-        if weights == "trained"
+        if weights == TRAINED
     }
     if not methods:
         return None
-    data, split = asked.get("data", {}).get("name"), asked.get("settings", {}).get("split")
+    data, split = asked.get(NOTED, {}).get("data.name"), asked.get("settings", {}).get("split")
     of_data = f" of {data}" if data else ""
     of_split = f", split {split}" if split else ""
     return Evidence(f"{count} photographs{of_data}{of_split}, similarity to the text of the true diagnosis", methods)

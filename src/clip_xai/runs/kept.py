@@ -93,13 +93,13 @@ def last_checkpoint(directory: Path) -> ModelCheckpoint:
 
 
 def best_metrics(checkpoint: Path) -> dict[str, Any]:
-    """Return the epoch of a checkpoint and all that was measured on the validation records then.
+    """Return the epoch of a checkpoint, its optimiser's steps, and all that was measured on validation records then.
 
     A perplexity that overflows is None: JSON has no infinity.
     """
     content = read_checkpoint(checkpoint)
     measured = {key: value if math.isfinite(value) else None for key, value in content["measured"].items()}
-    return {"epoch": content["epoch"], **measured}
+    return {"epoch": content["epoch"], "steps": content["global_step"], **measured}
 
 
 def _earlier_best(resumed: Path) -> Path | None:

@@ -24,7 +24,7 @@ from clip_xai.metrics.localisation import (
 )
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, METHOD_TITLES
 from clip_xai.report.pages import Table
 
 CONTROLS = {
@@ -32,6 +32,7 @@ CONTROLS = {
     "control: centre": "Control: centre of the picture",
     "control: colour contrast": "Control: colour contrast",
 }
+TRAINED, RANDOM = "trained", "random"  # the weights that a row of a localisation was measured on
 TITLES = {"pointing": "pointing game", "auprc": "AUPRC", "energy": "energy inside"}
 
 
@@ -102,6 +103,7 @@ class LesionMaps:
         rows = []
         for row in measured:
             title = CONTROLS.get(row["method"]) or METHOD_TITLES.get(row["method"], row["method"])
+            title += " (random weights)" if row.get("weights") == RANDOM else ""
             cells = [cell for name in MEASURES for cell in _cells(row.get(name))]
             rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))
         head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), "lesion's share")
@@ -119,7 +121,7 @@ def _measured(answer: Answer) -> list[tuple[int, str]]:
     rows = []
     for row, item in enumerate(answer.items):
         if item.score_name != LOG_PROBABILITY:
-            rows.append((row, "contrast" if item.score_name == MARGIN else "similarity"))
+            rows.append((row, "contrast" if item.score_name.endswith(MARGIN_SUFFIX) else "similarity"))
         elif item.span is None:
             rows.append((row, "diagnosis" if item.label.startswith("diagnosis: ") else item.label))
     return rows

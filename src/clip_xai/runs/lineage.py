@@ -61,11 +61,14 @@ class Lineage:
         hashes: Of photographs, groups and keys, 64 bits each.
         steps: One sentence for each training run, the first one first.
         learned: What it has learned from, source by source and run by run.
+        updates: How many optimiser steps that took, a checkpoint's own not included; None where an ancestor does not
+            say.
     """
 
     hashes: frozenset[int] = frozenset()
     steps: tuple[str, ...] = ()
     learned: tuple[Learned, ...] = ()
+    updates: int | None = 0
 
     @classmethod
     def of(cls, records: Iterable[Record], manifest: Sequence[Record], step: str) -> Lineage:
@@ -78,11 +81,18 @@ class Lineage:
         steps = dict.fromkeys(step for one in (*known, self) for step in one.steps)
         learned = dict.fromkeys(one for ancestor in (*known, self) for one in ancestor.learned)
         hashes = frozenset().union(self.hashes, *(one.hashes for one in known))
-        return Lineage(hashes, tuple(steps), tuple(learned))
+        updates = [one.updates for one in (*known, self)]
+        # The longest line: what an ancestor took of a common one is in its own number.
+        longest = None if None in updates else max(number for number in updates if number is not None)
+        return Lineage(hashes, tuple(steps), tuple(learned), longest)
 
     def with_learned(self, learned: Iterable[Learned]) -> Lineage:
         """Note what this run learns from, beside what its ancestors have."""
         return replace(self, learned=tuple(dict.fromkeys([*self.learned, *learned])))
+
+    def with_updates(self, count: int) -> Lineage:
+        """Note how many optimiser steps were taken since the ancestors."""
+        return replace(self, updates=None if self.updates is None else self.updates + count)
 
     def overlap(self, records: Sequence[Record], manifest: Sequence[Record]) -> int:
         """Return of how many records the photograph, or another one of its group, was trained on."""
@@ -93,7 +103,8 @@ class Lineage:
         """The header's entry."""
         numbers = np.array(sorted(self.hashes), dtype="<u8").tobytes()
         learned = [asdict(one) for one in self.learned]
-        held = {"steps": self.steps, "learned": learned, "hashes": base64.b64encode(numbers).decode()}
+        held: dict[str, Any] = {"steps": self.steps, "learned": learned, "hashes": base64.b64encode(numbers).decode()}
+        held |= {} if self.updates is None else {"updates": self.updates}
         return {KEY: json.dumps(held)}
 
     @classmethod
@@ -103,7 +114,7 @@ class Lineage:
             found = json.loads((header or {})[KEY])
             numbers = np.frombuffer(base64.b64decode(found["hashes"]), dtype="<u8")
             learned = tuple(Learned(**one) for one in found.get("learned", ()))
-            return cls(frozenset(numbers.tolist()), tuple(found["steps"]), learned)
+            return cls(frozenset(numbers.tolist()), tuple(found["steps"]), learned, found.get("updates"))
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -91,7 +91,7 @@ def _csv_folder(run_dir: Path, job: str) -> str:
 def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
     import wandb
 
-    return WandbLogger(
+    logger = WandbLogger(
         name=run_dir.name,
         save_dir=run_dir,
         project=config.project,
@@ -101,6 +101,8 @@ def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
         mode=os.environ.get("WANDB_MODE", "offline"),
         settings=wandb.Settings(silent=True),
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns that it means nothing any more
+    return logger
 
 
 def log_metrics(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:

@@ -87,7 +87,7 @@ def begin(config: TrainConfig, backbone: Backbone, product: Path) -> Start:
     if stored is None:
         resumed = _resumed(config, card, asked, goes_on=before is not None)
         if resumed is not None:
-            ancestors.append(lineage_of(resumed))
+            ancestors.append(Lineage.unpacked(read_checkpoint(resumed)))  # its own steps are counted on
         else:
             held = [record for record in manifest if record.split in ("val", "test")]
             origin = _origin(config, card, held, manifest)

@@ -102,8 +102,9 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
             return best_metrics(best)
         if config.trainer.strategy != "auto":
             captioner = build_captioner(settings)  # the other one's weights belong to the strategy
-            captioner.provenance = lineage.packed()
-        load_state(captioner, captioner_state(read_checkpoint(best)), best)
+        content = read_checkpoint(best)
+        load_state(captioner, captioner_state(content), best)
+        captioner.provenance = lineage.with_updates(content["global_step"]).packed()
         captioner.cpu().eval()
         save_captioner(captioner, settings, run_dir / EXPORT)
         log_samples(captioner, data, config, loggers)

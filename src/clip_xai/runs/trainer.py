@@ -241,6 +241,7 @@ def quiet_lightning() -> Iterator[None]:
         "in eval mode",  # frozen parts stand in evaluation mode on purpose
         "is not empty",
         "LeafSpec",
+        "dirpath has changed",
         "callbacks used to create the checkpoint",  # the best of another measure is taken over by its own value
         "is smaller than the logging interval",
     )
