@@ -42,7 +42,10 @@ def test_every_rendered_photograph_says_so(drawn: Path, tmp_path: Path) -> None:
         assert (source["licence"], source["terms"], source["expected"]) == ("", "", None)
     page = (tmp_path / "report.html").read_text()
     assert "All\nphotographs are rendered" in page and "CC BY" not in page and "Research Use Agreement" not in page
-    assert "ham10000 (rendered)" in page and f"{len(records)} of them rendered" in summary(report)[0]
+    assert (
+        "ham10000 (rendered)" in page
+        and f"{len(records)} of them rendered" in summary(tmp_path / "manifest.parquet")[0]
+    )
 
 
 def test_the_mark_goes_with_a_copy_and_a_real_photograph_has_none(drawn: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import fields
@@ -50,8 +49,7 @@ def main(arguments: list[str]) -> int:
             raise
         print(f"error: {line}", file=sys.stderr)
         return 1
-    print(*summary(json.loads(manifest.with_name("report.json").read_text(encoding="utf-8"))), sep="\n")
-    print(f"written: {manifest}, {manifest.with_name('report.html')}")
+    print(*summary(manifest), sep="\n")
     return 0
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -107,12 +108,13 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
     }
 
 
-def summary(report: Mapping[str, Any]) -> list[str]:
-    """Say in four lines what a build kept, left out and why, how it split, and what is to be known.
+def summary(manifest: Path) -> list[str]:
+    """Say in five lines what a build kept, left out and why, how it split, what is to be known, and where it is.
 
     Args:
-        report: What ``report.json`` holds.
+        manifest: What the build returned; ``report.json`` is beside it.
     """
+    report = json.loads(manifest.with_name("report.json").read_text(encoding="utf-8"))
     sources, problems = report["sources"], report["problems"]
     kept = ", ".join(f"{name} {source['photographs']}" for name, source in sources.items())
     drawn = f", {report['rendered']} of them rendered," if report["rendered"] else ""
@@ -127,6 +129,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         f"left out: {left_out}",
         f"splits: {splits} ({report['settings']['split']}, seed {report['settings']['seed']})",
         f"noted: {'; '.join(notes) or 'nothing'}",
+        f"written: {manifest}, {manifest.with_name('report.html')}",
     ]
     return [printable(line) for line in lines]
 

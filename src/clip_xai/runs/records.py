@@ -1,6 +1,6 @@
 """From the data settings to records: drawn where the embedded default is missing, then built into a manifest.
 
-``python -m clip_xai.runs.records [data=...]`` does no more than that and prints where the manifest is.
+``python -m clip_xai.runs.records [data=...]`` does no more than that and says what was kept, left out and why.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from clip_xai.data.build import build_manifest
 from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
+from clip_xai.data.report import summary
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.synthetic.dermacap import write_dermacap
 from clip_xai.errors import UserError
@@ -92,7 +93,7 @@ def evenly(records: list[Record], limit: int | None) -> list[Record]:
 def main(arguments: list[str]) -> None:
     """Prepare the data set that the settings of ``train`` name."""
     with report_errors("train"):
-        print(prepare_manifest(compose_job("train", arguments, Path("runs")).data))
+        print(*summary(prepare_manifest(compose_job("train", arguments, Path("runs")).data)), sep="\n")
 
 
 if __name__ == "__main__":
