@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import zlib
 from pathlib import Path
 
@@ -34,7 +35,7 @@ DDI2_COLUMNS = ["photo_id", "fitzpatrick_skin_type", "diagnosis_detailed", "diag
 def photograph(path: Path, seed: int | None = None) -> Path:
     """Write a small picture; the same seed gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(zlib.crc32(str(path).encode()) if seed is None else seed)
+    rng = np.random.default_rng(zlib.crc32(os.fsencode(path)) if seed is None else seed)
     kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
     Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path, kind)
     return path

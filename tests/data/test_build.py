@@ -164,8 +164,7 @@ def test_what_was_lost_or_damaged_is_written_again(
     if content is not None:
         damaged.write_bytes(content)
     assert len(load_manifest(build_manifest(root, tmp_path / "out"))) == 19
-    if content is None:
-        assert damaged.stat().st_size > 0
+    assert damaged.stat().st_size > 10
 
 
 def test_a_users_own_captions_and_masks_come_first(root: Path, tmp_path: Path) -> None:

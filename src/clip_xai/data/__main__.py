@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import fields
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import yaml
 
 from clip_xai.data.build import build_manifest
-from clip_xai.data.settings import BuildSettings
+from clip_xai.data.report import summary
+from clip_xai.data.settings import BuildSettings, Columns
+from clip_xai.data.sources.captions_csv import ROLES
 from clip_xai.disk import disk_line
 from clip_xai.errors import UserError
 
@@ -17,10 +20,15 @@ _PLACES = ("data.root", "data.output_dir")
 _SETTINGS = {f"data.{item.name}": item for item in fields(BuildSettings)}
 _USAGE = f"usage: python -m clip_xai.data data.root=DIR data.output_dir=OUT [{'=... '.join(_SETTINGS)}=...]"
 _TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "float": (float, int), "str | None": (str, type(None)),
+    "str": (str,), "int": (int,), "float": (float, int), "str | None": (str, type(None)), "Columns": (dict,),
     "int | None": (int, type(None)), "list[int] | None": (list, type(None)), "Mapping[str, float]": (dict,),
 }  # fmt: skip
-_PLAIN = {"Mapping[str, float]": "mapping of names to shares", "list[int] | None": "list of whole numbers"}
+_MAPPINGS = ("Mapping[str, float]", "Columns")
+_PLAIN = {
+    "Mapping[str, float]": "mapping of names to shares",
+    "Columns": f"mapping such as {{image: File, caption: Text}} (of {', '.join(ROLES)})",
+    "list[int] | None": "list of whole numbers",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -41,8 +49,7 @@ def main(arguments: list[str]) -> int:
             raise
         print(f"error: {line}", file=sys.stderr)
         return 1
-    print(manifest)
-    print(manifest.with_name("report.html"))
+    print(*summary(manifest), sep="\n")
     return 0
 
 
@@ -67,16 +74,20 @@ def _value(key: str, text: str) -> Any:
     """Read a value as the configuration files are read: numbers, null and ``{train: 0.8, val: 0.1, test: 0.1}``."""
     kind = str(_SETTINGS[key].type)
     try:
-        value = yaml.safe_load(text.replace(":", ": ") if kind.startswith("Mapping") else text)
+        value = yaml.safe_load(re.sub(r":(?! )", ": ", text) if kind in _MAPPINGS else text)
     except yaml.YAMLError:
         value = None
-    wanted = _TYPES[kind]
-    numbers = all(isinstance(share, (int, float)) for share in value.values()) if isinstance(value, dict) else True
-    if isinstance(value, list):
-        numbers = all(type(item) is int for item in value)
-    if not isinstance(value, wanted) or isinstance(value, bool) or not numbers:
+    fitting = isinstance(value, _TYPES[kind]) and not isinstance(value, bool)
+    if kind == "Columns" and fitting:
+        value = {role: str(header) for role, header in value.items()}
+        fitting = set(value) <= set(ROLES)
+    elif isinstance(value, dict):
+        fitting = all(isinstance(share, (int, float)) for share in value.values())
+    elif isinstance(value, list):
+        fitting = all(type(item) is int for item in value)
+    if not fitting:
         raise UserError(f"{key}={text} is no {_PLAIN.get(kind, kind)}.")
-    return value
+    return Columns(**value) if kind == "Columns" else value
 
 
 if __name__ == "__main__":

@@ -14,20 +14,22 @@ from clip_xai.data.descriptions import apply_descriptions
 from clip_xai.data.groups import assign_groups, flag_conflicts, mark_duplicates
 from clip_xai.data.images import ImageFacts, MaskFacts
 from clip_xai.data.inspection import inspect_files, inspect_masks
-from clip_xai.data.manifest import write_manifest
+from clip_xai.data.manifest import unkept, write_manifest
 from clip_xai.data.near import near_pairs
 from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, Problem, Record, SourceTable
 from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import FILE, read_all
-from clip_xai.data.sources.files import LEFT_OVERS, is_ours
+from clip_xai.data.sources.files import LEFT_OVERS, find_tables, is_ours
 from clip_xai.data.splits import assign_splits
+from clip_xai.data.synthetic.marker import MARKER, drawn_by_earlier_version
 from clip_xai.errors import UserError
 from clip_xai.files import write_text
+from clip_xai.text import printable
 
 #: Raise it when a change here must rebuild manifests of data that did not change.
-VERSION = 3
+VERSION = 4
 
 #: Size, time of writing, time of change.
 State = tuple[int, int, int]
@@ -44,6 +46,9 @@ _FORMATS = {
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
 }
 
 
@@ -70,6 +75,9 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     root, output_dir = Path(root).absolute(), Path(output_dir).absolute()
     if not root.is_dir():
         raise UserError(f"data.root={root} is no folder; {_expected()}")
+    for setting, place in (("data.root", root), ("data.output_dir", output_dir)):
+        if printable(str(place)) != str(place):
+            raise UserError(f"{setting}={place} holds a control character or is not UTF-8; rename it.")
     _claim(output_dir, root)
     manifest, stamp_file = output_dir / "manifest.parquet", output_dir / "manifest.stamp"
     states, left_out = _states(root, output_dir)
@@ -77,7 +85,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     if _is_current(output_dir, stamp):
         return manifest
     started = time.monotonic()
-    tables = _read_sources(root)
+    tables = _read_sources(root, settings)
     _make(output_dir)
     stamp_file.unlink(missing_ok=True)
     found = _checked(root, output_dir, tables, settings)
@@ -94,7 +102,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     )
     write_manifest(manifest, found.records, root)
     write_report(output_dir, found, settings, seconds=time.monotonic() - started)
-    write_text(stamp_file, f"{stamp} {_digest_of(manifest)}\n")
+    write_text(stamp_file, " ".join((stamp, *_digests_of_written(output_dir))) + "\n")
     return manifest
 
 
@@ -120,22 +128,35 @@ def _is_current(output_dir: Path, stamp: str) -> bool:
     if not all((output_dir / name).is_file() for name in (*_WRITTEN, "manifest.stamp")):
         return False
     told = (output_dir / "manifest.stamp").read_bytes().split()
-    return told == [stamp.encode(), _digest_of(output_dir / "manifest.parquet").encode()]
+    return told == [digest.encode() for digest in (stamp, *_digests_of_written(output_dir))]
 
 
-def _digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digests_of_written(output_dir: Path) -> list[str]:
+    return [hashlib.sha256((output_dir / name).read_bytes()).hexdigest() for name in _WRITTEN]
 
 
-def _read_sources(root: Path) -> list[SourceTable]:
+def _read_sources(root: Path, settings: BuildSettings) -> list[SourceTable]:
     tables = [table for source in SOURCES.values() if (table := source.read(root)) is not None]
-    tables += read_all(root, tuple(SOURCES))
+    tables += read_all(root, tuple(SOURCES), settings.columns.named())
     if not tables:
-        raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}; {_expected()}")
+        raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}{_others(root)}; {_expected()}")
     if not any(table.records for table in tables):
         named = ", ".join(table.source for table in tables)
-        raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs; {_expected()}")
+        first = next(((problem.file, problem.reason) for table in tables for problem in table.problems), None)
+        why = f" (first: {first[0]}: {first[1]})" if first else ""
+        known = [name for name in (table.source for table in tables) if name in SOURCES]
+        hint = "; ".join(f"{name}: {SOURCES[name].expected}" for name in known) or "correct the column of images"
+        raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs{why}; {hint}")
     return tables
+
+
+def _others(root: Path) -> str:
+    """Say which tables lie there that nobody asks for: one of them may be the person's own."""
+    found = find_tables(root, r".*\.(csv|tsv|tab|xlsx|xls)", other_formats=False)
+    if not found:
+        return ""
+    listed = ", ".join(str(path.relative_to(root)) for path in found[:3])
+    return f" (but {listed}: a table of your own is called {FILE} and has the columns image and caption)"
 
 
 def _expected() -> str:
@@ -151,9 +172,11 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
         record.references = compose(record.facts, settings.captions)
         record.caption = record.references[0]
     problems += apply_descriptions(root, records)
+    records = _with_names(records, root, problems)
     kept, values = output_dir / "inspected.sqlite", tuple(settings.mask_values or ())
     seen = inspect_files([record.image for record in records], kept, settings.workers)
     masks = inspect_masks([record.mask for record in records if record.mask], kept, values, settings.workers)
+    drawn_before = drawn_by_earlier_version(root)
     readable: list[Record] = []
     looks: list[tuple[int, bytes]] = []
     for record in records:
@@ -162,6 +185,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
             problems.append(Problem(record.source, record.name, "unreadable", outcome))
             continue
         _note_facts(record, outcome)
+        record.rendered = outcome.rendered or drawn_before
         fault = _note_mask(record, masks[record.mask], values) if record.mask else None
         if fault:
             record.mask = None
@@ -172,6 +196,20 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
     near = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
     read = {path: facts for path, facts in masks.items() if isinstance(facts, MaskFacts)}
     return Findings(tables=tables, records=readable, problems=problems, near=near, masks=read)
+
+
+def _with_names(records: list[Record], root: Path, problems: list[Problem]) -> list[Record]:
+    """Return the rows whose paths a manifest can keep; report the others, and drop masks whose it cannot."""
+    kept = []
+    for record in records:
+        if fault := unkept(record.image, root):
+            problems.append(Problem(record.source, record.name, "row", fault))
+            continue
+        if record.mask and (fault := unkept(record.mask, root)):
+            problems.append(Problem(record.source, record.name, "mask", f"its mask {record.mask.name}: {fault}"))
+            record.mask = None
+        kept.append(record)
+    return kept
 
 
 def _note_facts(record: Record, facts: ImageFacts) -> None:
@@ -209,6 +247,13 @@ def _stamp(root: Path, states: list[tuple[str, State | None]], settings: BuildSe
     return digest.hexdigest()
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]], list[str]]:
     """Return every file below the root with its state, in a fixed order, and the folders of ours that are left out."""
     found: list[tuple[str, State | None]] = []
@@ -229,9 +274,9 @@ def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]
             left_out.append(folder)
             continue
         for entry in listed:
-            if entry.name.startswith((".", "~$")) or entry.name.endswith(_NO_SOURCE):
+            if entry.name.startswith((".", "~$")) or (entry.name.endswith(_NO_SOURCE) and entry.name != MARKER):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 waiting.extend(() if LEFT_OVERS.fullmatch(entry.name) else (entry.path,))
                 continue
             try:

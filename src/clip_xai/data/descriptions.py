@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,9 @@ import pyarrow.parquet as pq
 
 from clip_xai.data.manifest import path_below
 from clip_xai.data.record import Problem, Record
+from clip_xai.data.regular import is_regular, kind_of
 from clip_xai.errors import UserError
+from clip_xai.text import without_controls
 
 FILE = "descriptions.parquet"
 
@@ -31,8 +34,10 @@ def apply_descriptions(root: Path, records: list[Record]) -> list[Problem]:
         UserError: The file is there but no such table.
     """
     path = root / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
+    if not is_regular(path):
+        raise UserError(f"{path}: not a file but a {kind_of(path)}; remove it or give the table of that name.")
     try:
         rows = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
@@ -45,7 +50,8 @@ def apply_descriptions(root: Path, records: list[Record]) -> list[Problem]:
             reason = f"{FILE} describes it, but there is no such photograph"
             problems.append(Problem(str(row["source"]), str(row["image"]), "description", reason))
             continue
-        captions = tuple(caption.strip() for caption in row["captions"] or () if caption and caption.strip())
+        texts = (without_controls(caption) for caption in row["captions"] or () if caption)
+        captions = tuple(text for text in texts if text)
         if captions:
             record.caption, record.references = captions[0], captions
         if row["mask"]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
 from clip_xai.data.ontology import agree
-from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, Record
+from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, NO_PATIENT, Record
 
 #: Rows that share a key with this beginning show the very same photograph, not only the same patient or lesion.
 SAME_PHOTOGRAPH = "photo:"
@@ -88,6 +88,11 @@ def groups_in_two_splits(records: Iterable[Record]) -> dict[str, list[str]]:
         if record.split is not None:
             splits[record.group].add(record.split)
     return {group: sorted(found) for group, found in splits.items() if len(found) > 1}
+
+
+def without_patients(records: Iterable[Record]) -> dict[str, int]:
+    """Return how many rows of each source count as a patient of their own because nothing tells whose they are."""
+    return dict(Counter(record.source for record in records if NO_PATIENT in record.flags))
 
 
 def _disagree(one: Record, two: Record) -> bool:

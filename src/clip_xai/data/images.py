@@ -13,26 +13,46 @@ import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageOps,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
 
 from clip_xai.data.mask_rule import lesion_of
+from clip_xai.data.regular import read_regular
+from clip_xai.data.rendered_mark import is_marked
 from clip_xai.errors import UserError
 
 #: Above this many pixels a file is taken for a decompression bomb (Pillow itself warns just above it).
 MAX_PIXELS = 89_000_000
 
+#: Above this ratio of the longer to the shorter side a file is no photograph: the resize of its shorter side to the
+#: model's input would take gigabytes.
+MAX_RATIO = 100
+
+#: Endings of files that are decoded where Pillow has the library for them, and of all others.
+_FURTHER = {
+    "jpg_2000": (Jpeg2KImagePlugin.Jpeg2KImageFile, (".jp2", ".j2k", ".jpx")),
+    "avif": (AvifImagePlugin.AvifImageFile, (".avif",)),
+}
+_FURTHER = {name: further for name, further in _FURTHER.items() if features.check(name)}
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(ending for _, endings in _FURTHER.values() for ending in endings),
+)
+
 #: Formats that are decoded. Everything else that Pillow knows (PostScript, for one) runs code nobody needs here.
 #: Taken from the plug-ins themselves: Pillow loads some of them late and fails on the names of those it has not loaded.
 FORMATS = tuple(
-    plugin.format
+    str(plugin.format)
     for plugin in (
         JpegImagePlugin.JpegImageFile,
         PngImagePlugin.PngImageFile,
@@ -40,6 +60,7 @@ FORMATS = tuple(
         TiffImagePlugin.TiffImageFile,
         WebPImagePlugin.WebPImageFile,
         GifImagePlugin.GifImageFile,
+        *(further for further, _ in _FURTHER.values()),
     )
 )
 
@@ -67,6 +88,7 @@ class ImageFacts:
         format: What the bytes are, whatever the file's name says: ``JPEG``, ``PNG`` ...
         phash: 64-bit perceptual hash: equal in almost all bits for pictures that look alike.
         thumbnail: The picture at `THUMBNAIL` x `THUMBNAIL` pixels, RGB, row by row.
+        rendered: Drawn by this package, as the file itself says.
     """
 
     sha256: str
@@ -75,12 +97,14 @@ class ImageFacts:
     format: str
     phash: int
     thumbnail: bytes
+    rendered: bool = False
 
 
 def read_image(path: Path | str) -> Image.Image:
     """Read a photograph as it would be looked at.
 
     EXIF rotation is applied; palette, grey, CMYK and 16-bit pictures become 8-bit RGB; transparency is laid on white.
+    Values of 8 or 12 bits that a 16-bit picture holds are taken as such.
     The picture that comes back carries no metadata, so nothing can be copied into an output by accident.
 
     Args:
@@ -134,6 +158,8 @@ def inspect_image(path: Path | str) -> ImageFacts:
     """
     content = _read_bytes(Path(path))
     image, (width, height), kind = _decode(content, Path(path), _ENOUGH_TO_COMPARE)
+    with _opened(content, Path(path)) as opened:
+        rendered = is_marked(opened)
     # Looks must not depend on the resolution that a copy was saved at.
     small = image.resize((128, 128), Image.Resampling.BOX)
     return ImageFacts(
@@ -143,6 +169,7 @@ def inspect_image(path: Path | str) -> ImageFacts:
         format=kind,
         phash=int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes(), "big"),
         thumbnail=small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes(),
+        rendered=rendered,
     )
 
 
@@ -195,6 +222,8 @@ def _decode_mask(path: Path, values: Sequence[int]) -> tuple[NDArray[np.bool_], 
 def as_rgb(image: Image.Image) -> Image.Image:
     """Bring a picture of any mode to 8-bit RGB; pictures that are RGB already are returned as they are.
 
+    Of 16-bit pictures that hold nothing beyond 8 or 12 bits, 255 or 4095 is white: cameras and microscopes write so.
+
     Raises:
         ValueError: The mode has no agreed range (floating point, 32-bit integers beyond 16 bits).
     """
@@ -204,7 +233,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("integer pixels beyond 16 bits")
-        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
+        full = next(largest for largest in (255, 4095, 65535) if values.max() <= largest)
+        return Image.fromarray(np.round(values * (255 / full)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -216,11 +246,24 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UnreadableImageError(f"{path}: cannot be opened ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UnreadableImageError(f"{path}: cannot be opened ({said})") from error
+
+
+def check_shape(width: int, height: int) -> None:
+    """Refuse a picture that is too large, or too thin, to be looked at.
+
+    Raises:
+        ValueError: It is.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise ValueError(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
 
 
 def _decode(
@@ -233,7 +276,10 @@ def _decode(
             factor = _reduction(width, height, at_least, exact)
             if factor > 1:
                 opened.draft(None, (width // factor, height // factor))
+        deep = _is_deep_colour(opened)
         opened.load()
+        if deep and np.asarray(opened.convert("RGB")).max() < 16:
+            raise ValueError("colours of 16 bits that hold 12 bits or fewer: Pillow reads them as black; save 8 bits")
         upright = as_rgb(ImageOps.exif_transpose(opened))
         if upright.size != opened.size or opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
             width, height = height, width
@@ -247,8 +293,7 @@ def _opened(content: bytes, path: Path) -> Iterator[Image.Image]:
     """Open a file, not yet decoded, and say in one line what is wrong with it, here or in the ``with`` block."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS:,}")
+            check_shape(*opened.size)
             yield opened
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"{path}: not a picture in {', '.join(FORMATS)}") from None
@@ -256,6 +301,11 @@ def _opened(content: bytes, path: Path) -> Iterator[Image.Image]:
     # OverflowError ... Whichever it is, this one file cannot be shown, and that is said.
     except Exception as error:
         raise UnreadableImageError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Tell whether a file holds 16 bits a colour, of which Pillow keeps the upper 8; before it is loaded."""
+    return image.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
 
 
 def _reduction(width: int, height: int, at_least: int, exact: bool) -> int:

@@ -72,7 +72,7 @@ def inspect_files(paths: Iterable[Path], kept: Path, workers: int | None = None)
     Raises:
         UserError: The database cannot be used.
     """
-    columns = "sha256 TEXT, height INTEGER, width INTEGER, format TEXT, phash TEXT, thumbnail BLOB"
+    columns = "sha256 TEXT, height INTEGER, width INTEGER, format TEXT, phash TEXT, thumbnail BLOB, rendered INTEGER"
     look = _Look("files", columns, str(VERSION), inspect_image, _packed, _unpacked)
     return _with_base(kept, look, paths, workers, "Checking files")
 
@@ -116,6 +116,9 @@ def _inspect_new(
     wanted: list[Path], base: sqlite3.Connection, look: _Look[Facts], workers: int, said: str
 ) -> dict[Path, Facts | str]:
     seen: dict[Path, Facts | str] = {}
+    kept = [row[1] for row in base.execute(f"PRAGMA table_info({look.table})")]
+    if kept[3:] != [column.split()[0] for column in look.columns.split(", ")]:
+        base.execute(f"DROP TABLE IF EXISTS {look.table}")  # of another version: files are looked at anew
     base.execute(
         f"CREATE TABLE IF NOT EXISTS {look.table} (path TEXT PRIMARY KEY, state TEXT, reason TEXT, {look.columns})"
     )
@@ -167,9 +170,11 @@ def _state(path: Path) -> str:
 
 
 def _packed(facts: ImageFacts) -> tuple[object, ...]:
-    looks = (f"{facts.phash:016x}", facts.thumbnail)
+    looks = (f"{facts.phash:016x}", facts.thumbnail, facts.rendered)
     return (facts.sha256, facts.height, facts.width, facts.format, *looks)
 
 
-def _unpacked(sha256: str, height: int, width: int, kind: str, phash: str, thumbnail: bytes) -> ImageFacts:
-    return ImageFacts(sha256, height, width, kind, int(phash, 16), thumbnail)
+def _unpacked(
+    sha256: str, height: int, width: int, kind: str, phash: str, thumbnail: bytes, rendered: int
+) -> ImageFacts:
+    return ImageFacts(sha256, height, width, kind, int(phash, 16), thumbnail, bool(rendered))

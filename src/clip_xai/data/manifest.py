@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -38,6 +40,7 @@ _SCHEMA = pa.schema(
         ("skin_tone", pa.string()),
         ("flags", pa.list_(pa.string())),
         ("fold", pa.int32()),
+        ("rendered", pa.bool_()),
         ("mask_values", pa.list_(pa.int32())),
         ("fields", pa.string()),
     ]
@@ -113,6 +116,7 @@ def _row(record: Record, root: Path) -> dict[str, object]:
         "skin_tone": record.skin_tone,
         "flags": list(record.flags),
         "fold": record.fold,
+        "rendered": record.rendered,
         "mask_values": list(record.mask_values),
         "fields": json.dumps(record.fields, ensure_ascii=False, sort_keys=True),
     }
@@ -142,7 +146,22 @@ def path_below(root: Path, relative: str, named_in: Path) -> Path:
     Raises:
         UserError: The path is absolute or climbs out of the root.
     """
-    path = PurePosixPath(relative.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:
+    path, spread = PurePosixPath(relative), PurePosixPath(relative.replace("\\", "/"))
+    drive = re.match(r"[A-Za-z]:([\\/]|$)", relative) or (os.name == "nt" and ":" in relative)
+    if spread.is_absolute() or ".." in spread.parts or not spread.parts or drive:
         raise UserError(f"{named_in}: the path {relative!r} leaves the data root; correct it.")
-    return root.joinpath(*path.parts)
+    # A backslash is a part of a name where it is one, and what Windows writes between names elsewhere.
+    named = root.joinpath(*path.parts)
+    return named if path == spread or os.path.lexists(named) else root.joinpath(*spread.parts)
+
+
+def unkept(path: Path, root: Path) -> str | None:
+    """Say why a path cannot be kept in a manifest, or return None where it can."""
+    relative = path.relative_to(root).as_posix()
+    try:
+        relative.encode("utf-8")
+        return None if path_below(root, relative, root) == path else "its path is ambiguous: rename it"
+    except UnicodeEncodeError:
+        return "its path is not UTF-8: rename it"
+    except UserError:
+        return "its path reads like one that leaves the data root: rename it"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_xai.data.images import as_rgb, read_reduced
+from clip_xai.data.images import as_rgb, check_shape, read_reduced
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -163,11 +163,16 @@ class Preprocess:
         return self._normalised(self._square(image, size))
 
     def square(self, image: Image.Image) -> Image.Image:
-        """Return the RGB square that the model sees, before normalisation."""
+        """Return the RGB square that the model sees, before normalisation.
+
+        Raises:
+            ValueError: The picture has a mode without an agreed range, or is too large or too thin.
+        """
         image = as_rgb(image)
         return self._square(image, image.size)
 
     def _square(self, image: Image.Image, full: tuple[int, int]) -> Image.Image:
+        check_shape(*full)
         if self.grey:
             image = image.convert("L").convert("RGB")
         size = self.image_size

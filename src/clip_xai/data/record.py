@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clip_xai.text import printable
+
 if TYPE_CHECKING:
     from clip_xai.data.captions import CaptionFacts
 
 #: A row that shows the same photograph as another one which says something else.
 CONFLICT = "conflicting diagnosis"
+
+#: A row that counts as a patient of its own, because nothing tells whose it is.
+NO_PATIENT = "no patient known: splits are by photograph"
 
 #: A row whose mask can measure nothing.
 EMPTY_MASK, FULL_MASK = "its mask marks nothing", "its mask marks the whole photograph"
@@ -30,6 +35,7 @@ class Record:
         caption: The caption to learn.
         references: Captions to be judged against; at least one, the first is `caption`.
         mask: Absolute path of the lesion mask, or None.
+        rendered: Drawn by this package: no person's, and no publisher's, whatever the source is called.
         mask_values: The values that are lesion in it, where the user named them.
         split: ``train``, ``val`` or ``test`` of this manifest; None where the row takes part in no split.
         official_split: The publisher's own split, or None.
@@ -67,6 +73,7 @@ class Record:
     skin_types: tuple[int, ...] = ()
     flags: tuple[str, ...] = ()
     fold: int | None = None
+    rendered: bool = False
     mask_values: tuple[int, ...] = ()
     facts: CaptionFacts | None = field(default=None, compare=False, repr=False)
 
@@ -74,6 +81,11 @@ class Record:
     def identifier(self) -> str:
         """``source/name``: names one row of a manifest."""
         return f"{self.source}/{self.name}"
+
+    @property
+    def shown_source(self) -> str:
+        """The source as a reader is to see it: ``ham10000``, or ``ham10000 (rendered)``."""
+        return f"{self.source} (rendered)" if self.rendered else self.source
 
     @property
     def skin_tone(self) -> str | None:
@@ -98,6 +110,10 @@ class Problem:
     kind: str
     reason: str
 
+    def __post_init__(self) -> None:
+        for name in ("file", "reason"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
 
 @dataclass
 class SourceTable:
@@ -111,6 +127,7 @@ class SourceTable:
         unmapped: Names of diagnoses that the ontology does not know, with how often each occurs.
         expected: Rows that the publisher's tables of this layout have, or None where it does not say.
         notes: What is to be said of the whole download, each in a sentence.
+        path: The table, where it is one of a person's own.
         labels: The publisher's labels with the canonical names that they became, and how often.
     """
 
@@ -122,3 +139,4 @@ class SourceTable:
     expected: int | None = None
     notes: list[str] = field(default_factory=list)
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    path: Path | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -15,10 +16,11 @@ from jinja2 import Environment
 
 from clip_xai.data.images import MaskFacts, read_reduced
 from clip_xai.data.ontology import DIAGNOSES
-from clip_xai.data.record import Problem, Record, SourceTable
+from clip_xai.data.record import NO_PATIENT, Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.files import write_json, write_text
+from clip_xai.text import printable
 
 #: Problems of one kind that the page shows for a source; report.json has them all.
 SHOWN = 20
@@ -72,18 +74,23 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
     largest = Counter(record.group for record in records).most_common(5)
     return {
         "photographs": len(records),
+        "rendered": sum(record.rendered for record in records),
         "groups": len({record.group for record in records}),
         "largest_groups": [{"group": group, "photographs": count} for group, count in largest],
         "splits": _counts(record.split or "none" for record in records),
         "settings": {name: value for name, value in asdict(settings).items() if name != "workers"},
         "sources": sources,
-        "left_out": found.left_out,
+        "left_out": [printable(folder) for folder in found.left_out],
         "absent": [name for name in SOURCES if name not in sources],
         "by_diagnosis": _crossed(records, lambda record: record.diagnosis or "not stated"),
         "by_malignancy": _crossed(records, lambda record: record.malignancy or "not stated"),
         "by_skin_tone": _crossed(records, lambda record: record.skin_tone or "not stated"),
         "flags": _counts(flag for record in records for flag in record.flags),
-        "flagged": [{"row": record.identifier, "flags": list(record.flags)} for record in records if record.flags],
+        "flagged": [
+            {"row": record.identifier, "flags": flags}
+            for record in records
+            if (flags := [flag for flag in record.flags if flag != NO_PATIENT])
+        ],
         "duplicates": [
             {"row": record.identifier, "of": record.duplicate_of} for record in records if record.duplicate_of
         ],
@@ -101,18 +108,47 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
     }
 
 
+def summary(manifest: Path) -> list[str]:
+    """Say in five lines what a build kept, left out and why, how it split, what is to be known, and where it is.
+
+    Args:
+        manifest: What the build returned; ``report.json`` is beside it.
+    """
+    report = json.loads(manifest.with_name("report.json").read_text(encoding="utf-8"))
+    sources, problems = report["sources"], report["problems"]
+    kept = ", ".join(f"{name} {source['photographs']}" for name, source in sources.items())
+    drawn = f", {report['rendered']} of them rendered," if report["rendered"] else ""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(problem["kind"] for problem in problems).items())
+    first = [f"{problem['source']}/{problem['file']}: {problem['reason']}" for problem in problems[:3]]
+    notes = [f"{name}: {note}" for name, source in sources.items() for note in source["notes"]]
+    notes += [f"{flag}: {count}" for flag, count in report["flags"].items() if flag != NO_PATIENT]
+    splits = ", ".join(f"{split} {count}" for split, count in report["splits"].items())
+    left_out = f"{kinds} ({'; '.join(first)}{'; ...' if len(problems) > 3 else ''})" if problems else "nothing"
+    lines = [
+        f"kept: {report['photographs']} photographs{drawn} in {report['groups']} groups ({kept})",
+        f"left out: {left_out}",
+        f"splits: {splits} ({report['settings']['split']}, seed {report['settings']['seed']})",
+        f"noted: {'; '.join(notes) or 'nothing'}",
+        f"written: {manifest}, {manifest.with_name('report.html')}",
+    ]
+    return [printable(line) for line in lines]
+
+
 def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
     mine = [record for record in found.records if record.source == table.source]
     kinds = Counter(problem.kind for problem in found.problems if problem.source == table.source)
     known = SOURCES.get(table.source)
+    drawn = bool(mine) and all(record.rendered for record in mine)
     masks = [found.masks[record.mask] for record in mine if record.mask is not None]
     return {
-        "title": known.title if known else table.source,
-        "licence": known.licence if known else "",
-        "terms": known.terms if known else "",
-        "expected": table.expected,
+        "title": f"{table.source} (rendered)" if drawn else known.title if known else table.source,
+        "layout": known.title if known and drawn else "",
+        "licence": known.licence if known and not drawn else "",
+        "terms": known.terms if known and not drawn else "",
+        "expected": None if drawn else table.expected,
         "rows": table.rows,
         "photographs": len(mine),
+        "rendered": sum(record.rendered for record in mine),
         "missing": kinds["missing"],
         "unreadable": kinds["unreadable"],
         "refused": kinds["row"],
@@ -168,7 +204,12 @@ def _worth_seeing(found: Findings) -> list[tuple[Record, Record]]:
 def _pictured(one: Record, two: Record) -> dict[str, Any]:
     return {
         "rows": [
-            {"row": record.identifier, "diagnosis": record.diagnosis or "not stated", "picture": _picture(record.image)}
+            {
+                "row": record.identifier,
+                "diagnosis": record.diagnosis or "not stated",
+                "rendered": record.rendered,
+                "picture": _picture(record.image),
+            }
             for record in (one, two)
         ]
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from clip_xai.data.captions import POLICIES
 from clip_xai.errors import UserError
@@ -11,6 +11,33 @@ from clip_xai.errors import UserError
 SPLITS = ("train", "val", "test")
 SCHEMES = ("stratified", "official", "skincap_holdout", "leave_one_source_out", "kfold")
 DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.75, "val": 0.10, "test": 0.15}
+
+
+@dataclass
+class Columns:
+    """Headers of ``captions.csv``; null where a column is called by what it says.
+
+    Attributes:
+        image: Path of the photograph below the table's folder.
+        caption: Its caption.
+        group: Patient or lesion.
+        split: ``train``, ``val`` or ``test``.
+        mask: Path of the lesion mask.
+        diagnosis: Its diagnosis.
+        fitzpatrick: Skin type.
+    """
+
+    image: str | None = None
+    caption: str | None = None
+    group: str | None = None
+    split: str | None = None
+    mask: str | None = None
+    diagnosis: str | None = None
+    fitzpatrick: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Return what a column says -> its header, of those that were given."""
+        return {role: header for role, header in asdict(self).items() if header is not None}
 
 
 @dataclass(frozen=True)
@@ -28,6 +55,8 @@ class BuildSettings:
         near_bits: Two photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
             null leaves looks out.
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        columns: Headers of ``captions.csv`` (``image``, ``caption``, ``group``, ``split``, ``mask``, ``diagnosis``,
+            ``fitzpatrick``) where they are other than these names.
         mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
             the values that a mask holds.
         workers: Files looked at side by side; null for the number of cores.
@@ -42,6 +71,7 @@ class BuildSettings:
     fold: int = 0
     near_bits: int | None = 6
     near_difference: float = 6.0
+    columns: Columns = field(default_factory=Columns)
     mask_values: list[int] | None = None
     workers: int | None = None
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from clip_xai.metrics.intervals import FEWEST
+from clip_xai.text import markdown
 
 MODEL, BLIND, NEAREST, SHUFFLED, ACROSS = "model", "blind", "nearest", "shuffled", "shuffled_across"
 OVERALL = "overall"
@@ -206,16 +207,23 @@ class EvaluationResult:
     def to_markdown(self) -> str:
         """Return the verdicts, the tables with intervals, what was skipped and the settings as Markdown."""
         lines = ["# Evaluation", ""]
-        lines += [f"- **{verdict.text}**" if verdict.warning else f"- {verdict.text}" for verdict in self.verdicts]
+        said = [(markdown(verdict.text), verdict.warning) for verdict in self.verdicts]
+        lines += [f"- **{text}**" if warning else f"- {text}" for text, warning in said]
         for scope in self.scopes:
-            lines += ["", f"## {scope}", "", *self._table(scope)]
+            lines += ["", f"## {markdown(scope)}", "", *self._table(scope)]
         lines += ["", "## Not measured", ""] if self.skipped else []
-        lines += [f"- {name}: {reason}" for name, reason in self.skipped.items()]
+        lines += [f"- {markdown(name)}: {markdown(reason)}" for name, reason in self.skipped.items()]
         lines += ["", "## Truth not known", ""] if self.undecided else []
         lines += [f"- {name}: {words}" for name, words in self.left_out().items()]
         lines += ["", "## Photographs set aside", ""] if self.set_aside else []
-        lines += [f"- {name}: {reason}" for name, reason in self.set_aside.items()]
-        lines += ["", "## Settings", "", *(f"- {name}: `{value}`" for name, value in self.settings.items()), ""]
+        lines += [f"- {markdown(name)}: {markdown(reason)}" for name, reason in self.set_aside.items()]
+        lines += [
+            "",
+            "## Settings",
+            "",
+            *(f"- {markdown(name)}: {markdown(value)}" for name, value in self.settings.items()),
+            "",
+        ]
         return "\n".join(lines)
 
     def cell(self, metric: MetricInfo, system: str, scope: str) -> str:

@@ -139,9 +139,11 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
 def _evaluation(markdown: str | None) -> str:
     if markdown is None:
         return "## Evaluation\n\nNot evaluated: no number is claimed."
-    # It is Markdown of this package; what of it came from the data's names may hold HTML. Its headings go one level
-    # down.
-    lines = [html.escape(line, quote=False).replace("&gt;", ">") for line in markdown.strip().splitlines()]
+    # It is Markdown of this package; what of it came from the data's names may hold HTML, in those of earlier versions
+    # as it stood. Its headings go one level down.
+    lines = [
+        html.escape(html.unescape(line), quote=False).replace("&gt;", ">") for line in markdown.strip().splitlines()
+    ]
     return "\n".join("#" + line if line.startswith("#") else line for line in lines)
 
 

@@ -24,7 +24,6 @@ from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.kept import best_metrics
 from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import open_loggers
-from clip_xai.runs.records import drawn_photographs
 from clip_xai.runs.resuming import METRICS, begin
 from clip_xai.runs.trainer import build_trainer, is_first_process, run_epochs
 from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
@@ -60,7 +59,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     train, val = (of_sources(config, split, records) for split, records in (("train", start.train), ("val", start.val)))
     data = PairData(backbone, train, val, batch_size=stage.batch_size, seed=config.seed, workers=config.trainer.workers)
     learned = [record for record in train if str(record.image) not in data.unreadable]
-    lineage = start.lineage.with_learned(Learned.from_records(learned, drawn_photographs(config.data, learned)))
+    lineage = start.lineage.with_learned(Learned.from_records(learned))
     if is_first_process():
         start.card.write(run_dir)
         write_json(run_dir / "set_aside.json", data.unreadable)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from clip_xai.data.settings import Columns
 from clip_xai.errors import UserError
 from clip_xai.models.retrieval import TEMPLATE
 from clip_xai.runs.explainer_settings import XaiConfig
@@ -169,6 +170,7 @@ class DataConfig:
         near_bits: Photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
             null leaves looks out.
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        columns: Headers of ``captions.csv`` where they are other than the names of what they say.
         mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
             the values that a mask holds.
         workers: Files looked at side by side; null for the number of cores.
@@ -191,6 +193,7 @@ class DataConfig:
     fold: int = 0
     near_bits: int | None = 6
     near_difference: float = 6.0
+    columns: Columns = field(default_factory=Columns)
     mask_values: list[int] | None = None
     workers: int | None = None
     limit: int | None = None

@@ -17,8 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from clip_xai.data.groups import without_patients
 from clip_xai.data.images import number_of
-from clip_xai.data.record import Record
+from clip_xai.data.record import NO_PATIENT, Record
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json, write_text
@@ -122,6 +123,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else "")
             + (f", at most {on.data.limit} photographs of it" if on.data.limit else ""),
             **{f"mind {number}": note for number, note in enumerate(on.notes, start=1)},
+            **patients_note(records),
         },
         samples=config.bootstrap,
         seed=config.seed,
@@ -306,6 +308,13 @@ def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[st
         return load_bert_scorer(model), {}
     except ScorerUnavailable as error:
         return None, {"BERTScore": str(error)}
+
+
+def patients_note(records: Sequence[Record]) -> dict[str, str]:
+    """Say of which sources nobody knows whose the photographs are: intervals and splits are by photograph there."""
+    alone = without_patients(records)
+    said = ", ".join(f"{source} ({count})" for source, count in alone.items())
+    return {"patients": f"{NO_PATIENT}: {said}"} if alone else {}
 
 
 def training_records(on: Judged) -> list[Record]:

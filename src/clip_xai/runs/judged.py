@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
+from clip_xai.data.settings import Columns
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import INDEX
@@ -99,6 +100,7 @@ def data_of_run(place: Path) -> DataConfig | None:
     known: dict[str, Any] = dict(card.data)
     if known.get("synthetic") is not None:
         known["synthetic"] = SyntheticConfig(**known["synthetic"])
+    known["columns"] = Columns(**known.get("columns", {}))
     return DataConfig(**known)
 
 

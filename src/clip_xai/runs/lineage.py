@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,13 @@ class Learned:
     rendered: int = 0
 
     @classmethod
-    def from_records(cls, records: Iterable[Record], drawn: Collection[Path] = ()) -> tuple[Learned, ...]:
-        """Count records by source.
-
-        Args:
-            records: What was learned from.
-            drawn: Which photographs are rendered.
-        """
+    def from_records(cls, records: Iterable[Record]) -> tuple[Learned, ...]:
+        """Count by source what was learned from."""
         by_source: dict[str, list[Record]] = {}
         for record in records:
             by_source.setdefault(record.source, []).append(record)
         return tuple(
-            cls(name, len(rows), len({row.group for row in rows}), sum(row.image in drawn for row in rows))
+            cls(name, len(rows), len({row.group for row in rows}), sum(row.rendered for row in rows))
             for name, rows in by_source.items()
         )
 

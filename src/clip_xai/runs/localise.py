@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from clip_xai.data.images import read_image, read_mask
-from clip_xai.data.record import Record
+from clip_xai.data.record import EMPTY_MASK, FULL_MASK, Record
 from clip_xai.errors import UserError
 from clip_xai.files import write_json, write_text
 from clip_xai.models.backbones.base import Backbone
@@ -55,7 +55,8 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
         UserError: There is no such photograph.
     """
     on = judged(config)
-    records = [record for record in on.records if record.mask and record.diagnosis]
+    found = [record for record in on.records if record.mask and record.diagnosis]
+    records = [record for record in found if not {EMPTY_MASK, FULL_MASK}.intersection(record.flags)]
     if not records:
         raise UserError(
             f"split={config.split}: no photograph has a lesion mask and a diagnosis; localisation needs both"
@@ -76,6 +77,8 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     assert table is not None
     fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
     said = [table.note, f"Captioner: {on.place}, {fingerprints}.", *(f"{note}." for note in on.notes)]
+    if len(records) < len(found):
+        said.append(f"{len(found) - len(records)} masks that mark nothing or everything measure nothing: left out.")
     return rows, replace(table, note=" ".join(said))
 
 

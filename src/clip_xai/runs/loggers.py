@@ -15,6 +15,7 @@ from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import LoggerConfig
 from clip_xai.runs.directories import free_directory
 from clip_xai.runs.trainer import is_first_process
+from clip_xai.text import spreadsheet_cell
 
 
 class GivenUp(Exception):
@@ -130,6 +131,11 @@ def log_table(loggers: Sequence[Logger], name: str, columns: Sequence[str], rows
             with replacing(place) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(columns)
-                writer.writerows(
-                    [value if isinstance(value, (str, int, float)) else "" for value in row] for row in rows
-                )
+                writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def _cell(value: Any) -> str | int | float:
+    """Return what a CSV file can hold of a value; a caption that begins like a formula is not computed."""
+    if isinstance(value, str):
+        return spreadsheet_cell(value)
+    return value if isinstance(value, (int, float)) else ""

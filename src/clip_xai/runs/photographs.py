@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clip_xai.data.images import SUFFIXES
 from clip_xai.data.record import Record
+from clip_xai.data.regular import is_regular
+from clip_xai.data.sources.files import LEFT_OVERS, walk
 from clip_xai.errors import UserError
+from clip_xai.text import printable
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+log = logging.getLogger(__name__)
+
+#: How many of the files that are left out are named.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Photograph:
     @classmethod
     def of(cls, record: Record) -> Photograph:
         """The photograph of a record."""
-        facts = {"source": record.source, "diagnosis": record.diagnosis or "", "view": record.view}
+        facts = {"source": record.shown_source, "diagnosis": record.diagnosis or "", "view": record.view}
         shown = {key: value for key, value in facts.items() if value}
         return cls(record.image, record.name, record.mask, record.group, record.references, shown, record.mask_values)
 
@@ -47,18 +56,29 @@ class Photograph:
 
 
 def photographs_at(image: str) -> list[Photograph]:
-    """The photographs that ``image=`` names: a file, a folder or a pattern.
+    """The photographs that ``image=`` names: a file, a folder with all below it, or a pattern.
+
+    Each is named by its path below what they have in common, so that two of one name can be told apart. What is left
+    out is named in the log.
 
     Raises:
         UserError: Nothing is there.
     """
     place = Path(image)
     if place.is_dir():
-        paths = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
-    elif place.is_file():
-        paths = [place]
+        found = [folder / name for folder, _, names in walk(place, leave_out=LEFT_OVERS) for name in names]
+        home = place
+    elif is_regular(place):
+        found, home = [place], place.parent
     else:
-        paths = sorted(Path(path) for path in glob.glob(image, recursive=True) if Path(path).is_file())
+        found = sorted(path for name in glob.glob(image, recursive=True) if not (path := Path(name)).is_dir())
+        home = Path(os.path.commonpath([path.parent for path in found])) if found else place
+    paths = [path for path in found if is_regular(path) and (path.suffix.lower() in SUFFIXES or not place.is_dir())]
+    left_out = [path.relative_to(home).as_posix() for path in found if path not in set(paths)]
+    if left_out:
+        listed = ", ".join(printable(name) for name in left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
+        log.warning("left out %d files that are no photographs which can be read: %s", len(left_out), listed)
     if not paths:
         raise UserError(f"image={image}: no photograph there; give a file, a folder of photographs or a pattern")
-    return [Photograph(path, path.name, group=path.name) for path in paths]
+    names = [printable(path.relative_to(home).as_posix()) for path in paths]
+    return [Photograph(path, name, group=name) for path, name in zip(paths, names, strict=True)]

@@ -1,6 +1,6 @@
 """From the data settings to records: drawn where the embedded default is missing, then built into a manifest.
 
-``python -m clip_xai.runs.records [data=...]`` does no more than that and prints where the manifest is.
+``python -m clip_xai.runs.records [data=...]`` does no more than that and says what was kept, left out and why.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from clip_xai.data.build import build_manifest
 from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
+from clip_xai.data.report import summary
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.synthetic.dermacap import write_dermacap
-from clip_xai.data.synthetic.marker import read_marker
 from clip_xai.errors import UserError
 from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import DataConfig
@@ -74,17 +74,6 @@ def of_split(manifest: Sequence[Record], split: str, limit: int | None = None) -
     return evenly(chosen, limit)
 
 
-def drawn_photographs(data: DataConfig, records: Iterable[Record]) -> frozenset[Path]:
-    """Return which photographs of records were rendered by this package, by the marker of the drawing."""
-    root = Path(data.root).absolute()
-    marker = read_marker(root)
-    if marker is None:
-        return frozenset()
-    images = {record.image for record in records}
-    # The marker of an earlier version says that all was drawn, and lists nothing.
-    return frozenset(images if marker.earlier else images & {root / name for name in marker.files})
-
-
 def digest_of(records: Iterable[Record]) -> str:
     """Return a digest of what is learned from records: photographs, captions, groups and splits."""
     digest = hashlib.sha256()
@@ -104,7 +93,7 @@ def evenly(records: list[Record], limit: int | None) -> list[Record]:
 def main(arguments: list[str]) -> None:
     """Prepare the data set that the settings of ``train`` name."""
     with report_errors("train"):
-        print(prepare_manifest(compose_job("train", arguments, Path("runs")).data))
+        print(*summary(prepare_manifest(compose_job("train", arguments, Path("runs")).data)), sep="\n")
 
 
 if __name__ == "__main__":

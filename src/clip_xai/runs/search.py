@@ -24,6 +24,7 @@ from clip_xai.runs.directories import claim
 from clip_xai.runs.loggers import GivenUp
 from clip_xai.runs.train import train
 from clip_xai.runs.training_settings import SearchConfig
+from clip_xai.text import spreadsheet_cell
 from clip_xai.training.finite import Diverged
 
 if TYPE_CHECKING:
@@ -263,7 +264,10 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
     state = import_optuna().trial.TrialState
     run_dir.mkdir(parents=True, exist_ok=True)
     with replacing(run_dir / "trials.csv") as unfinished:
-        study.trials_dataframe().to_csv(unfinished, index=False)
+        trials = study.trials_dataframe()
+        trials.map(lambda cell: spreadsheet_cell(cell) if isinstance(cell, str) else cell).to_csv(
+            unfinished, index=False
+        )
     if not study.get_trials(deepcopy=False, states=(state.COMPLETE,)):
         raise UserError(f"no trial of the study {study.study_name} came to an end; see {run_dir / 'trials.csv'}")
     best = study.best_trial

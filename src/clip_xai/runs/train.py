@@ -37,7 +37,6 @@ from clip_xai.runs.instantiate import captioner_settings, decoding, feature_tabl
 from clip_xai.runs.kept import best_metrics
 from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import log_table, open_loggers
-from clip_xai.runs.records import drawn_photographs
 from clip_xai.runs.resuming import METRICS, Start, begin, learned_records
 from clip_xai.runs.trainer import ScoreCaptions, build_trainer, is_first_process, run_epochs, strategy_of
 from clip_xai.runs.training_settings import ADAPTATION, StageConfig
@@ -87,7 +86,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     retrieval, prompts = retrieved(captioner, settings, splits, config)
     data = caption_data(captioner, table, splits, config, prompts)
     learned = [record for record in learned_records(config, start.train) if record.image in table.rows]
-    lineage = start.lineage.with_learned(Learned.from_records(learned, drawn_photographs(config.data, learned)))
+    lineage = start.lineage.with_learned(Learned.from_records(learned))
     captioner.provenance = lineage.packed()
     require_positions(captioner, data, config)
     if is_first_process():

@@ -1,116 +1,188 @@
 """Any data set without code: a folder with ``captions.csv``, named after its folder.
 
 Columns ``image`` (path below the folder) and ``caption``; optional ``group`` (patient or lesion), ``split`` (``train``,
-``val`` or ``test``), ``mask`` (path below the folder) and ``diagnosis``. Several rows of one image give it several
-reference captions. Every other column is kept in the manifest's ``fields``.
+``val`` or ``test``), ``mask`` (path below the folder), ``diagnosis`` and ``fitzpatrick``; ``data.columns`` gives other
+headers. Several rows of one image give it several reference captions. Every other column is kept in the manifest's
+``fields``. ``captions.xlsx`` and tab-separated files are read alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts
-from clip_xai.data.record import SourceTable
+from clip_xai.data.groups import SAME_PHOTOGRAPH
+from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, skin_types_of, stated_fields
-from clip_xai.data.sources.files import IMAGE_SUFFIXES, PhotographIndex, find_tables
-from clip_xai.data.sources.tables import known, read_table
+from clip_xai.data.sources.files import PhotographIndex, find_tables
+from clip_xai.data.sources.own_files import NotFoundError, OwnFiles
+from clip_xai.data.sources.tables import OWN, Table, known, read_table, whole
 from clip_xai.errors import UserError
+from clip_xai.text import printable
 
 FILE = "captions.csv"
 
+#: What a column can say.
+ROLES = ("image", "caption", "group", "split", "mask", "diagnosis", "fitzpatrick")
+
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_OWN = ("image", "caption", "group", "split", "mask")
+_PATIENTS = ("patient", "patient_id", "lesion", "lesion_id", "case", "case_id", "subject", "subject_id", "person")
 
 
-def read_all(root: Path, taken: tuple[str, ...]) -> list[SourceTable]:
-    """Read every ``captions.csv`` below `root`.
+@dataclass
+class _Photograph:
+    """What all rows of one photograph say."""
+
+    path: Path
+    number: int
+    row: dict[str, str]
+    texts: list[str] = field(default_factory=list)
+
+
+def read_all(root: Path, taken: tuple[str, ...], columns: Mapping[str, str] | None = None) -> list[SourceTable]:
+    """Read every table of captions below `root`.
 
     Args:
         root: Folder that the user named.
         taken: Names that other sources have.
+        columns: What a column says -> its header, where that is another than its own name.
 
     Raises:
-        UserError: A table lacks a column, or two sources would have one name.
+        UserError: A table lacks a column or cannot be read, or two sources would have one name.
     """
     tables: list[SourceTable] = []
-    for path in find_tables(root, FILE):
-        name = path.parent.name
+    for path in find_tables(root, r"captions\.(xls|ods|numbers)", other_formats=False):
+        raise UserError(f"{path}: this format is not read; save it as captions.xlsx or {FILE}.")
+    for path in find_tables(root, r"captions\.(csv|tsv|tab|txt|xlsx)", other_formats=False):
+        name = printable(path.parent.name)
+        if any(path.parent == other for other in (table.path.parent for table in tables if table.path)):
+            raise UserError(f"{path}: a second table of captions in one folder; keep one.")
         if name in taken or name in {table.source for table in tables}:
             raise UserError(f"{path}: its folder has the name of another source, {name}; rename the folder.")
-        tables.append(_read(path, name))
+        tables.append(_read(path, name, columns or {}))
     return tables
 
 
-def _read(path: Path, name: str) -> SourceTable:
-    table = read_table(path)
-    table.require("image", "caption")
-    reader = SourceReader(name, PhotographIndex(path.parent))
+def _read(path: Path, name: str, named: Mapping[str, str]) -> SourceTable:
+    table = read_table(path, header=named.get("image", "image"), advice=OWN)
+    columns = _columns(table, named)
+    reader = SourceReader(name, PhotographIndex(path.parent), path=path)
     reader.count_rows(table)
-    texts: dict[str, list[str]] = {}
-    rows: dict[str, dict[str, str]] = {}
-    for row in table.rows:
-        image = row["image"].replace("\\", "/").removeprefix("./")
-        if not image or not row["caption"]:
-            reader.reject(image or "a row without image", "image or caption is empty")
-            continue
-        rows.setdefault(image, row)
-        texts.setdefault(image, []).append(row["caption"])
-        reader.rows -= len(texts[image]) > 1
-    for image, row in rows.items():
-        _add(reader, path.parent, image, row, tuple(dict.fromkeys(texts[image])))
+    files = OwnFiles(path.parent)
+    photographs: dict[Path, _Photograph] = {}
+    for number, row in zip(table.numbers, table.rows, strict=True):
+        said = {role: row[column] for role, column in columns.items()}
+        _collect(reader, files, photographs, number, said, {**row, **said})
+    for photograph in photographs.values():
+        _add(reader, files, photograph, columns)
+    _note(reader, table, columns, files)
     return reader.table()
 
 
-def _add(reader: SourceReader, folder: Path, image: str, row: dict[str, str], texts: tuple[str, ...]) -> None:
-    photograph = _below(folder, image)
+def _columns(table: Table, named: Mapping[str, str]) -> dict[str, str]:
+    """Return what the columns of a table say: role -> header."""
+    found = {}
+    for role in ROLES:
+        column = table.named_like(*([named[role]] if role in named else []), role)
+        if column is not None:
+            found[role] = column
+    absent = [named.get(role, role) for role in ROLES if role not in found and (role in named or role in ROLES[:2])]
+    if absent:
+        example = ", ".join(f"{role}: ..." for role in ("image", "caption") if role not in found) or "group: ..."
+        raise UserError(
+            f"{table.path}: column {', '.join(absent)} is missing (found: {', '.join(table.columns) or 'none'}). "
+            f"Name yours: data.columns={{{example}}}"
+        )
+    return found
+
+
+def _collect(
+    reader: SourceReader,
+    files: OwnFiles,
+    photographs: dict[Path, _Photograph],
+    number: int,
+    said: dict[str, str],
+    row: dict[str, str],
+) -> None:
+    """Put a row to its photograph, or leave it out and say why."""
+    image = whole(said["image"])
+    where = f"row {number}: "
+    if not image or not said["caption"]:
+        reader.reject(image or f"row {number}", f"{where}image or caption is empty")
+        return
+    try:
+        path = files.find(image)
+    except NotFoundError as error:
+        reader.reject(image, f"{where}{error}", kind="missing" if error.missing else "row")
+        return
+    photograph = photographs.get(path)
     if photograph is None:
-        reader.reject(image, "its path leaves the folder of the table, or is no path")
+        photographs[path] = _Photograph(path, number, row, [said["caption"]])
         return
-    if not _is_file(photograph):
-        reader.reject(image, "listed in the table, not on disk", kind="missing")
-        return
-    if photograph.suffix.lower() not in IMAGE_SUFFIXES:
-        reader.reject(image, f"no picture by its name (known: {', '.join(IMAGE_SUFFIXES)})")
-        return
-    mask = _below(folder, row["mask"]) if row.get("mask") else None
-    if row.get("mask") and (mask is None or not _is_file(mask)):
-        reader.reject(image, f"its mask {row['mask']} is not there", kind="mask")
-        mask = None
+    for role in ("group", "split", "mask", "diagnosis", "fitzpatrick"):
+        if said.get(role) and photograph.row.get(role) and said[role] != photograph.row[role]:
+            reader.reject(image, f"{where}its {role} is {said[role]!r}, in row {photograph.number} it is another")
+            return
+        photograph.row[role] = photograph.row.get(role) or said.get(role, "")
+    photograph.texts.append(said["caption"])
+    reader.rows -= 1
+
+
+def _add(reader: SourceReader, files: OwnFiles, photograph: _Photograph, columns: Mapping[str, str]) -> None:
+    row, name = photograph.row, photograph.path.relative_to(files.folder).as_posix()
     split = known(row.get("split", "")).casefold()
     if split and split not in _SPLITS:
-        reader.reject(image, f"split {row['split']!r} is none of train, val, test")
+        reader.reject(name, f"row {photograph.number}: split {row['split']!r} is none of train, val, test")
         return
+    texts = tuple(dict.fromkeys(photograph.texts))
     diagnosis = reader.diagnose(known(row.get("diagnosis", "")))
-    facts = CaptionFacts(
-        name=image,
-        view="photograph",
-        diagnosis=diagnosis,
-        skin_types=skin_types_of(row.get("fitzpatrick", "")),
-        own_text=texts,
-    )
-    key = f"{reader.source}:{known(row.get('group', '')) or image}"
+    skin_types = skin_types_of(row.get("fitzpatrick", ""))
+    group = known(row.get("group", ""))
+    facts = CaptionFacts(name=name, view="photograph", diagnosis=diagnosis, skin_types=skin_types, own_text=texts)
     reader.add(
-        photograph,
+        photograph.path,
         facts,
-        keys=(key,),
+        keys=(_key(reader.source, group or name),),
         diagnosis=diagnosis,
-        fields=stated_fields(row, leave_out=_OWN),
-        mask=mask,
+        fields=stated_fields(row, leave_out=_told_elsewhere(columns)),
+        mask=_mask(reader, files, name, row.get("mask", "")),
         official_split=_SPLITS.get(split),
+        flags=() if group else (NO_PATIENT,),
     )
-    reader.records[-1].name = image
+    reader.records[-1].name = printable(name)
 
 
-def _below(folder: Path, relative: str) -> Path | None:
-    """Join a path from a table to its folder, or None where it would leave it."""
-    parts = relative.replace("\\", "/").split("/")
-    if "\0" in relative or ".." in parts or not parts[0] or ":" in parts[0]:
+def _key(source: str, group: str) -> str:
+    """Name what belongs together. A folder called ``photo`` must not say that all of a patient's are one photograph."""
+    key = f"{source}:{printable(group)}"
+    return f"{FILE} {key}" if key.startswith(SAME_PHOTOGRAPH) else key
+
+
+def _told_elsewhere(columns: Mapping[str, str]) -> set[str]:
+    """Return the columns that a record tells of by fields of its own."""
+    roles = {"image", "caption", "group", "split", "mask"}
+    return roles | {column for role, column in columns.items() if role in roles or column != role}
+
+
+def _mask(reader: SourceReader, files: OwnFiles, name: str, stated: str) -> Path | None:
+    if not known(stated):
         return None
-    return folder.joinpath(*parts)
-
-
-def _is_file(path: Path) -> bool:
     try:
-        return path.is_file()
-    except OSError:
-        return False
+        return files.find(stated)
+    except NotFoundError as error:
+        reader.reject(name, f"its mask {stated} is not used: {error}", kind="mask")
+        return None
+
+
+def _note(reader: SourceReader, table: Table, columns: Mapping[str, str], files: OwnFiles) -> None:
+    if files.moved:
+        reader.note(f"{files.moved} absolute paths of another machine were looked up below the table's folder")
+    alone = sum(NO_PATIENT in record.flags for record in reader.records)
+    if "group" not in columns:
+        likely = table.named_like(*_PATIENTS)
+        hint = f" (if {likely} tells the patients: data.columns={{group: {likely}}})" if likely else ""
+        reader.note(f"no patient column: splits are by photograph{hint}")
+    elif alone:
+        reader.note(f"{alone} photographs without a group: each counts as a patient of its own")

@@ -14,6 +14,7 @@ from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.sources.files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
 from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.text import printable
 
 _TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
 
@@ -26,11 +27,13 @@ class SourceReader:
         source: Name of the data set.
         photographs: Where its photographs are looked up.
         expected: Rows that the publisher's tables have, where they are the ones that were found.
+        path: Its table, where there is one.
     """
 
     source: str
     photographs: PhotographIndex
     expected: int | None = None
+    path: Path | None = None
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -42,6 +45,9 @@ class SourceReader:
     def count_rows(self, table: Table) -> None:
         """Count a table's rows and report those that do not fit its header."""
         self.rows += len(table.rows) + len(table.broken)
+        if table.encoding:
+            doubt = f"is not UTF-8 and was read as {table.encoding}; save it as UTF-8 if letters are wrong"
+            self.note(f"{table.path.name} {doubt}")
         for line, reason in table.broken:
             self.reject(f"{table.path.name} line {line}", reason)
 
@@ -51,7 +57,7 @@ class SourceReader:
 
     def note(self, text: str) -> None:
         """Say something about the whole download."""
-        self.notes.append(text)
+        self.notes.append(printable(text))
 
     def photograph(self, name: str) -> Path | None:
         """Find the photograph of a row; report and return None where it is missing or already belongs to a row."""
@@ -116,7 +122,7 @@ class SourceReader:
             Record(
                 image=photograph,
                 source=self.source,
-                name=photograph.name,
+                name=printable(photograph.name),
                 group=shared[0],
                 diagnosis=diagnosis,
                 malignancy=DIAGNOSES[diagnosis].malignancy if diagnosis else malignancy,
@@ -139,6 +145,13 @@ class SourceReader:
         if missing and self.photographs.archives:
             packed = ", ".join(sorted(self.photographs.archives)[:5])
             self.note(f"{missing} photographs are missing and {packed} is still packed; unpack it and call again")
+        twice = [path for path in self._taken if path in self.photographs.repeated]
+        if twice:
+            first, other = twice[0], self.photographs.repeated[twice[0]]
+            self.note(
+                f"{len(twice)} photographs have a namesake in another folder, and the first is used: "
+                f"{first.parent.name}/{first.name}, not {other.parent.name}/{other.name}"
+            )
         return SourceTable(
             source=self.source,
             records=self.records,
@@ -148,6 +161,7 @@ class SourceReader:
             expected=self.expected,
             notes=self.notes,
             labels={label: dict(names) for label, names in sorted(self.labels.items())},
+            path=self.path,
         )
 
 

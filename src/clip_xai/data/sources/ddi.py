@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts
-from clip_xai.data.record import SourceTable
+from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
 from clip_xai.data.sources.files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import read_table, whole
@@ -45,5 +45,7 @@ def read(root: Path) -> SourceTable | None:
             diagnosis=diagnosis,
             malignancy=_MALIGNANT.get(whole(row[malignant]).casefold()),
             fields=stated_fields(row, leave_out=_INDEX[:1]),
+            flags=(NO_PATIENT,),
         )
+    reader.note(NO_PATIENT)
     return reader.table()

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts
-from clip_xai.data.record import SourceTable
+from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
 from clip_xai.data.sources.files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import known, read_table, whole
@@ -52,6 +52,7 @@ def read(root: Path) -> SourceTable | None:
         if photograph is not None:
             cells = {name: known(row[column]) if column else "" for name, column in columns.items()}
             _add(reader, row, photograph, whole(row[photo]), [known(row[name]) for name in labels], cells)
+    reader.note(NO_PATIENT)
     return reader.table()
 
 
@@ -73,4 +74,12 @@ def _add(
     keys = [f"ddi2:{photo}"]
     # MRA-MIDAS comes from the same clinic and numbers its photographs in the same way.
     keys += [f"stanford-photo:{digits}" for digits in re.findall(r"\d{9}", photo)]
-    reader.add(photograph, facts, keys=keys[::-1], diagnosis=diagnosis, malignancy=stated, fields=stated_fields(row))
+    reader.add(
+        photograph,
+        facts,
+        keys=keys[::-1],
+        diagnosis=diagnosis,
+        malignancy=stated,
+        fields=stated_fields(row),
+        flags=(NO_PATIENT,),
+    )

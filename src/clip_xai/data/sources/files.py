@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from clip_xai.data.sources.tables import header_of
+from clip_xai.data.images import SUFFIXES
+from clip_xai.data.sources.tables import FORMATS, header_of
 from clip_xai.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = SUFFIXES
 
 #: Folders that tools leave behind.
 LEFT_OVERS = re.compile(r"\..*|__macosx", re.IGNORECASE)
@@ -56,7 +57,7 @@ def is_ours(*names: Iterable[str]) -> bool:
     return any(not OUR_MARKS.isdisjoint(some) for some in names)
 
 
-def find_tables(root: Path, pattern: str, columns: Iterable[str] = ()) -> list[Path]:
+def find_tables(root: Path, pattern: str, columns: Iterable[str] = (), *, other_formats: bool = True) -> list[Path]:
     """Find tables by file name, up to three folders below the root, the nearest first.
 
     Args:
@@ -64,15 +65,25 @@ def find_tables(root: Path, pattern: str, columns: Iterable[str] = ()) -> list[P
         pattern: Regular expression for the whole file name; case is ignored.
         columns: When given, files that lack one of these columns are somebody else's and passed over. For names that
             several publishers use, such as ``metadata.csv``.
+        other_formats: Where no file has such a name, take one that a spreadsheet has saved in another format.
+
+    Raises:
+        UserError: A file of such a name cannot be read as a table.
     """
     wanted = re.compile(pattern, re.IGNORECASE)
-    found = [
-        folder / name
-        for folder, _, names in walk(root, depth=TABLE_DEPTH)
-        for name in names
-        if wanted.fullmatch(name) and (not columns or set(columns) <= set(header_of(folder / name)))
-    ]
-    return sorted(found, key=lambda path: (len(path.parts), path))
+    listed = [folder / name for folder, _, names in walk(root, depth=TABLE_DEPTH) for name in names]
+
+    def found(fits: Callable[[Path], bool]) -> list[Path]:
+        fitting = [path for path in listed if fits(path)]
+        return [path for path in fitting if not columns or set(columns) <= set(header_of(path))]
+
+    def fits_otherwise(path: Path) -> bool:
+        return path.suffix.lower() in FORMATS and any(wanted.fullmatch(path.stem + ending) for ending in FORMATS)
+
+    tables = found(lambda path: wanted.fullmatch(path.name) is not None)
+    if not tables and other_formats:
+        tables = found(fits_otherwise)
+    return sorted(tables, key=lambda path: (len(path.parts), path))
 
 
 def find_table(root: Path, pattern: str, columns: Iterable[str] = ()) -> Path | None:
@@ -118,11 +129,13 @@ class PhotographIndex:
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, Path] = {}
         self.archives: list[str] = []
+        self.repeated: dict[Path, Path] = {}
         for parent, _, names in walk(folder):
             for name in names:
                 stem, suffix = os.path.splitext(name.lower())
                 if suffix in IMAGE_SUFFIXES:
-                    self._by_name.setdefault(name.lower(), parent / name)
+                    if self._by_name.setdefault(name.lower(), parent / name) != parent / name:
+                        self.repeated.setdefault(self._by_name[name.lower()], parent / name)
                     self._by_stem.setdefault(stem, parent / name)
                 elif suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):
                     self.archives.append(name)

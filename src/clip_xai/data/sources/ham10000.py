@@ -19,7 +19,7 @@ from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.ontology import LABEL_CODES, lineage
-from clip_xai.data.record import SourceTable
+from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, stated_fields
 from clip_xai.data.sources.files import LEFT_OVERS, PhotographIndex, find_tables, home_of, only, walk
 from clip_xai.data.sources.tables import Table, header_of, known, number, read_table
@@ -250,6 +250,7 @@ def _records(reader: SourceReader, rows: dict[str, _Row], masks: dict[str, Path]
             view="dermoscopic",
             mask=masks.get(image_id),
             official_split=row.split,
+            flags=() if row.lesion else (NO_PATIENT,),
         )
     if alone:
         reader.note(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.own_text import gives_advice, names_a_diagnosis
-from clip_xai.data.record import SourceTable
+from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
-from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.files import PhotographIndex, find_tables, only
 from clip_xai.data.sources.tables import number, read_table, whole
 
 NAME, ROWS = "skincap", 4000
@@ -42,7 +42,9 @@ _CONCEPTS = {
 
 def read(root: Path) -> SourceTable | None:
     """Read the data set below `root`; None where its table is not there."""
-    table_path, newer_path = find_table(root, r"skincap_v\d+\.csv"), find_table(root, r"skincap_v\d+\.xlsx")
+    table_path, newer_path = (
+        only(root, find_tables(root, rf"skincap_v\d+\.{ending}", other_formats=False)) for ending in ("csv", "xlsx")
+    )
     path = table_path or newer_path
     if path is None:
         return None
@@ -60,6 +62,7 @@ def read(root: Path) -> SourceTable | None:
         if photograph is not None:
             texts = (row[english], second.get(row["skincap_file_path"], ""))
             _add(reader, row, photograph, tuple(text for text in texts if text))
+    reader.note(NO_PATIENT)
     return reader.table()
 
 
@@ -95,7 +98,7 @@ def _add(reader: SourceReader, row: dict[str, str], photograph: Path, texts: tup
         diagnosis=diagnosis,
         malignancy=_stated_malignancy(row),
         fields=stated_fields(row, leave_out=_TEXTS),
-        flags=[flag for flag, holds in flags.items() if holds],
+        flags=[NO_PATIENT, *(flag for flag, holds in flags.items() if holds)],
     )
 
 

@@ -1,10 +1,12 @@
-"""Publishers' tables as clean text: CSV, tab-separated and Excel, read the same way and refused in words."""
+"""Tables as clean text: CSV with any separator, tab-separated and Excel, read the same way and refused in words."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +16,25 @@ from pathlib import Path
 import openpyxl
 from openpyxl.utils.exceptions import InvalidFileException
 
+from clip_xai.data.regular import read_regular
+from clip_xai.data.sources.encodings import UnknownEncodingError, decode, separator_of
 from clip_xai.errors import UserError
+from clip_xai.text import without_controls
+
+#: Endings of tables that are read alike.
+FORMATS = (".csv", ".tsv", ".tab", ".xlsx")
+
+#: What a reader of a publisher's table is told to do, and of a table of her own.
+PUBLISHED, OWN = "download it again", "correct it"
+
+#: What files that are no tables begin with.
+_STRANGERS = {
+    b"\xd0\xcf\x11\xe0": "it is a spreadsheet of Excel's old format: save it as .xlsx or as CSV",
+    b"%PDF": "it is a PDF",
+    b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself",
+    b"<!doctype html": "it is a web page",
+    b"<html": "it is a web page",
+}
 
 #: A spreadsheet is an archive; unpacked to more than this it is no table of photographs.
 MAX_UNPACKED = 512 * 2**20
@@ -25,19 +45,23 @@ _HEADER_ROWS = 3
 
 @dataclass(frozen=True)
 class Table:
-    """A publisher's table with every cell as clean text; an empty string is a missing value.
+    """A table with every cell as clean text; an empty string is a missing value.
 
     Attributes:
         path: The file.
         columns: Header, surrounding space removed.
         rows: One dictionary for each row.
-        broken: Line numbers whose number of cells does not match the header, with what is wrong.
+        broken: Numbers of the rows whose number of cells does not match the header, with what is wrong.
+        numbers: Number of each of `rows` in the file; the header's is 1 where it comes first.
+        encoding: Name of the encoding where it had to be guessed.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
     broken: tuple[tuple[int, str], ...] = ()
+    numbers: tuple[int, ...] = ()
+    encoding: str | None = None
 
     def require(self, *names: str) -> None:
         """Refuse a table that lacks one of these columns, and say which columns it has.
@@ -71,32 +95,26 @@ class Table:
         return next((plain[_plain(name)] for name in names if _plain(name) in plain), None)
 
 
-def read_table(path: Path, header: str | None = None) -> Table:
+def read_table(path: Path, header: str | None = None, advice: str = PUBLISHED) -> Table:
     """Read a CSV, tab-separated or Excel table as text.
 
     Args:
         path: The file.
         header: A column that the header is known by, where a title may stand above it or the sheet is not the first.
+        advice: What the reader of an error is told to do: `PUBLISHED`, or `OWN`, which also takes no stray quotes.
 
     Raises:
         UserError: The file cannot be read as a table.
     """
-    try:
-        lines = list(_xlsx_lines(path, header) if path.suffix.lower() == ".xlsx" else _csv_lines(path))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); download it again or save it as UTF-8.") from error
-    # openpyxl meets damaged archives with whatever exception its XML layers happen to raise.
-    except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as a table ({said}); download it again.") from error
-    if not lines:
-        raise UserError(f"{path}: the table is empty; download it again.")
+    lines, encoding = _read_lines(path, header, advice)
+    if not any(map(any, lines)):
+        raise UserError(f"{path}: the table is empty; {advice}.")
     first = _header_row(lines, header)
     columns = tuple(lines[first])
     repeated = [name for name, count in Counter(columns).items() if name and count > 1]
     if repeated:
-        raise UserError(f"{path}: column {', '.join(repeated)} stands there twice; download it again.")
-    rows, broken = [], []
+        raise UserError(f"{path}: column {', '.join(repeated)} stands there twice; {advice}.")
+    rows, numbers, broken = [], [], []
     for number, cells in enumerate(lines[first + 1 :], start=first + 2):
         if not any(cells):
             continue
@@ -104,15 +122,18 @@ def read_table(path: Path, header: str | None = None) -> Table:
             broken.append((number, f"{len(cells)} cells under {len(columns)} columns"))
             continue
         rows.append(dict(zip(columns, cells, strict=True)))
-    return Table(path=path, columns=columns, rows=tuple(rows), broken=tuple(broken))
+        numbers.append(number)
+    return Table(path, columns, tuple(rows), tuple(broken), tuple(numbers), encoding)
 
 
 def header_of(path: Path) -> tuple[str, ...]:
-    """Return the first line of a CSV, or nothing where it cannot be read as one."""
-    try:
-        return tuple(next(_csv_lines(path), ()))
-    except (UnicodeDecodeError, csv.Error, OSError):
-        return ()
+    """Return the first row of a table.
+
+    Raises:
+        UserError: The file cannot be read as a table.
+    """
+    lines, _ = _read_lines(path, None, PUBLISHED)
+    return tuple(lines[_header_row(lines, None)]) if lines else ()
 
 
 def number(text: str) -> float | None:
@@ -132,13 +153,15 @@ def whole(text: str) -> str:
 
 def known(text: str) -> str:
     """Return the cell's text, or an empty string for the publishers' ways of saying 'not known'."""
-    return "" if text.casefold() in {"unknown", "unk", "nan", "none", "n/a", "na", "null"} else text
+    return "" if text.casefold() in {"unknown", "unk", "nan", "none", "n/a", "#n/a", "na", "null"} else text
 
 
 def _header_row(lines: list[list[str]], header: str | None) -> int:
+    first = next((row for row, cells in enumerate(lines) if any(cells)), 0)
     if header is None:
-        return 0
-    return next((row for row, cells in enumerate(lines[:_HEADER_ROWS]) if _has(cells, header)), 0)
+        return first
+    nearby = range(first, min(first + _HEADER_ROWS, len(lines)))
+    return next((row for row in nearby if _has(lines[row], header)), first)
 
 
 def _has(cells: list[str], header: str) -> bool:
@@ -146,23 +169,48 @@ def _has(cells: list[str], header: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.casefold())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _csv_lines(path: Path) -> Iterator[list[str]]:
-    delimiter = "\t" if path.suffix.lower() == ".tab" else ","
-    # SkinCAP begins with a byte-order mark; utf-8-sig reads files without one just the same.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for cells in csv.reader(file, delimiter=delimiter):
+def _read_lines(path: Path, header: str | None, advice: str) -> tuple[list[list[str]], str | None]:
+    try:
+        content = read_regular(path)
+        strange = next((what for begins, what in _STRANGERS.items() if content[:30].lower().startswith(begins)), None)
+        if strange:
+            raise ValueError(strange)
+        if path.suffix.lower() == ".xlsx" or content.startswith(b"PK\x03\x04"):
+            return list(_xlsx_lines(content, header)), None
+        text, encoding = decode(content)
+        return list(_csv_lines(text, path, strict=advice == OWN)), encoding
+    # openpyxl meets damaged archives with whatever exception its XML layers happen to raise.
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        also = " or save it as UTF-8" if isinstance(error, UnknownEncodingError) else ""
+        raise UserError(f"{path}: cannot be read as a table ({said}); {advice}{also}.") from error
+
+
+def _csv_lines(text: str, path: Path, strict: bool) -> Iterator[list[str]]:
+    named = re.match(r"sep=(.)\r?\n", text)  # Excel's own way to name the separator
+    if named:
+        separator, text = named[1], text[named.end() :]
+    else:
+        separator = separator_of(text, "\t" if path.suffix.lower() in (".tab", ".tsv") else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
+    if named:
+        yield []  # the rows keep the numbers that a text editor shows
+    try:
+        for cells in reader:
             yield [_clean(cell) for cell in cells]
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
 
 
-def _xlsx_lines(path: Path, header: str | None) -> Iterator[list[str]]:
-    with zipfile.ZipFile(path) as archive:
+def _xlsx_lines(content: bytes, header: str | None) -> Iterator[list[str]]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > MAX_UNPACKED:
             raise InvalidFileException(f"it unpacks to {unpacked:,} bytes")
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
     try:
         sheets = list(book.worksheets)
         if header is not None:
@@ -182,4 +230,4 @@ def _cells(sheet: openpyxl.worksheet.worksheet.Worksheet, rows: int | None = Non
 
 
 def _clean(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("\u00a0", " ")).strip()
+    return without_controls(text.replace("\u00a0", " "))

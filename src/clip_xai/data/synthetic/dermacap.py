@@ -18,6 +18,7 @@ from PIL import Image
 
 from clip_xai.data import descriptions
 from clip_xai.data.locking import one_at_a_time
+from clip_xai.data.rendered_mark import marked
 from clip_xai.data.synthetic.describe import describe
 from clip_xai.data.synthetic.layouts import LAYOUTS
 from clip_xai.data.synthetic.layouts.common import PlannedPhotograph
@@ -216,9 +217,9 @@ def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
         # The default level takes longer than the rendering and saves a tenth.
-        image.save(path, format="PNG", compress_level=3)
+        image.save(path, format="PNG", compress_level=3, **marked("PNG"))
     else:
-        image.save(path, format="JPEG", quality=95)
+        image.save(path, format="JPEG", quality=95, **marked("JPEG"))
 
 
 def _code() -> str:

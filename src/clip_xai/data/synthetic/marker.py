@@ -66,6 +66,12 @@ def read_marker(root: Path) -> Marker | None:
     return Marker(settings, files, content.get("complete") is True)
 
 
+def drawn_by_earlier_version(root: Path) -> bool:
+    """Tell whether all below a folder was drawn by a version whose photographs do not say so themselves."""
+    markers = (read_marker(folder) for folder in (root, *root.parents))
+    return any(marker is not None and marker.earlier for marker in markers)
+
+
 def owned(root: Path) -> Marker | None:
     """Return the marker of a folder that may be drawn into; None where the folder is new or empty.
 

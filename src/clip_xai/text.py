@@ -1,0 +1,61 @@
+"""Text that came from somebody's files, on its way to a terminal, a page or a spreadsheet."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+#: Marks that turn the direction of what follows, and the byte-order mark: they show nothing and change what is shown.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def printable(text: str) -> str:
+    r"""Return a name with what a terminal would act on written out.
+
+    >>> printable("a\x1b[31m.jpg")
+    'a\\x1b[31m.jpg'
+    """
+    return "".join(_written_out(letter) if _acts(letter) else letter for letter in text)
+
+
+def without_controls(text: str) -> str:
+    r"""Return running text on one line, without characters that show nothing.
+
+    >>> without_controls("A red\x00 plaque.\r\nScaly.")
+    'A red plaque. Scaly.'
+    """
+    spaced = re.sub(r"[^\S\u00a0]+", " ", text)
+    return "".join(letter for letter in spaced if not _acts(letter)).strip()
+
+
+def markdown(text: str) -> str:
+    r"""Return a text that Markdown, also in the cell of a table, and HTML show as it is written, on one line.
+
+    >>> markdown("a|b <script>")
+    'a\\|b &lt;script&gt;'
+    """
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(printable(" ".join(text.split())), quote=False))
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Return a text that a spreadsheet shows and does not compute.
+
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("-0.5"), spreadsheet_cell("A plaque.")
+    ("'=1+1", '-0.5', 'A plaque.')
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def _acts(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _TURNING
+
+
+def _written_out(letter: str) -> str:
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
