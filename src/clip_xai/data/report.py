@@ -8,11 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment
 
 from clip_xai.data.images import MaskFacts, read_reduced
 from clip_xai.data.ontology import DIAGNOSES
@@ -20,6 +17,7 @@ from clip_xai.data.record import NO_PATIENT, Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.files import write_json, write_text
+from clip_xai.page import render_page
 from clip_xai.text import printable
 
 #: Problems of one kind that the page shows for a source; report.json has them all.
@@ -28,7 +26,9 @@ SHOWN = 20
 #: Pairs that look alike whose pictures the page shows.
 PICTURED = 24
 
+TEMPLATES = Path(__file__).parent / "templates"
 _PICTURE = 112
+_SAMPLE = 320
 _SAMPLES = 4
 
 
@@ -60,11 +60,36 @@ def write_report(output_dir: Path, found: Findings, settings: BuildSettings, sec
     report = summarise(found, settings)
     report["seconds"] = round(seconds, 1)
     write_json(output_dir / "report.json", report, indent=1)
-    template = files(__package__).joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    pictured = [_pictured(one, two) for one, two in _worth_seeing(found)]
-    content = page.render(report=report, shown=SHOWN, pictured=pictured, splits=[*SPLITS, "none"])
+    content = render_page(
+        TEMPLATES,
+        "report.html.j2",
+        title="Data report",
+        subtitle=_in_brief(report),
+        styles=("report.css",),
+        report=report,
+        shown=SHOWN,
+        pictured=[_pictured(one, two) for one, two in _worth_seeing(found)],
+        samples={table.source: _samples(table.source, found) for table in found.tables},
+        splits=[*SPLITS, "none"],
+    )
     write_text(output_dir / "report.html", content)
+
+
+def _in_brief(report: dict[str, Any]) -> str:
+    count, sources = report["photographs"], len(report["sources"])
+    return (
+        f"{count} photograph{'' if count == 1 else 's'} in {report['groups']} groups from {sources} "
+        f"source{'' if sources == 1 else 's'}"
+    )
+
+
+def _samples(source: str, found: Findings) -> list[dict[str, Any]]:
+    """A few photographs of a source with their captions, at even steps."""
+    mine = [record for record in found.records if record.source == source]
+    return [
+        {"row": record.name, "captions": list(record.references), "picture": _picture(record.image, _SAMPLE)}
+        for record in _spread(mine, _SAMPLES)
+    ]
 
 
 def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
@@ -215,10 +240,10 @@ def _pictured(one: Record, two: Record) -> dict[str, Any]:
     }
 
 
-def _picture(path: Path) -> str:
+def _picture(path: Path, side: int = _PICTURE) -> str:
     """Return a small picture as a data address. It is drawn anew, so nothing of the file's metadata comes along."""
-    image, _ = read_reduced(path, _PICTURE)
-    image.thumbnail((_PICTURE, _PICTURE))
+    image, _ = read_reduced(path, side)
+    image.thumbnail((side, side))
     content = io.BytesIO()
     image.save(content, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from clip_xai.files import replacing
+from clip_xai.page import DISCLAIMER
 from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, mix
 from clip_xai.report.comparison import draw_comparison
-from clip_xai.report.explained import DISCLAIMER, LOG_PROBABILITY, ExplainedImage, Explanation, short_label
+from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, short_label
 from clip_xai.report.figures import draw_outline, fitted, placed
 from clip_xai.report.tiles import GAP, draw_interactions, draw_shaded_line, draw_tile, tile_size
 

@@ -73,10 +73,6 @@ CERTAIN_NOTE = (
     "The model is certain: next to nothing moves this score, so its maps are faint and gradients close to noise. "
     "target=caption_contrast asks why it is this and not another."
 )
-DISCLAIMER = (
-    "Research software, not a medical device. Heat maps show what moved a model's score, not what is diseased; "
-    "nothing here may be used for diagnosis."
-)
 
 
 @dataclass(frozen=True)

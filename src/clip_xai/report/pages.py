@@ -1,18 +1,17 @@
-"""What all pages share: escaping, one style, a policy that lets nothing in from outside."""
+"""What the pages of reports share."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from clip_xai.files import write_text
-from clip_xai.report.explained import DISCLAIMER
+from clip_xai.page import render_page
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,7 @@ class Table:
 
 def write_page(template: str, path: Path, *, title: str, subtitle: str = "", styles: tuple[str, ...] = (),
                script: str | None = None, **values: object) -> Path:  # fmt: skip
-    """Fill a template and write one self-contained page.
-
-    Every value is escaped. The page carries its style and its script; a content security policy refuses any other
-    script and every address outside of the file, so that a file name or a caption cannot act.
+    """Fill a template of ``report/templates`` and write one self-contained page; see :func:`clip_xai.page.render_page`.
 
     Args:
         template: Name in ``report/templates``.
@@ -48,20 +44,7 @@ def write_page(template: str, path: Path, *, title: str, subtitle: str = "", sty
         script: A script of ``report/templates``, or None.
         **values: What the template asks for.
     """
-    environment = Environment(
-        loader=PackageLoader("clip_xai.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    code = _source(environment, script) if script else ""
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
-    page = environment.get_template(template).render(
-        title=title,
-        subtitle=subtitle,
-        disclaimer=DISCLAIMER,
-        css=Markup("\n".join(_source(environment, name) for name in ("style.css", *styles))),
-        script=Markup(code),
-        script_hash=f"'sha256-{digest}'" if script else "'none'",
-        **values,
-    )
+    page = render_page(TEMPLATES, template, title=title, subtitle=subtitle, styles=styles, script=script, **values)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
@@ -77,9 +60,3 @@ def script_json(value: object) -> Markup:
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)
-
-
-def _source(environment: Environment, name: str) -> str:
-    loader = environment.loader
-    assert loader is not None
-    return loader.get_source(environment, name)[0]
