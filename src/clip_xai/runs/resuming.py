@@ -73,6 +73,7 @@ def begin(config: TrainConfig, backbone: Backbone, product: Path) -> Start:
             trained on this run's validation or test photographs, or was asked something else.
     """
     run_dir = Path(config.run_dir)
+    require_stage_before(config)
     manifest = load_manifest(prepare_manifest(config.data))
     train = of_split(manifest, "train", config.data.limit)
     val = of_split(manifest, config.trainer.validate_on, config.data.limit)
@@ -98,6 +99,17 @@ def begin(config: TrainConfig, backbone: Backbone, product: Path) -> Start:
     claim(run_dir, "train", asked, noted_of_training(config), may_change=may_change)
     own = Lineage.of(learned_records(config, train), manifest, _step(config, card, train))
     return Start(config, train, val, card, asked, own.after(*ancestors), origin, resumed, stored)
+
+
+def require_stage_before(config: TrainConfig) -> None:
+    """Refuse at once, before photographs are drawn or read, where no run is there that the stage could start from.
+
+    Raises:
+        UserError: There is none; the message has the command to run first.
+    """
+    goes_on = config.ckpt_path is not None or (Path(config.run_dir) / LAST).is_file()
+    if config.init_from is None and config.stage.starts_from is not None and not goes_on:
+        newest_export(_card(config), config.stage.starts_from, Path(config.runs_root))
 
 
 def asked_of_training(config: TrainConfig, backbone: Backbone, records: Sequence[Record]) -> dict[str, Any]:

@@ -233,9 +233,11 @@ def is_first_process() -> bool:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's hints from the terminal; its errors and its other warnings stay."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    # The second one tells of each process of a distributed run that it begins.
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     hints = (
         "does not have many workers",  # features come from memory, workers would only cost
         "in eval mode",  # frozen parts stand in evaluation mode on purpose
@@ -251,7 +253,8 @@ def quiet_lightning() -> Iterator[None]:
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _profiler(name: str | None, run_dir: Path) -> profilers.Profiler | None:
