@@ -1,12 +1,13 @@
 # make demo: the whole main job on the embedded default; prints where index.html is.
 # make test: the tests. Both set up .venv first and are quick when nothing changed.
+# make clean: removes the environment and caches; trained models and reports in runs/ go by make clean-runs alone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-all lint data tiny setup clean
+.PHONY: demo test test-all lint data tiny setup clean clean-runs
 
 demo: $(READY)
 	$(BIN)/python -m clip_xai.runs.demo
@@ -44,4 +45,9 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Every trained model, evaluation and explanation under runs/, for good.
+clean-runs:
+	rm -rf runs

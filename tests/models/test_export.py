@@ -195,8 +195,10 @@ def test_the_command_exports_a_run_with_its_evaluation(
         assert said in card
     assert "HAM10000" not in card
     same(built, from_pretrained(tmp_path / "out"))
-    assert main(command) == 1
-    assert capsys.readouterr().err.strip().endswith("name a new directory with --to")
+    assert main(command) == 0
+    assert main([*command, "--licence", "mit"]) == 1
+    said = capsys.readouterr().err.strip()
+    assert "licence=other, and now licence=mit" in said and f"--to={tmp_path / 'out_2'}" in said
 
 
 def test_training_captions_are_never_made_public(built: Captioner, tmp_path: Path) -> None:

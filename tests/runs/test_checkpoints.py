@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,10 @@ def test_last_is_the_newest_run_of_the_same_stage_even_if_it_was_broken_off(tmp_
     broken = add_run(tmp_path, "broken off", card(1, hour=2), export=False)
     add_run(tmp_path, "broken off early", card(1, hour=3), export=False, last=False)
     add_run(tmp_path, "other stage", card(2, hour=4))
-    assert newest_last(card(1, hour=9), tmp_path) == broken / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match=r"off early.* ended before its first checkpoint.*ckpt_path=.*broken off/"):
+        newest_last(card(1, hour=9), tmp_path)
+    early = tmp_path / "train" / "broken off early"
+    assert newest_last(card(1, hour=9), tmp_path, apart_from=early) == broken / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match="ckpt_path=last"):
         newest_last(card(3, hour=9), tmp_path)
 
@@ -87,3 +91,31 @@ def test_what_to_resume_may_be_a_run_a_file_or_the_last_run(tmp_path: Path) -> N
     assert checkpoint_to_resume(None, card(1, hour=9), tmp_path) is None
     with pytest.raises(UserError, match="no such checkpoint"):
         checkpoint_to_resume(str(tmp_path / "nothing.ckpt"), card(1, hour=9), tmp_path)
+
+
+def test_a_model_that_must_not_be_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = add_run(tmp_path, "good", card(1, hour=1))
+    bad = add_run(tmp_path, "bad", card(1, hour=2))
+
+    def refusal(place: Path) -> str | None:
+        return "it has seen the test" if place == bad / "export" else None
+
+    with caplog.at_level("INFO"):
+        assert resolve_checkpoint("latest", tmp_path, refusal) == good / "export"
+        assert newest_export(card(2, hour=9), 1, tmp_path, refusal) == good / "export"
+    assert caplog.text.count("it has seen the test") == 2 and caplog.text.count(str(bad)) == 2
+    for look in (
+        lambda: resolve_checkpoint("latest", tmp_path, lambda place: "it has seen the test"),
+        lambda: newest_export(card(2, hour=9), 1, tmp_path, lambda place: "it has seen the test"),
+    ):
+        with pytest.raises(UserError, match="it has seen the test"):
+            look()
+
+
+def test_a_damaged_card_is_named_and_a_card_of_another_version_is_read(tmp_path: Path, caplog) -> None:
+    older = add_run(tmp_path, "older", card(1, hour=1))
+    parts = {"backbone": "tiny", "mapper": "resampler", "language_model": "tiny", "stage": 1}
+    (older / "run.json").write_text(json.dumps(parts | {"started": "2025-01-01T00:00:00.000000+00:00", "future": 1}))
+    (add_run(tmp_path, "cut off", card(1, hour=2)) / "run.json").write_text('{"backbone": ')
+    assert resolve_checkpoint("latest", tmp_path) == older / "export"
+    assert "cut off" in caplog.text

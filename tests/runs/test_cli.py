@@ -10,6 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from clip_xai.runs import cli
+from clip_xai.runs.cli import compose_job
+from clip_xai.runs.config import DataConfig, DataOfTheRun
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -108,3 +110,26 @@ def test_other_arguments_stay_as_they_are(argument: str) -> None:
 def test_help_needs_no_torch() -> None:
     source = Path(cli.__file__).read_text() + Path(cli.__file__).with_name("config.py").read_text()
     assert "import torch" not in source and "import lightning" not in source
+
+
+@pytest.mark.parametrize("setting", ["run_dir", "runs_root", "hydra.run.dir"])
+@pytest.mark.parametrize("job", ["train", "explain"])
+def test_a_file_in_the_place_of_a_directory_is_one_line(typed, tmp_path: Path, job: str, setting: str) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+    for value in (taken, taken / "run"):
+        status, [line] = typed(job, f"{setting}={value}")
+        assert status == 1 and f"{taken} is a file, not a directory" in line
+    assert taken.read_text() == "mine"
+
+
+def test_the_data_of_the_run_are_left_unless_they_are_named() -> None:
+    def chosen(job: str, *overrides: str) -> object:
+        return compose_job(job, list(overrides), Path("run")).data
+
+    assert chosen("evaluate") is None and chosen("explain", "xai=gradcam") is None
+    named = chosen("evaluate", "data=dermacap_mini", "data.limit=3")
+    assert type(named) is DataConfig and named.limit == 3
+    changed = chosen("explain", "data.limit=3", "data.synthetic.scale=0.02")
+    assert isinstance(changed, DataOfTheRun) and changed.changed == ["limit", "synthetic"] and changed.limit == 3
+    assert type(chosen("explain", "backbone=tiny")) is type(chosen("train")) is DataConfig

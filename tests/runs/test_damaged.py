@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from clip_xai.errors import UserError
+from clip_xai.files import replacing
 from clip_xai.models.retrieval import CaptionIndex
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.models.weights import load_captioner, load_settings
 from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.directories import occupants
 from clip_xai.runs.export import evaluation_of, run_facts
 from clip_xai.runs.photographs import Photograph
 from clip_xai.runs.results import Result, ResultStore, read_result
@@ -21,32 +23,42 @@ from clip_xai.runs.training_settings import SearchConfig
 DAMAGED = (b"", b"{", b"<html>")
 
 
+def two_photographs(tmp_path: Path) -> tuple[ResultStore, list[Photograph]]:
+    store = ResultStore(tmp_path / "run")
+    photographs = [Photograph(tmp_path / name, name) for name in ("one.png", "other.png")]
+    store.expect(photographs)
+    store.write_list()
+    return store, photographs
+
+
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_result_is_made_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    store = ResultStore(tmp_path)
-    store.claim({})
-    one, other = (Photograph(tmp_path / name, name) for name in ("one.png", "other.png"))
-    for number, photograph in enumerate((one, other), start=1):
+    store, photographs = two_photographs(tmp_path)
+    for number, photograph in enumerate(photographs, start=1):
         store.write(number, Result(photograph, "a red spot", {}))
     place = next(store.folder.glob("0001*"))
     place.write_bytes(content)
-    assert not store.done(1, one) and store.done(2, other)
+    assert not store.done(1) and store.done(2)
     assert [result.photograph.name for _, result in store.results()] == ["other.png"]
     assert any(str(place) in message for message in caplog.messages)
     with pytest.raises(UserError, match=r"0001_one\.safetensors is empty or damaged"):
         read_result(place)
-    store.write(1, Result(one, "a red spot", {}))
-    assert store.done(1, one)
+    store.write(1, Result(photographs[0], "a red spot", {}))
+    assert store.done(1)
 
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_problem_does_not_count(tmp_path: Path, content: bytes) -> None:
-    store = ResultStore(tmp_path)
-    store.claim({})
-    for number, name in enumerate(("one.png", "other.png"), start=1):
-        store.write_problem(number, Photograph(tmp_path / name, name), "cannot be read")
+    store, photographs = two_photographs(tmp_path)
+    for number, photograph in enumerate(photographs, start=1):
+        store.write_problem(number, photograph, "cannot be read")
     next(store.folder.glob("0001*")).write_bytes(content)
     assert store.problems() == ["other.png: cannot be read"]
+
+
+def test_an_unfinished_file_occupies_no_directory(tmp_path: Path) -> None:
+    with replacing(tmp_path / "asked.json"):
+        assert occupants(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", DAMAGED)

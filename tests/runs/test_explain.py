@@ -19,10 +19,9 @@ from clip_xai.models.language_model import tiny_config
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.report.explained import CLASS_AGNOSTIC_NOTE, POOLED_NOTE
-from clip_xai.runs.config import ExplainConfig
-from clip_xai.runs.explain import Inquiry, chosen_photographs, collect, explain_photographs, shown
+from clip_xai.runs.explain import Inquiry, collect, explain_photographs, shown
 from clip_xai.runs.lesion_maps import LesionMaps
-from clip_xai.runs.photographs import Photograph
+from clip_xai.runs.photographs import Photograph, photographs_at
 from clip_xai.runs.questions import Question, caption_target
 from clip_xai.runs.results import ResultStore, index_rows
 from clip_xai.xai.methods import (
@@ -119,12 +118,12 @@ def test_a_run_writes_everything_and_names_what_it_could_not_read(captioner, pho
 
 
 def test_raw_attributions_are_read_with_numpy_alone(captioner, photographs, tmp_path):
-    (image,) = explained(captioner, photographs[:1], METHODS, Question(), tmp_path)
-    collect(ResultStore(tmp_path), captioner.backbone, "")
-    index = pd.read_parquet(tmp_path / "attributions.parquet")
+    (image,) = explained(captioner, photographs[:1], METHODS, Question(), tmp_path / "run")
+    collect(ResultStore(tmp_path / "run"), captioner.backbone, "")
+    index = pd.read_parquet(tmp_path / "run" / "attributions.parquet")
     assert len(index) == len(METHODS) * len(image.items)
     for _, row in index[index.kind == "image"].iterrows():
-        values = load_file(tmp_path / row.file)[row.tensor][row.row]
+        values = load_file(tmp_path / "run" / row.file)[row.tensor][row.row]
         shown = next(part for part in image.explanations if part.method == row.method)
         offset = 0 if row.score_name == "log-probability" else len(image.items) - 1
         assert np.array_equal(values, shown.row(offset + row.row)) and list(values.shape) == list(row["shape"])
@@ -134,7 +133,7 @@ def test_raw_attributions_are_read_with_numpy_alone(captioner, photographs, tmp_
 
 
 def test_scores_are_those_of_the_captioner(captioner, photographs, tmp_path):
-    items = explained(captioner, photographs[:1], METHODS[:1], Question(), tmp_path)[0].items
+    items = explained(captioner, photographs[:1], METHODS[:1], Question(), tmp_path / "run")[0].items
     pixels = captioner.backbone.preprocess(Image.open(photographs[0].path).convert("RGB"))[None]
     ids = torch.tensor([captioner.tokenizer.encode(CAPTION)])
     with torch.no_grad():
@@ -161,7 +160,7 @@ def test_the_diagnosis_is_the_sum_of_its_words(captioner):
 
 def test_a_given_text_needs_no_captioner(captioner, photographs, tmp_path):
     question = Question(("similarity",), "cosine", "a photo of melanoma")
-    (image,) = explained(None, photographs[:1], METHODS, question, tmp_path, captioner.backbone)
+    (image,) = explained(None, photographs[:1], METHODS, question, tmp_path / "run", captioner.backbone)
     assert image.caption is None and [item.label for item in image.items] == ["a photo of melanoma"]
     with pytest.raises(UserError, match="captioner"):
         Inquiry(captioner.backbone, None, METHODS, Question())
@@ -170,15 +169,15 @@ def test_a_given_text_needs_no_captioner(captioner, photographs, tmp_path):
 def test_the_reader_is_told_where_maps_are_no_evidence_for_a_word(tokenizer, photographs, tmp_path):
     captioner = build(tokenizer, "bottleneck_mlp")
     methods = [GradEclip(), AttentionRollout()]
-    heat, rollout = explained(captioner, photographs[:1], methods, Question(), tmp_path)[0].explanations
+    heat, rollout = explained(captioner, photographs[:1], methods, Question(), tmp_path / "run")[0].explanations
     assert heat.all_notes == (POOLED_NOTE,)
     assert rollout.all_notes == (CLASS_AGNOSTIC_NOTE, POOLED_NOTE)
 
 
 def test_heat_is_held_against_the_lesion_beside_controls(captioner, photographs, tmp_path):
-    explained(captioner, photographs, METHODS, Question(), tmp_path)
+    explained(captioner, photographs, METHODS, Question(), tmp_path / "run")
     lesions = LesionMaps()
-    for _, result in ResultStore(tmp_path).results():
+    for _, result in ResultStore(tmp_path / "run").results():
         shown(result, captioner.backbone, lesions)
     measured = lesions.measure()
     pairs = [(row["method"], row["what"]) for row in measured]
@@ -191,14 +190,14 @@ def test_heat_is_held_against_the_lesion_beside_controls(captioner, photographs,
 
 def test_a_run_in_which_nothing_can_be_read_is_an_error(captioner, photographs, tmp_path):
     with pytest.raises(UserError, match=r"none of 1 photographs could be explained; broken\.jpg"):
-        explained(captioner, photographs[1:2], METHODS, Question(), tmp_path)
+        explained(captioner, photographs[1:2], METHODS, Question(), tmp_path / "run")
 
 
 def test_image_names_a_file_a_folder_or_a_pattern(photographs, tmp_path):
     folder = tmp_path / "photographs"
 
     def names(image: str) -> list[str]:
-        return [photograph.name for photograph in chosen_photographs(ExplainConfig(image=image, run_dir=""))]
+        return [photograph.name for photograph in photographs_at(image)]
 
     assert names(str(folder / "wide.jpg")) == ["wide.jpg"]
     assert names(str(folder)) == ["broken.jpg", "tall.png", "tall.png.mask.png", "wide.jpg", "wide.jpg.mask.png"]
@@ -210,7 +209,7 @@ def test_image_names_a_file_a_folder_or_a_pattern(photographs, tmp_path):
 def test_the_whole_path_is_that_of_the_explainer_alone(captioner, photographs, tmp_path):
     question = Question(("similarity",), "cosine", "a photo of melanoma")
     backbone = captioner.backbone
-    (image,) = explained(None, photographs[:1], [GradEclip()], question, tmp_path, backbone)
+    (image,) = explained(None, photographs[:1], [GradEclip()], question, tmp_path / "run", backbone)
     pixels = backbone.preprocess(Image.open(photographs[0].path).convert("RGB"))[None]
     alone = GradEclip().explain(backbone, pixels, SimilarityTarget.from_texts(backbone, ["a photo of melanoma"]))
     assert np.allclose(image.explanations[0].values, alone.values[0].numpy(), atol=1e-6)
@@ -231,7 +230,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(captioner, photographs, tmp_path
 
 
 def test_a_photograph_that_was_mended_is_tried_again(captioner, photographs, tmp_path):
-    store = ResultStore(tmp_path)
+    store = ResultStore(tmp_path / "run")
     inquiry = Inquiry(captioner.backbone, captioner, METHODS[:1], Question())
     explain_photographs(inquiry, photographs, store)
     photographs[1].path.write_bytes(photographs[0].path.read_bytes())
@@ -240,17 +239,18 @@ def test_a_photograph_that_was_mended_is_tried_again(captioner, photographs, tmp
 
 
 def test_a_run_directory_answers_one_question_only(captioner, photographs, tmp_path):
-    store = ResultStore(tmp_path)
+    store = ResultStore(tmp_path / "run")
     inquiry = Inquiry(captioner.backbone, captioner, METHODS[:1], Question())
     explain_photographs(inquiry, photographs[:1], store, asked={"text": None, "split": "test"})
-    with pytest.raises(UserError, match=r"other settings \(text\)"):
+    with pytest.raises(UserError, match=r"text=null, and now text=a nevus"):
         explain_photographs(inquiry, photographs[:1], store, asked={"text": "a nevus", "split": "test"})
 
 
 def test_what_is_read_back_is_what_was_found(captioner, photographs, tmp_path):
-    store = ResultStore(tmp_path)
+    store = ResultStore(tmp_path / "run")
     result = Inquiry(captioner.backbone, captioner, METHODS, Question()).result(photographs[2])
-    store.claim({})
+    store.expect([photographs[2]])
+    store.write_list()
     store.write(1, result)
     ((_, again),) = store.results()
     assert again.photograph == result.photograph and again.caption == result.caption

@@ -72,7 +72,7 @@ def test_schedules_prompts_and_decoding_are_the_originals(experiment: str) -> No
     assert (one.epochs, one.batch_size, one.learning_rate) == (3, 24, 1.2e-4)
     assert (two.epochs, two.batch_size, two.learning_rate) == (20, 16, 3e-5)
     assert (one.weight_decay, one.label_smoothing, one.sources) == (0.01, 0.05, None)
-    assert (two.weight_decay, two.label_smoothing, two.sources, two.replay) == (0.0, 0.0, ["skincap"], 0.0)
+    assert (two.weight_decay, two.label_smoothing, two.prefers, two.replay) == (0.0, 0.0, ["skincap"], 0.0)
     assert first.language_model.prompt == (
         "In ≤25 words, describe primary lesion morphology, color, scale, border, and anatomical site. "
         "Conclude with the most likely diagnosis (1–3 words)."

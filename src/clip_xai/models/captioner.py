@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,6 +26,9 @@ class Captioner(nn.Module):
 
     The mapper's K slots and the optional prompt stand before the caption; logits are computed only where a caption
     token stands. The tower never gets a gradient from ``loss``: hand it features.
+
+    Attributes:
+        provenance: Texts that travel with the weights in their file's header, such as what they were trained on.
     """
 
     def __init__(
@@ -42,8 +46,19 @@ class Captioner(nn.Module):
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.prompt = prompt
+        self.provenance: dict[str, str] = {}
         self.register_buffer("prompt_ids", torch.tensor(tokenizer.encode(prompt), dtype=torch.long), persistent=False)
         self.backbone.requires_grad_(False)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over prompt, tower and all weights: equal exactly when two captioners are."""
+        digest = hashlib.sha256(f"{self.prompt}\0{self.backbone.fingerprint}".encode())
+        for key, value in sorted(self.state_dict().items()):
+            if not key.startswith("backbone."):
+                tensor = value.detach().cpu().contiguous()
+                digest.update(f"{key}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        return digest.hexdigest()
 
     @property
     def reads(self) -> str:

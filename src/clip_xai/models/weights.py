@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -77,7 +78,7 @@ def save_captioner(
     holds_backbone = captioner.backbone.source is None if with_backbone is None else with_backbone
     state = trainable_state(captioner, with_backbone=holds_backbone)
     with replacing(directory / "model.safetensors") as unfinished:
-        save_file(state, unfinished)
+        save_file(state, unfinished, metadata=captioner.provenance)
     captioner.tokenizer.save(directory)
     config = {
         "format": 1,
@@ -138,6 +139,8 @@ def load_captioner(directory: Path) -> Captioner:
             f"{directory} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} "
             "holds now; train again or restore the tower's weights"
         )
+    with safe_open(directory / "model.safetensors", framework="pt") as file:
+        captioner.provenance = dict(file.metadata() or {})
     return captioner.eval()
 
 

@@ -17,11 +17,12 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from safetensors.torch import save_file
 
 from clip_xai.errors import UserError
+from clip_xai.files import write_json
 from clip_xai.models.backbones.build import build_backbone
-from clip_xai.runs.checkpoints import RunCard, checkpoint_to_resume
 from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.lineage import Remember
 from clip_xai.runs.loggers import open_loggers
-from clip_xai.runs.records import load_records
+from clip_xai.runs.resuming import METRICS, begin
 from clip_xai.runs.trainer import build_trainer, is_first_process, quiet_lightning
 from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
 from clip_xai.training.modules import Optimisation, read_checkpoint
@@ -46,16 +47,18 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     refuse(config)
     torch.set_flush_denormal(True)
     lightning.seed_everything(config.seed, verbose=False)
-    run_dir, stage = Path(config.run_dir), config.stage
+    run_dir = Path(config.run_dir)
     backbone = build_backbone(**vars(config.backbone))
-    train = [r for r in load_records(config.data, "train") if stage.sources is None or r.source in stage.sources]
-    val = load_records(config.data, config.trainer.validate_on)
+    start = begin(config, backbone, ADAPTED)
+    if start.stored is not None:
+        return start.stored
+    config, resumed = start.config, start.resumed
+    stage = config.stage
+    train = [r for r in start.train if stage.sources is None or r.source in stage.sources]
+    val = start.val
     data = PairData(backbone, train, val, batch_size=stage.batch_size, seed=config.seed, workers=config.trainer.workers)
-    card = RunCard.now(config.backbone.name, config.mapper.name, config.language_model.name, stage.number)
-    resumed = checkpoint_to_resume(config.ckpt_path, card, Path(config.runs_root))
-    run_dir.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        card.write(run_dir)
+        start.card.write(run_dir)
         (run_dir / "set_aside.json").write_text(json.dumps(data.unreadable, indent=2) + "\n")
     plan = TowerPlan(stage.trains, dict(enumerate(stage.unfreeze)))
     optimisation = Optimisation(
@@ -67,7 +70,8 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     )
     module = AdaptationModule(backbone, optimisation, plan)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers, quiet_lightning():
-        trainer, keeper = build_trainer(config, loggers, [plan, *callbacks], strategy_of(config, plan))
+        remember = Remember(start.asked, start.lineage)
+        trainer, keeper = build_trainer(config, loggers, [plan, remember, *callbacks], strategy_of(config, plan))
         before: dict[str, float] = {}
         if resumed is None and config.trainer.world_size == 1:
             trainer.validate(module, datamodule=data, verbose=False)
@@ -84,8 +88,9 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         "seconds": round(time.perf_counter() - started, 1),
     }
     if is_first_process():
-        save_backbone(best["state_dict"], run_dir / ADAPTED)
-        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        save_backbone(best["state_dict"], run_dir / ADAPTED, start.lineage.packed())
+        write_json(run_dir / METRICS, metrics)
+        start.card.finished(run_dir, metrics.get(config.callbacks.monitor))
         name = config.backbone.name
         log.info(
             "stage 0 done; next: python train.py backbone=%s backbone.pretrained=%s stage=1", name, run_dir / ADAPTED
@@ -93,13 +98,19 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     return metrics
 
 
-def save_backbone(state: dict[str, torch.Tensor], file: Path) -> None:
-    """Write the backbone's weights of a checkpoint as one safetensors file, under the names of its library."""
+def save_backbone(state: dict[str, torch.Tensor], file: Path, provenance: dict[str, str]) -> None:
+    """Write the backbone's weights of a checkpoint as one safetensors file, under the names of its library.
+
+    Args:
+        state: The checkpoint's weights.
+        file: Where they are written.
+        provenance: What the file's header says of them.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     prefix = "backbone.model."
     # Cloned: tensors that share memory cannot stand in one file twice.
     weights = {key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)}
-    save_file(weights, file)
+    save_file(weights, file, metadata=provenance)
 
 
 def refuse(config: TrainConfig) -> None:

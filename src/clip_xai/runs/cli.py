@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clip_xai.disk import disk_line, places_of
 from clip_xai.errors import UserError
-from clip_xai.runs.config import SCHEMAS, register_schemas
+from clip_xai.runs.config import SCHEMAS, DataOfTheRun, EvaluateConfig, ExplainConfig, register_schemas
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 FREE_TEXT = ("text", "image")
@@ -47,6 +47,7 @@ def run_job(job: str, conf: Path) -> None:
     register_schemas()
     if not {"-m", "--multirun"} & set(sys.argv):
         sys.argv[1:] = [quote_free_text(argument) for argument in sys.argv[1:]]
+    refuse_files_as_directories(sys.argv[1:])
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines of its own and exits
     try:
@@ -55,6 +56,18 @@ def run_job(job: str, conf: Path) -> None:
         _end(error, job, show_all)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = "1" if show_all else "0"
+
+
+def refuse_files_as_directories(arguments: Sequence[str]) -> None:
+    """Exit with one line where a directory that Hydra is to make is a file, or lies below one."""
+    for argument in arguments:
+        setting, _, value = argument.lstrip("+").partition("=")
+        place = Path(value.strip("'\""))
+        if setting in ("run_dir", "runs_root", "hydra.run.dir", "hydra.sweep.dir") and value:
+            found = next((path for path in (place, *place.parents) if path.is_file()), None)
+            if found is not None:
+                print(f"{setting}={value}: {found} is a file, not a directory; name another", file=sys.stderr)
+                raise SystemExit(1)
 
 
 def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
@@ -75,7 +88,7 @@ def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
         config = hydra.compose(job, [f"run_dir={run_dir}", *(quote_free_text(override) for override in overrides)])
     _refuse_additions(config, SCHEMAS[job])
     _COMPOSED[job] = config
-    return OmegaConf.to_object(config)
+    return with_data_of_the_run(OmegaConf.to_object(config), overrides)
 
 
 @contextmanager
@@ -125,7 +138,7 @@ def _start(job: str, config: DictConfig) -> Any:
     if missing:
         raise UserError(f"{sorted(missing)[0]} has no value: add {sorted(missing)[0]}=... to the command")
     _refuse_additions(config, SCHEMAS[job])
-    settings: Any = OmegaConf.to_object(config)
+    settings: Any = with_data_of_the_run(OmegaConf.to_object(config), HydraConfig.get().overrides.task)
     sweep, search = HydraConfig.get().mode == RunMode.MULTIRUN, getattr(settings, "hparams_search", None) is not None
     if (sweep or search) and settings.trainer.world_size > 1:
         # Lightning starts its other processes with this command line: each would run the whole sweep again.
@@ -135,6 +148,22 @@ def _start(job: str, config: DictConfig) -> Any:
     if search:
         return importlib.import_module("clip_xai.runs.search").search(settings, _compose_trial)
     return getattr(importlib.import_module(f"clip_xai.runs.{job}"), job)(settings)
+
+
+def with_data_of_the_run(settings: Any, overrides: Sequence[str]) -> Any:
+    """Leave the data to the run that is judged, unless ``data=`` chooses them or a CLIP is explained by itself.
+
+    Args:
+        settings: A job's settings, with the default data in them. Those of other jobs stay as they are.
+        overrides: As typed; ``data.NAME=VALUE`` alone becomes a change of the run's data.
+    """
+    if not isinstance(settings, (EvaluateConfig, ExplainConfig)) or getattr(settings, "backbone", None) is not None:
+        return settings
+    keys = [override.lstrip("+~").partition("=")[0].strip() for override in overrides]
+    if "data" in keys:
+        return settings
+    changed = sorted({key.split(".")[1] for key in keys if key.startswith("data.")})
+    return replace(settings, data=DataOfTheRun(**vars(settings.data), changed=changed) if changed else None)
 
 
 def _compose_trial(overrides: Sequence[str]) -> Any:

@@ -196,6 +196,17 @@ class DataConfig:
 
 
 @dataclass
+class DataOfTheRun(DataConfig):
+    """The data of the run that trained the captioner, but for some settings.
+
+    Attributes:
+        changed: Names of the settings that are other than the run's; all others of this object count for nothing.
+    """
+
+    changed: list[str] = field(default_factory=list)
+
+
+@dataclass
 class LoggerConfig:
     """Where losses, metrics and tables go.
 
@@ -295,7 +306,10 @@ class TrainConfig:
         hparams_search: A search for settings, each trial a run of its own; null for one run.
         init_from: Weights to start from: a run directory, a checkpoint or an exported model; null for the newest run of
             the stage that this one starts from.
-        ckpt_path: ``last`` or a checkpoint to resume exactly; null to start anew.
+        ckpt_path: ``last`` or a checkpoint to resume exactly; null to start anew. Only ``stage.epochs``, ``trainer``,
+            ``logger`` and ``callbacks`` may be other than they were.
+        allow_overlap: Start even from weights that were trained on photographs of this run's val or test split.
+        debug: Which ``debug=`` this is, if any; such a run is found by other debug runs only.
         seed: Seed of everything random.
         runs_root: Directory of all runs.
         run_dir: This run's directory.
@@ -313,6 +327,8 @@ class TrainConfig:
     hparams_search: SearchConfig | None = None
     init_from: str | None = None
     ckpt_path: str | None = None
+    allow_overlap: bool = False
+    debug: str | None = None
     seed: int = 42
     runs_root: str = "runs"
     run_dir: str = MISSING
@@ -323,19 +339,23 @@ class EvaluateConfig:
     """The job ``evaluate``.
 
     Attributes:
+        data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
+            ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
         split: The records judged (``val``, ``test``, ``train`` or ``all``).
+        allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
         bert_score: The scorer's model directory, or null to leave BERTScore out by name.
         clip_score: ``own`` for the captioner's own CLIP, or null to leave CLIPScore out by name.
         bootstrap: Number of resamples behind each interval.
     """
 
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     ckpt: str = "latest"
     split: str = "test"
+    allow_overlap: bool = False
     bert_score: str | None = None
     clip_score: str | None = "own"
     bootstrap: int = 1000
@@ -350,6 +370,7 @@ class ExplainConfig:
 
     Attributes:
         backbone: A CLIP to explain by itself, without a checkpoint and without captions; null for a captioner's.
+        data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
         ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
         image: A photograph or a directory of photographs; null for records of the data set.
         text: What similarity is measured with; null for the generated caption.
@@ -358,7 +379,7 @@ class ExplainConfig:
     """
 
     backbone: BackboneConfig | None = None
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig | None = None
     xai: XaiConfig = field(default_factory=XaiConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
-from clip_xai.files import write_json
+from clip_xai.files import whole_files, write_json
 from clip_xai.metrics.results import Verdict
 from clip_xai.report.demo_page import Curve, Link, read_curves, write_index
 from clip_xai.report.pages import Table
 from clip_xai.runs.cli import compose_job, report_errors
+from clip_xai.runs.directories import claim
 from clip_xai.runs.evaluate import evaluate
 from clip_xai.runs.explain import explain
 from clip_xai.runs.localise import localise, write_localisation
@@ -67,6 +68,7 @@ def demo(settings: Sequence[str] = ()) -> Path:
     clock = Clock()
     root = Path("runs") / "demo" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     common = ["trainer=cpu", "logger=csv", f"runs_root={root}", *settings]
+    claim(root, "demo", {"settings": {"overrides": list(settings)}})
     with clock.part("Data", "python -m clip_xai.runs.records"):
         manifest = prepare_manifest(compose_job("train", common, root).data)
     stages = [root / "train" / f"stage{number}" for number in (1, 2)]
@@ -97,7 +99,7 @@ def front_page(
     root: Path, manifest: Path, judged: dict[str, Any], localised: Table, lines: Sequence[Curve], clock: Clock
 ) -> Path:
     """Write ``index.html``, which leads to everything else."""
-    cards = sorted((root / "explain" / "cards").glob("*.png"))
+    cards = whole_files(root / "explain" / "cards", "*.png")
     links = [
         Link(
             "Explanations",

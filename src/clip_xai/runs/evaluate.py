@@ -17,7 +17,6 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
@@ -30,15 +29,15 @@ from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
 from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
-from clip_xai.models.weights import load_captioner, load_retrieval, load_settings
 from clip_xai.progress import track
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
-from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.config import EvaluateConfig
-from clip_xai.runs.instantiate import decoding
+from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.instantiate import decoding, open_captioner
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
-from clip_xai.runs.records import evenly, load_records, prepare_manifest
+from clip_xai.runs.records import evenly
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.prompts import retrieved_prompts
 
@@ -84,11 +83,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns:
         What ``metrics.json`` holds.
     """
-    export = resolve_checkpoint(config.ckpt, Path(config.runs_root))
-    captioner = load_captioner(export).to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
+    on = judged(config)
+    captioner, retrieval = open_captioner(on.place)
+    captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
+    run_dir = Path(config.run_dir)
+    claim(run_dir, "evaluate", asked_of_evaluation(config, on, captioner), noted_of_model(on.place))
     bert_scorer, skipped = choose_bert_scorer(config.bert_score)
-    records, train = load_records(config.data, config.split), training_records(config)
-    cache = FeatureCache(Path(config.data.cache_dir), captioner.backbone)
+    records, train = on.records, training_records(on)
+    cache = FeatureCache(Path(on.data.cache_dir), captioner.backbone)
     batch_size = config.trainer.feature_batch_size
     found = evaluate_captioner(
         captioner,
@@ -102,15 +104,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         bert_scorer=bert_scorer,
         skipped=skipped,
         notes={
-            "captioner": str(export),
-            "data": f"{config.data.name}, split {config.split}"
-            + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else ""),
+            "captioner": str(on.place),
+            "captioner's fingerprint": captioner.fingerprint()[:12],
+            "tower's fingerprint": captioner.backbone.fingerprint[:12],
+            "data": f"{on.data.name}, split {config.split}"
+            + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else "")
+            + (f", at most {on.data.limit} photographs of it" if on.data.limit else ""),
+            **{f"mind {number}": note for number, note in enumerate(on.notes, start=1)},
         },
         samples=config.bootstrap,
         seed=config.seed,
-        retrieval=load_retrieval(load_settings(export), export),
+        retrieval=retrieval,
     )
-    run_dir = Path(config.run_dir)
     metrics = write_evaluation(found, run_dir)
     with open_loggers(config.logger, run_dir, "evaluate", asdict(config)) as loggers:
         log_metrics(loggers, {f"{config.split}/{key}": value for key, value in found.result.summary().items()})
@@ -251,10 +256,20 @@ def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[st
         return None, {"BERTScore": str(error)}
 
 
-def training_records(config: EvaluateConfig) -> list[Record]:
+def training_records(on: Judged) -> list[Record]:
     """Return what the baselines may know: the training records, none where the manifest has no such split."""
-    manifest = load_manifest(prepare_manifest(config.data))
-    return evenly([record for record in manifest if record.split == "train"], config.data.limit)
+    return evenly([record for record in on.manifest if record.split == "train"], on.data.limit)
+
+
+def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
+    """What decides the numbers of an evaluation."""
+    alone = ("split", "bert_score", "clip_score", "bootstrap", "seed")
+    return {
+        "settings": {name: getattr(config, name) for name in alone} | {"generation": asdict(config.generation)},
+        **asked_of_model(on.place, captioner),
+        **asked_of_data(on.data, on.manifest),
+        "code": code_digest("data", "models", "metrics"),
+    }
 
 
 def write_evaluation(found: Evaluation, run_dir: Path) -> dict[str, Any]:

@@ -40,8 +40,11 @@ from clip_xai.report.cards import write_card
 from clip_xai.report.explained import ExplainedImage
 from clip_xai.report.html import write_explanations
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS, explanation_rows
-from clip_xai.runs.config import ExplainConfig, TrainerConfig
+from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.config import DataConfig, ExplainConfig, TrainerConfig
+from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding, explainers, open_captioner
+from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.photographs import Photograph, photographs_at
@@ -156,7 +159,7 @@ class ExplainingModule(LightningModule):
                 self.store.write_problem(number, photograph, str(error))
                 log.warning("%s: %s", photograph.name, error)
                 continue
-            name = self.store.name_of(number, photograph)
+            name = self.store.name_of(number)
             write_card(image, self.store.run_dir / "cards" / f"{name}.png")
             self.store.write(number, result)
         return batch
@@ -173,14 +176,17 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
             holds results of other settings.
     """
     started = time.perf_counter()
-    inquiry = inquiry_of(config)
-    photographs = chosen_photographs(config)
+    chosen = choose(config)
+    inquiry, photographs = inquiry_of(config, chosen.place), chosen.photographs
     store = ResultStore(Path(config.run_dir))
-    explain_photographs(inquiry, photographs, store, config.trainer, asked_of(config, inquiry.backbone))
+    asked, model = asked_of(config, chosen, inquiry), model_in_words(chosen.place, inquiry)
+    log.info("%s", model)
+    noted = {} if chosen.place is None else noted_of_model(chosen.place)
+    explain_photographs(inquiry, photographs, store, config.trainer, asked, noted)
     if not is_first_process():
         return {}
-    origin = f" · checkpoint {config.ckpt}" if inquiry.captioner else ""
-    metrics = collect(store, inquiry.backbone, f"backbone {inquiry.backbone.name}{origin}", config.seed)
+    metrics = collect(store, inquiry.backbone, " · ".join((model, *chosen.notes)), config.seed)
+    metrics |= {"model": model}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     write_json(store.run_dir / "metrics.json", metrics)
     with open_loggers(config.logger, store.run_dir, "explain", asdict(config)) as loggers:
@@ -190,32 +196,70 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     return metrics
 
 
-def inquiry_of(config: ExplainConfig) -> Inquiry:
-    """What the settings ask, of the captioner of ``ckpt`` or of the backbone that they choose."""
+@dataclass(frozen=True)
+class Chosen:
+    """What is looked at.
+
+    Attributes:
+        place: The captioner's exported model or checkpoint; None where a CLIP is explained by itself.
+        photographs: The photographs.
+        data: The settings of the data that they are from; None for photographs of ``image=``.
+        notes: Sentences that a reader must see.
+    """
+
+    place: Path | None
+    photographs: list[Photograph]
+    data: DataConfig | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose(config: ExplainConfig) -> Chosen:
+    """Find the captioner, and the photographs: of ``image=``, else records of the captioner's data.
+
+    Raises:
+        UserError: Nothing is there.
+    """
     alone = config.backbone is not None
-    captioner, retrieval = (None, None) if alone else open_captioner(config.ckpt, config.runs_root)
+    if config.image is not None:
+        photographs = photographs_at(config.image)
+        return Chosen(None if alone else resolve_checkpoint(config.ckpt, Path(config.runs_root)), photographs)
+    if alone:
+        if config.data is None:
+            raise UserError("a CLIP by itself has no data of its own: give image=..., or choose data=...")
+        records, place, data, notes = load_records(config.data, config.split), None, config.data, ()
+    else:
+        on = judged(config)
+        records, place, data, notes = on.records, on.place, on.data, on.notes
+    return Chosen(place, [Photograph.of(record) for record in evenly(records, config.samples)], data, notes)
+
+
+def inquiry_of(config: ExplainConfig, place: Path | None) -> Inquiry:
+    """What the settings ask, of the captioner of a place or of the backbone that they choose."""
+    captioner, retrieval = (None, None) if place is None else open_captioner(place)
     backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
     question = question_of(config.target, config.text)
     return Inquiry(backbone, captioner, explainers(config.xai), question, decoding(config.generation), retrieval)
 
 
-def chosen_photographs(config: ExplainConfig) -> list[Photograph]:
-    """The photographs that ``image=`` names (a file, a folder, a pattern), else records of the data set.
-
-    Raises:
-        UserError: Nothing is there.
-    """
-    if config.image is not None:
-        return photographs_at(config.image)
-    return [Photograph.of(record) for record in evenly(load_records(config.data, config.split), config.samples)]
+def model_in_words(place: Path | None, inquiry: Inquiry) -> str:
+    """Name the model by path and fingerprint, for page and log."""
+    tower = f"tower {inquiry.backbone.name}, fingerprint {inquiry.backbone.fingerprint[:12]}"
+    if place is None or inquiry.captioner is None:
+        return tower
+    return f"captioner {place}, fingerprint {inquiry.captioner.fingerprint()[:12]} · {tower}"
 
 
-def asked_of(config: ExplainConfig, backbone: Backbone) -> dict[str, Any]:
-    """The settings, and the weights, that decide what a result is."""
-    parts = ("xai", "target", "generation")
-    plain = {part: asdict(getattr(config, part)) for part in parts}
-    alone = {name: getattr(config, name) for name in ("ckpt", "image", "text", "split", "samples")}
-    return plain | alone | {"backbone": backbone.fingerprint}
+def asked_of(config: ExplainConfig, chosen: Chosen, inquiry: Inquiry) -> dict[str, Any]:
+    """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
+    settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
+    settings |= {name: getattr(config, name) for name in ("image", "text")}
+    if chosen.data is not None:
+        of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
+        settings |= {"split": config.split, "samples": config.samples, "data": of_data}
+    model = {"model": {"tower": inquiry.backbone.fingerprint[:16]}}
+    if chosen.place is not None and inquiry.captioner is not None:
+        model = asked_of_model(chosen.place, inquiry.captioner)
+    return {"settings": settings, **model, "code": code_digest("data", "models", "metrics", "xai")}
 
 
 def explain_photographs(
@@ -224,25 +268,33 @@ def explain_photographs(
     store: ResultStore,
     trainer: TrainerConfig | None = None,
     asked: dict[str, Any] | None = None,
+    noted: dict[str, Any] | None = None,
 ) -> None:
     """Explain photographs and write the result and the card of each as soon as it is done.
 
-    Photographs that have a result already are left alone.
+    Photographs that have a result already are left alone; one that has changed since is explained again, and results of
+    photographs that are not among these no longer count.
 
     Args:
         inquiry: What is asked, of which model, by which methods.
         photographs: What is explained.
         store: Where results go.
         trainer: The machine; None for one process on the CPU.
-        asked: The settings that decide what a result is; another call may go on only with the same.
+        asked: What decides a result; another call may go on only with the same.
+        noted: What is written down beside it.
 
     Raises:
         UserError: Not one photograph could be explained, or the store holds results of other settings.
     """
     if is_first_process():
-        store.claim(asked or {})
+        claim(store.run_dir, "explain", asked or {}, noted)
+    gone = store.expect(photographs)
+    if is_first_process():
+        store.write_list()
     (store.run_dir / "cards").mkdir(parents=True, exist_ok=True)
-    todo = [number for number, one in enumerate(photographs, start=1) if not store.done(number, one)]
+    if gone:
+        log.info("%d photographs of earlier calls are not among these: they leave page and totals", gone)
+    todo = [number for number in range(1, len(photographs) + 1) if not store.done(number)]
     if len(todo) < len(photographs):
         log.info("%d of %d photographs are done already", len(photographs) - len(todo), len(photographs))
     if todo:

@@ -26,6 +26,7 @@ from clip_xai.models.export import CardFacts, export_captioner, push_to_hub
 from clip_xai.models.importing import load_original
 from clip_xai.models.weights import load_captioner, load_retrieval, load_settings
 from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.directories import claim
 
 
 def export(arguments: argparse.Namespace) -> Path:
@@ -35,8 +36,6 @@ def export(arguments: argparse.Namespace) -> Path:
         UserError: There is nothing to export, or the hub refuses.
     """
     target = Path(arguments.to)
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} is not empty; name a new directory with --to")
     name = (arguments.push or target.resolve().name).rpartition("/")[2]
     index = None
     if arguments.original:
@@ -57,6 +56,9 @@ def export(arguments: argparse.Namespace) -> Path:
         index = None if retrieval is None else retrieval.index
         facts = run_facts(name, arguments.licence, directory, Path(arguments.runs_root))
     with_backbone = True if arguments.with_backbone else None
+    chosen = {name: getattr(arguments, name) for name in ("licence", "with_backbone", "original")}
+    weights = {"captioner": captioner.fingerprint()[:16]}
+    claim(target, "export", {"settings": chosen, "model": weights}, setting="--to")
     export_captioner(captioner, settings, target, facts, with_backbone, index)
     return target
 

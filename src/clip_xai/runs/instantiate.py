@@ -21,7 +21,7 @@ from clip_xai.models.weights import (
     load_state,
     read_settings,
 )
-from clip_xai.runs.checkpoints import EXPORT, resolve_checkpoint
+from clip_xai.runs.checkpoints import EXPORT, run_of
 from clip_xai.runs.config import (
     BackboneConfig,
     DataConfig,
@@ -31,6 +31,7 @@ from clip_xai.runs.config import (
     TrainerConfig,
 )
 from clip_xai.runs.explainer_settings import XaiConfig
+from clip_xai.runs.lineage import KEY as LINEAGE
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.modules import captioner_state, read_checkpoint
 from clip_xai.xai.explainer import Explainer
@@ -84,27 +85,36 @@ def feature_table(
     return cache.table([record.image for record in records], reads or captioner.reads, trainer.feature_batch_size)
 
 
-def open_captioner(ckpt: str, runs_root: str) -> tuple[Captioner, Retrieval | None]:
-    """The captioner that a ``ckpt=`` names, in evaluation mode, and what makes its prompts where it retrieves any.
+def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
+    """The captioner of a place, in evaluation mode, and what makes its prompts where it retrieves any.
 
     Args:
-        ckpt: ``latest``, a run directory, the directory of an exported model, or a ``.ckpt`` file.
-        runs_root: Where ``latest`` is looked for.
+        place: The directory of an exported model, or a ``.ckpt`` file.
 
     Raises:
         UserError: Nothing usable is there.
     """
-    if not ckpt.endswith(".ckpt"):
-        export = resolve_checkpoint(ckpt, Path(runs_root))
-        return load_captioner(export), load_retrieval(load_settings(export), export)
-    if not Path(ckpt).is_file():
-        raise UserError(f"{ckpt}: there is no such checkpoint")
-    checkpoint = read_checkpoint(ckpt)
+    if place.suffix != ".ckpt":
+        return load_captioner(place), load_retrieval(load_settings(place), place)
+    checkpoint = read_checkpoint(place)
     settings = read_settings(checkpoint["hyper_parameters"]["settings"])
     captioner = build_captioner(settings)
-    load_state(captioner, captioner_state(checkpoint), Path(ckpt))
+    load_state(captioner, captioner_state(checkpoint), place)
+    if captioner.backbone.fingerprint != checkpoint["backbone_fingerprint"]:
+        raise UserError(
+            f"{place} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} holds "
+            "now; train again or restore the tower's weights"
+        )
+    captioner.provenance = {key: checkpoint[key] for key in (LINEAGE,) if key in checkpoint}
     # A run writes its index before its first step.
-    return captioner.eval(), load_retrieval(settings, Path(ckpt).resolve().parent.parent / EXPORT)
+    return captioner.eval(), load_retrieval(settings, run_of(place) / EXPORT)
+
+
+def settings_of(place: Path) -> CaptionerSettings:
+    """What the captioner of a place was built from."""
+    if place.suffix != ".ckpt":
+        return load_settings(place)
+    return read_settings(read_checkpoint(place)["hyper_parameters"]["settings"])
 
 
 def explainers(xai: XaiConfig) -> list[Explainer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,18 @@ from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
-from clip_xai.models.weights import load_settings
 from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
 from clip_xai.report.pages import Table
-from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import ExplainConfig
-from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
+from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner, settings_of
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
-from clip_xai.runs.records import evenly, load_records
+from clip_xai.runs.records import evenly
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation import PerturbationBank
@@ -52,24 +52,39 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     Raises:
         UserError: There is no such photograph.
     """
-    records = [record for record in load_records(config.data, config.split) if record.mask and record.diagnosis]
+    on = judged(config)
+    records = [record for record in on.records if record.mask and record.diagnosis]
     if not records:
         raise UserError(
             f"split={config.split}: no photograph has a lesion mask and a diagnosis; localisation needs both"
         )
     chosen = evenly(records, config.samples)
-    captioner, retrieval = open_captioner(config.ckpt, config.runs_root)
+    captioner, retrieval = open_captioner(on.place)
+    claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted_of_model(on.place))
     captioner.to(device_of(config.trainer))
     methods = [method for method in explainers(config.xai) if method.modality == "image"]
     trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval)
     torch.manual_seed(config.seed)
-    random = measure(random_twin(config).to(device_of(config.trainer)), None, chosen, methods)
+    random = measure(random_twin(on.place).to(device_of(config.trainer)), None, chosen, methods)
     rows = trained.measure(config.seed)
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
     rows += [row | {"method": METHOD_TITLES.get(row["method"], row["method"]) + RANDOM_WEIGHTS} for row in controls]
     table = trained.table(rows)
     assert table is not None
-    return rows, table
+    fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
+    said = [table.note, f"Captioner: {on.place}, {fingerprints}.", *(f"{note}." for note in on.notes)]
+    return rows, replace(table, note=" ".join(said))
+
+
+def asked_of_localisation(config: ExplainConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
+    """What decides the numbers."""
+    settings = {name: getattr(config, name) for name in ("split", "samples", "seed")}
+    return {
+        "settings": settings | {name: asdict(getattr(config, name)) for name in ("xai", "generation")},
+        **asked_of_model(on.place, captioner),
+        **asked_of_data(on.data, on.manifest),
+        "code": code_digest("data", "models", "metrics", "xai"),
+    }
 
 
 def measure(
@@ -151,10 +166,13 @@ def spoken(captioner: Captioner, pixels: torch.Tensor, how: Decoding | None) -> 
     return [CaptionTarget(captioner, caption.token_ids, parts, labels)]
 
 
-def random_twin(config: ExplainConfig) -> Backbone:
-    """Return a tower of the same architecture at random weights."""
-    export = resolve_checkpoint(config.ckpt, Path(config.runs_root))
-    source = load_settings(export).backbone
+def random_twin(place: Path) -> Backbone:
+    """Return a tower of the architecture of a captioner's at random weights.
+
+    Args:
+        place: The captioner's exported model or checkpoint.
+    """
+    source = settings_of(place).backbone
     return build_backbone(source.name, source.architecture, None)
 
 
@@ -166,7 +184,6 @@ def markdown(table: Table) -> str:
 
 def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) -> None:
     """Write what was measured for programs and for readers."""
-    run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "localisation.json", rows)
     write_text(run_dir / "localisation.md", markdown(table))
 

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from clip_xai.files import replacing
 from clip_xai.runs.config import LoggerConfig
+from clip_xai.runs.directories import free_directory
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def open_loggers(
         if config.wandb:
             loggers.append(_wandb(config, run_dir, job))
         if config.csv:
-            loggers.append(CSVLogger(save_dir=run_dir, name="", version="csv"))
+            loggers.append(CSVLogger(save_dir=run_dir, name="", version=_csv_folder(run_dir, job)))
         for logger in loggers:
             logger.log_hyperparams(dict(settings or {}))
         yield loggers
@@ -47,6 +48,13 @@ def open_loggers(
             import wandb
 
             wandb.finish()
+
+
+def _csv_folder(run_dir: Path, job: str) -> str:
+    """Where the CSV logger writes: a training run that goes on leaves the epochs of the call before as they are."""
+    if job != "train" or not (run_dir / "csv").exists():
+        return "csv"
+    return free_directory(run_dir / "csv").name
 
 
 def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:

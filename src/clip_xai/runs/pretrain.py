@@ -35,6 +35,7 @@ from clip_xai.models.language_model import tiny_config
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.progress import track
 from clip_xai.runs.cli import report_errors
+from clip_xai.runs.directories import claim
 from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
 
 # Scenes of the miniature data set are numbered from 0; training and testing here start far above.
@@ -299,6 +300,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Denormal numbers make tiny models ten times slower on some processors.
     torch.set_flush_denormal(True)
     recipe = Recipe()
+    claim(options.work, "pretrain", {"settings": asdict(recipe)}, setting="--work")
     tokenizer = train_tokenizer(recipe) if "tokenizer" in options.parts else CaptionTokenizer.load(TINY_GPT2)
     if "clip" in options.parts:
         train_clip(recipe, tokenizer, options.work, options.workers, options.every)

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -49,12 +52,34 @@ def load_records(data: DataConfig, split: str) -> list[Record]:
     Raises:
         UserError: The split holds no record.
     """
-    records = load_manifest(prepare_manifest(data))
-    chosen = [record for record in records if split == "all" or record.split == split]
+    return of_split(load_manifest(prepare_manifest(data)), split, data.limit)
+
+
+def of_split(manifest: Sequence[Record], split: str, limit: int | None = None) -> list[Record]:
+    """Return the records of a split of a manifest, at most ``limit`` of them, spread evenly.
+
+    Args:
+        manifest: All records.
+        split: ``train``, ``val``, ``test``, or ``all``.
+        limit: How many at most.
+
+    Raises:
+        UserError: The split holds no record.
+    """
+    chosen = [record for record in manifest if split == "all" or record.split == split]
     if not chosen:
-        splits = sorted({record.split for record in records if record.split})
+        splits = sorted({record.split for record in manifest if record.split})
         raise UserError(f"split={split} holds no photograph; the manifest has {', '.join(splits) or 'none'} and all")
-    return evenly(chosen, data.limit)
+    return evenly(chosen, limit)
+
+
+def digest_of(records: Iterable[Record]) -> str:
+    """Return a digest of what is learned from records: photographs, captions, groups and splits."""
+    digest = hashlib.sha256()
+    for record in records:
+        known = (record.identifier, record.sha256, record.split, record.group, *record.references)
+        digest.update(json.dumps(known, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
 
 
 def evenly(records: list[Record], limit: int | None) -> list[Record]:

@@ -13,26 +13,36 @@ A map covers the box (left, top, right, bottom), in pixels of the photograph, wh
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from clip_xai.errors import UserError
-from clip_xai.files import read_json, reading, replacing, whole_files, write_text
+from clip_xai.files import reading, replacing, write_json
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import slug
 from clip_xai.runs.photographs import Photograph
 from clip_xai.xai.attribution import Attribution
 
 log = logging.getLogger(__name__)
-ASKED = "asked.json"
+PHOTOGRAPHS = "photographs.json"
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """A photograph's file, path and stamp; the stamp of one that is no longer asked for is empty."""
+
+    file: str
+    photograph: str
+    stamp: str
 
 
 @dataclass(frozen=True)
@@ -51,39 +61,53 @@ class Result:
 
 
 class ResultStore:
-    """The results of one run, which several processes may write and a later call of the same command goes on with."""
+    """The results of one run, which several processes may write and a later call of the same command goes on with.
+
+    A photograph keeps its file for good, whatever comes and goes beside it; ``photographs.json`` says which is whose. A
+    result counts while the photograph, its mask and what is known of it are what they were when it was explained.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.folder = run_dir / "results"
+        self._expected: list[_Expected] | None = None
 
-    def claim(self, asked: Mapping[str, Any]) -> None:
-        """Begin, or go on with, a run that asks this.
+    def expect(self, photographs: Sequence[Photograph]) -> int:
+        """Give each photograph its file; no other result counts from now on.
 
-        Raises:
-            UserError: The run directory holds results of another question.
+        Returns:
+            How many photographs of earlier calls are not among them.
         """
+        known = self._read_list()
+        files = {one.photograph: one.file for one in known}
+        free = itertools.count(1 + max((int(name[:4]) for name in self._taken() if name[:4].isdigit()), default=0))
+        expected = []
+        for photograph in photographs:
+            key = str(photograph.path.absolute())
+            name = files.get(key) or f"{next(free):04d}_{slug(photograph.path.stem)}"
+            expected.append(_Expected(name, key, stamp_of(photograph)))
+        self._expected = expected
+        now = {one.photograph for one in expected}
+        gone = [replace(one, stamp="") for one in known if one.photograph not in now]
+        self._gone = gone
+        return sum(bool(one.stamp) for one in known if one.photograph not in now)
+
+    def write_list(self) -> None:
+        """Write ``photographs.json``, in which also photographs of earlier calls keep their files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dict(asked), indent=2, sort_keys=True, default=str) + "\n"
-        place = self.run_dir / ASKED
-        if place.is_file():
-            before, now = json.loads(place.read_text()), json.loads(text)
-            other = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-            if other:
-                raise UserError(
-                    f"run_dir={self.run_dir} holds results of other settings ({', '.join(other)}): choose another "
-                    "run_dir, or ask the same to go on with it"
-                )
-        write_text(place, text)
+        write_json(self.run_dir / PHOTOGRAPHS, [asdict(one) for one in (*self._now(), *self._gone)])
 
-    def name_of(self, number: int, photograph: Photograph) -> str:
-        """Name of a photograph's files: its number in the run, and letters that are safe in a file name."""
-        return f"{number:04d}_{slug(photograph.path.stem)}"
+    def name_of(self, number: int) -> str:
+        """Name of a photograph's files: a number of its own, and letters that are safe in a file name.
 
-    def done(self, number: int, photograph: Photograph) -> bool:
-        """Whether the photograph has a result already; one that is damaged does not count."""
-        place = self.folder / f"{self.name_of(number, photograph)}.safetensors"
-        return place.is_file() and _is_whole(place)
+        Args:
+            number: Its place among those that are expected, from 1.
+        """
+        return self._now()[number - 1].file
+
+    def done(self, number: int) -> bool:
+        """Whether a photograph has a result already, of what it is now."""
+        return self._is_of(self._now()[number - 1])
 
     def write(self, number: int, result: Result) -> Path:
         """Write a result in one step: a killed process leaves a whole file or none."""
@@ -104,37 +128,75 @@ class ResultStore:
                 }
             )
         known = {"photograph": result.photograph.plain(), "caption": result.caption, "answers": answers}
-        place = self.folder / f"{self.name_of(number, result.photograph)}.safetensors"
+        one = self._now()[number - 1]
+        place = self.folder / f"{one.file}.safetensors"
+        header = {"result": json.dumps(known, ensure_ascii=False, default=str), "stamp": one.stamp}
         with replacing(place) as unfinished:
-            save_file(tensors, unfinished, metadata={"result": json.dumps(known, ensure_ascii=False, default=str)})
+            save_file(tensors, unfinished, metadata=header)
         place.with_suffix(".problem.json").unlink(missing_ok=True)
         return place
 
     def write_problem(self, number: int, photograph: Photograph, problem: str) -> None:
         """Remember why a photograph has no result; a later call tries it again."""
-        place = self.folder / f"{self.name_of(number, photograph)}.problem.json"
-        write_text(place, json.dumps({"photograph": photograph.name, "problem": problem}, ensure_ascii=False) + "\n")
+        place = self.folder / f"{self.name_of(number)}.problem.json"
+        write_json(place, {"photograph": photograph.name, "problem": problem})
 
     def results(self) -> Iterator[tuple[Path, Result]]:
         """Read the results one by one, in the order of the photographs."""
-        for place in whole_files(self.folder, "*.safetensors"):
-            if _is_whole(place):
+        for one in self._now():
+            if self._is_of(one):
+                place = self.folder / f"{one.file}.safetensors"
                 yield place, read_result(place)
 
     def problems(self) -> list[str]:
         """One line for each photograph without a result."""
-        found = [read_json(place) for place in whole_files(self.folder, "*.problem.json")]
-        return [f"{row['photograph']}: {row['problem']}" for row in found if row is not None]
+        found = []
+        for one in self._now():
+            place = self.folder / f"{one.file}.problem.json"
+            if not place.is_file() or self._is_of(one):
+                continue
+            try:
+                row = json.loads(place.read_text(encoding="utf-8"))
+                found.append(f"{row['photograph']}: {row['problem']}")
+            except (ValueError, TypeError, KeyError):
+                log.warning("%s is damaged: it does not count", place)
+        return found
+
+    def _now(self) -> list[_Expected]:
+        if self._expected is None:
+            self._expected = [one for one in self._read_list() if one.stamp]
+            self._gone = [one for one in self._read_list() if not one.stamp]
+        return self._expected
+
+    def _read_list(self) -> list[_Expected]:
+        try:
+            rows = json.loads((self.run_dir / PHOTOGRAPHS).read_text(encoding="utf-8"))
+            return [_Expected(**row) for row in rows]
+        except (OSError, ValueError, TypeError):
+            return []  # then every photograph is explained anew, under a number that no file has
+
+    def _taken(self) -> list[str]:
+        return [path.name for path in self.folder.glob("*")]
+
+    def _is_of(self, one: _Expected) -> bool:
+        place = self.folder / f"{one.file}.safetensors"
+        if not place.is_file():
+            return False
+        try:
+            with safe_open(place, framework="np") as file:
+                return (file.metadata() or {}).get("stamp") == one.stamp
+        except (SafetensorError, OSError):
+            log.warning("%s is damaged: its photograph is explained again", place)
+            return False
 
 
-def _is_whole(place: Path) -> bool:
-    """Whether a file can be read to its end; a damaged one is named in the log."""
-    try:
-        with reading(place, "it does not count"), safe_open(place, framework="pt") as file:
-            return bool(file.metadata()["result"])
-    except UserError as error:
-        log.warning("%s", error)
-        return False
+def stamp_of(photograph: Photograph) -> str:
+    """Return a digest of a photograph: its bytes, its mask's, and what is known of it."""
+    known = {key: value for key, value in photograph.plain().items() if key not in ("path", "mask")}
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    for path in (photograph.path, photograph.mask):
+        digest.update(b"\0" if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def read_result(place: Path) -> Result:

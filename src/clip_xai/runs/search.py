@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.directories import claim
 from clip_xai.runs.train import train
 from clip_xai.runs.training_settings import SearchConfig
 
@@ -45,7 +47,9 @@ def search(config: TrainConfig, compose: Callable[[Sequence[str]], TrainConfig])
     """
     told = config.hparams_search
     assert told is not None
-    run_dir, study = Path(config.run_dir), open_study(told, config)
+    run_dir = Path(config.run_dir)
+    claim(run_dir, "search", asked_of_search(told, config))
+    study = open_study(told, config)
 
     def run(trial: optuna.Trial, overrides: list[str]) -> float:
         log.info("trial %d: %s", trial.number, " ".join(overrides))
@@ -55,6 +59,18 @@ def search(config: TrainConfig, compose: Callable[[Sequence[str]], TrainConfig])
 
     run_trials(study, told, run)
     return write(study, run_dir)
+
+
+def asked_of_search(told: SearchConfig, config: TrainConfig) -> dict[str, Any]:
+    """What decides a search, apart from how many trials it has; every trial notes its own settings."""
+    fixed = {name: value for name, value in asdict(told).items() if name not in ("name", "trials")}
+    parts = ("backbone", "mapper", "language_model", "stage", "data", "generation")
+    return {
+        "settings": {
+            "study": told.name, "hparams_search": fixed, "seed": config.seed, "monitor": config.callbacks.monitor,
+            **{name: asdict(getattr(config, name)) for name in parts},
+        }
+    }  # fmt: skip
 
 
 def run_trials(study: optuna.Study, told: SearchConfig, run: Callable[[optuna.Trial, list[str]], float]) -> None:

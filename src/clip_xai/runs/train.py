@@ -20,16 +20,25 @@ from torch import Tensor
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
+from clip_xai.files import write_json
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import require_room
 from clip_xai.models.retrieval import INDEX, Retrieval
-from clip_xai.models.weights import CaptionerSettings, build_captioner, load_state, read_settings, save_captioner
+from clip_xai.models.weights import (
+    CaptionerSettings,
+    build_captioner,
+    load_settings,
+    load_state,
+    read_settings,
+    save_captioner,
+)
 from clip_xai.runs.adapt import adapt
-from clip_xai.runs.checkpoints import EXPORT, RunCard, checkpoint_to_resume, newest_export, resolve_checkpoint
+from clip_xai.runs.checkpoints import EXPORT
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.instantiate import captioner_settings, decoding, feature_table
+from clip_xai.runs.lineage import Remember
 from clip_xai.runs.loggers import log_table, open_loggers
-from clip_xai.runs.records import load_records
+from clip_xai.runs.resuming import METRICS, Start, begin
 from clip_xai.runs.trainer import ScoreCaptions, build_trainer, is_first_process, quiet_lightning, strategy_of
 from clip_xai.runs.training_settings import ADAPTATION, StageConfig
 from clip_xai.training.data import CaptionData
@@ -49,14 +58,15 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         callbacks: Lightning's, besides those that the settings name.
 
     Writes into ``config.run_dir``: ``checkpoints/`` (``last.ckpt``, ``best.ckpt``), ``export/`` (the best weights, and
-    the index where captions are retrieved), ``metrics.json``, ``set_aside.json`` (unreadable photographs), ``run.json``
-    and the loggers' files.
+    the index where captions are retrieved), ``metrics.json``, ``set_aside.json`` (unreadable photographs),
+    ``run.json``, ``asked.json`` and the loggers' files.
 
     Returns:
-        What stands in ``metrics.json``.
+        What stands in ``metrics.json``. A finished run of the same command is not trained again; one that was broken
+        off goes on from its last checkpoint.
 
     Raises:
-        UserError: Weights, data or the stage before are missing.
+        UserError: Weights, data or the stage before are missing, or the run directory holds something else.
     """
     if config.stage.number == ADAPTATION:
         return adapt(config, callbacks)
@@ -64,34 +74,35 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     torch.set_flush_denormal(True)  # denormal numbers make a small model on a CPU ten times as slow
     lightning.seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
-    card = RunCard.now(config.backbone.name, config.mapper.name, config.language_model.name, config.stage.number)
     settings = captioner_settings(config.backbone, config.mapper, config.language_model)
     captioner = build_captioner(settings)
-    resumed = checkpoint_to_resume(config.ckpt_path, card, Path(config.runs_root))
-    load_start(captioner, settings, config, card, resumed)
-    splits = {
-        "train": load_records(config.data, "train"),
-        "val": load_records(config.data, config.trainer.validate_on),
-    }
+    start = begin(config, captioner.backbone, Path(EXPORT) / "config.json")
+    if start.stored is not None:
+        return start.stored
+    config, resumed = start.config, start.resumed
+    load_start(captioner, settings, start)
+    captioner.provenance = start.lineage.packed()
+    splits = {"train": start.train, "val": start.val}
     records = [*splits["train"], *splits["val"]]
     table = feature_table(captioner, records, config.data, config.trainer)
     retrieval, prompts = retrieved(captioner, settings, splits, config)
     data = caption_data(captioner, table, splits, config, prompts)
     require_positions(captioner, data, config)
-    run_dir.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        card.write(run_dir)
+        start.card.write(run_dir)
         set_aside(table, run_dir)
         if retrieval is not None:  # before the first step: an unfinished run's checkpoints need it too
             (run_dir / EXPORT).mkdir(exist_ok=True)
             retrieval.index.save(run_dir / EXPORT / INDEX)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        best, before = fit(captioner, settings, data, config, loggers, resumed, callbacks)
+        remember = Remember(start.asked, start.lineage)
+        best, before = fit(captioner, settings, data, config, loggers, resumed, [remember, *callbacks])
         best = best_of(best, resumed, config.callbacks.mode)
         if not is_first_process():
             return best_metrics(best)
         if config.trainer.strategy != "auto":
             captioner = build_captioner(settings)  # the other one's weights belong to the strategy
+            captioner.provenance = start.lineage.packed()
         load_state(captioner, captioner_state(read_checkpoint(best)), best)
         captioner.cpu().eval()
         save_captioner(captioner, settings, run_dir / EXPORT)
@@ -104,37 +115,27 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     }
     if before is not None:
         metrics["val/common_loss before"] = before
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(run_dir / METRICS, metrics)
+    start.card.finished(run_dir, metrics.get(config.callbacks.monitor))
     log.info("stage %d done: %s", config.stage.number, run_dir)
     return metrics
 
 
-def load_start(
-    captioner: Captioner, settings: CaptionerSettings, config: TrainConfig, card: RunCard, resumed: Path | None
-) -> None:
-    """Give the captioner the weights that this stage starts from."""
-    if resumed is not None:
-        load_state(captioner, captioner_state(read_checkpoint(resumed)), resumed)
+def load_start(captioner: Captioner, settings: CaptionerSettings, start: Start) -> None:
+    """Give the captioner the weights that this stage starts from, or goes on with."""
+    if start.resumed is not None:
+        load_state(captioner, captioner_state(read_checkpoint(start.resumed)), start.resumed)
         return
-    runs_root = Path(config.runs_root)
-    if config.init_from is not None and config.init_from.endswith(".ckpt"):
-        origin = Path(config.init_from)
-        if not origin.is_file():
-            raise UserError(f"init_from={origin}: there is no such checkpoint")
+    origin = start.origin
+    if origin is None:
+        return
+    if origin.suffix == ".ckpt":
         checkpoint = read_checkpoint(origin)
         require_same_parts(settings, read_settings(checkpoint["hyper_parameters"]["settings"]), origin)
         load_state(captioner, with_adapters(captioner_state(checkpoint), captioner), origin)
         return
-    if config.init_from is not None:
-        export = resolve_checkpoint(config.init_from, runs_root)
-    elif config.stage.starts_from is not None:
-        export = newest_export(card, config.stage.starts_from, runs_root)
-    else:
-        return
-    log.info("starting from %s", export)
-    written = json.loads((export / "config.json").read_text())
-    require_same_parts(settings, read_settings(written["settings"]), export)
-    load_state(captioner, with_adapters(load_file(export / "model.safetensors"), captioner), export)
+    require_same_parts(settings, load_settings(origin), origin)
+    load_state(captioner, with_adapters(load_file(origin / "model.safetensors"), captioner), origin)
 
 
 def with_adapters(state: dict[str, Tensor], captioner: Captioner) -> dict[str, Tensor]:

@@ -24,7 +24,9 @@ class StageConfig:
         number: 0 (a backbone meets its captions), 1 ('adaptation') or 2 ('language').
         name: What the stage is called.
         starts_from: Number of the stage whose checkpoint this one starts from, or null.
-        sources: The sources trained on, or null for all.
+        sources: The sources trained on; null for those it prefers.
+        prefers: The sources that the stage trains on where the data has photographs of them; where it has none of them,
+            and for null, on all.
         replay: Share of the other sources' training records mixed in, drawn anew each epoch.
         trains: What trains from the first step. Stages 1 and 2: ``mapper``; ``embeddings`` (the language model's token
             and position tables) or ``token_embeddings`` alone, which are its output layer too; ``lora`` (its adapters);
@@ -50,6 +52,7 @@ class StageConfig:
     name: str = MISSING
     starts_from: int | None = None
     sources: list[str] | None = None
+    prefers: list[str] | None = None
     replay: float = 0.0
     trains: list[str] = field(default_factory=lambda: ["mapper"])
     unfreeze: list[int] = field(default_factory=list)

@@ -1,0 +1,181 @@
+"""What a job that judges looks at: which model, and on which photographs.
+
+The data are those that the model's run was trained on, in their test split unless another is named; other data only
+where the user names them, and then page and log say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clip_xai.data.manifest import load_manifest
+from clip_xai.data.record import Record
+from clip_xai.errors import UserError
+from clip_xai.models.captioner import Captioner
+from clip_xai.models.retrieval import INDEX
+from clip_xai.runs.checkpoints import RunCard, described, resolve_checkpoint, run_of
+from clip_xai.runs.config import DataConfig, DataOfTheRun, EvaluateConfig, ExplainConfig, SyntheticConfig
+from clip_xai.runs.lineage import Lineage, lineage_in
+from clip_xai.runs.records import digest_of, of_split, prepare_manifest
+from clip_xai.training.modules import read_checkpoint
+
+log = logging.getLogger(__name__)
+PLACES = ("name", "output_dir", "cache_dir", "workers")  # what does not decide which photographs there are
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model and what it is judged on.
+
+    Attributes:
+        place: The exported model's directory, or a ``.ckpt`` file.
+        data: The settings of the data.
+        manifest: All their records.
+        records: Those that are judged.
+        notes: Sentences that a reader must see: that the data are not the run's, or that the model has seen them.
+    """
+
+    place: Path
+    data: DataConfig
+    manifest: list[Record]
+    records: list[Record]
+    notes: tuple[str, ...]
+
+
+def judged(config: EvaluateConfig | ExplainConfig) -> Judged:
+    """Find the model that ``ckpt`` names, and the photographs that it is to be judged on.
+
+    Raises:
+        UserError: There is no model, nobody says on which data, or it was trained on what it would be judged on.
+    """
+    runs_root = Path(config.runs_root)
+
+    def refusal(place: Path) -> str | None:
+        data = data_of(config, place)
+        manifest = load_manifest(prepare_manifest(data))
+        return overlap_with(place, of_split(manifest, config.split, data.limit), manifest)
+
+    strict = config.split != "train" and not getattr(config, "allow_overlap", False)
+    place = resolve_checkpoint(config.ckpt, runs_root, refusal if strict else None)
+    data = data_of(config, place)
+    manifest = load_manifest(prepare_manifest(data))
+    records = of_split(manifest, config.split, data.limit)
+    notes = [*other_data(config, place, data), *_seen(config, place, records, manifest)]
+    log.info("captioner: %s", described(place))
+    for note in notes:
+        log.warning("%s", note)
+    return Judged(place, data, manifest, records, tuple(notes))
+
+
+def data_of(config: EvaluateConfig | ExplainConfig, place: Path) -> DataConfig:
+    """Return the data that are named, or those of the model's run with the changes that are named.
+
+    Raises:
+        UserError: Neither is there.
+    """
+    if config.data is not None and not isinstance(config.data, DataOfTheRun):
+        return config.data
+    of_run = data_of_run(place)
+    if of_run is None:
+        raise UserError(
+            f"{place} does not say on which data it was trained; name what it is to be judged on: "
+            "data=dermacap_mini, or data=dermacap data.root=DIR data.output_dir=OUT"
+        )
+    if config.data is None:
+        return of_run
+    return replace(of_run, **{name: getattr(config.data, name) for name in config.data.changed})
+
+
+def data_of_run(place: Path) -> DataConfig | None:
+    """Return the data that the run of a model was trained on; None where nothing is known of it."""
+    card = RunCard.read(run_of(place))
+    if card is None or not card.data:
+        return None
+    known: dict[str, Any] = dict(card.data)
+    if known.get("synthetic") is not None:
+        known["synthetic"] = SyntheticConfig(**known["synthetic"])
+    return DataConfig(**known)
+
+
+def with_absolute_places(data: DataConfig) -> dict[str, Any]:
+    """Return the settings of data as plain values that hold in another working directory, too."""
+    places = {name: str(Path(getattr(data, name)).absolute()) for name in ("root", "output_dir", "cache_dir")}
+    return asdict(data) | places
+
+
+def asked_of_model(place: Path, captioner: Captioner) -> dict[str, Any]:
+    """What a run directory notes of a captioner: its weights count, its place does not."""
+    fingerprints = {"captioner": captioner.fingerprint()[:16], "tower": captioner.backbone.fingerprint[:16]}
+    index = place / INDEX
+    if index.is_file():
+        fingerprints["index"] = hashlib.sha256(index.read_bytes()).hexdigest()[:16]
+    return {"model": fingerprints}
+
+
+def noted_of_model(place: Path) -> dict[str, str]:
+    """Where the captioner was, for a reader."""
+    return {"model.captioner": str(place.absolute())}
+
+
+def asked_of_data(data: DataConfig, manifest: Sequence[Record]) -> dict[str, Any]:
+    """What a run directory notes of the data that something is judged on, every photograph and caption included."""
+    return {"data": decisive(data) | {"content": f"{len(manifest)} photographs, digest {digest_of(manifest)}"}}
+
+
+def decisive(data: DataConfig) -> dict[str, Any]:
+    """Return the settings that decide which photographs, captions and splits there are."""
+    return {name: value for name, value in asdict(data).items() if name not in (*PLACES, "root")}
+
+
+def other_data(config: EvaluateConfig | ExplainConfig, place: Path, data: DataConfig) -> list[str]:
+    """Return a sentence where the data are not those of the model's run."""
+    of_run = data_of_run(place)
+    if of_run is None or config.data is None:
+        return []
+    theirs, ours = with_absolute_places(of_run), with_absolute_places(data)
+    changed = [name for name in ours if name not in PLACES and ours[name] != theirs[name]]
+    if not changed:
+        return []
+    said = ", ".join(f"{name} {ours[name]} (there {theirs[name]})" for name in changed)
+    return [f"Other data than those of the captioner's run: {said}"]
+
+
+def lineage_of(place: Path) -> Lineage | None:
+    """Return what a model was trained on; None where its file does not say."""
+    if place.suffix == ".ckpt":
+        return Lineage.unpacked(read_checkpoint(place))
+    return lineage_in(place / "model.safetensors")
+
+
+def overlap_with(place: Path, records: Sequence[Record], manifest: Sequence[Record]) -> str | None:
+    """Return why a model must not be judged on records, or chosen by them; None where it may."""
+    lineage = lineage_of(place)
+    if lineage is None:
+        return "it does not say what it was trained on, being of an earlier version or from elsewhere"
+    count = lineage.overlap(records, manifest)
+    if not count:
+        return None
+    return f"{count} of {len(records)} photographs, or others of their patients or lesions, were trained on by it" + (
+        f" or what it started from ({'; '.join(lineage.steps)})" if lineage.steps else ""
+    )
+
+
+def _seen(
+    config: EvaluateConfig | ExplainConfig, place: Path, records: Sequence[Record], manifest: Sequence[Record]
+) -> list[str]:
+    """Refuse what must not be judged, or return the sentence that says so where the user wants it all the same."""
+    reason = overlap_with(place, records, manifest)
+    if reason is None:
+        return []
+    unknown = lineage_of(place) is None
+    if isinstance(config, EvaluateConfig) and not (unknown or config.allow_overlap or config.split == "train"):
+        raise UserError(
+            f"ckpt={place} must not be judged on split={config.split}: {reason}; choose another split or model, or set "
+            "allow_overlap=true"
+        )
+    return [f"No judgement of unseen photographs: {reason}" if not unknown else f"Of the captioner: {reason}"]

@@ -1,0 +1,114 @@
+"""What a model and all that it started from were trained on: it travels with the weights, in their file's header.
+
+Photographs are known by hashes of their bytes, of their group and of their publishers' keys, so that two manifests of
+the same photographs can be compared, whatever their folders, splits and sources are.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from safetensors import SafetensorError, safe_open
+
+from clip_xai.data.record import Record
+
+KEY = "lineage"  # of the header, and of checkpoints
+ASKED_KEY = "asked"  # of checkpoints
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """All that a model has learned from, its ancestors included.
+
+    Attributes:
+        hashes: Of photographs, groups and keys, 64 bits each.
+        steps: One sentence for each training run, the first one first.
+    """
+
+    hashes: frozenset[int] = frozenset()
+    steps: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, records: Iterable[Record], manifest: Sequence[Record], step: str) -> Lineage:
+        """What a run has learned from that trains on some records of a manifest; all rows of their groups count."""
+        return cls(frozenset(hashes_of(with_their_groups(records, manifest))), (step,))
+
+    def after(self, *ancestors: Lineage | None) -> Lineage:
+        """This run's and its ancestors' together."""
+        known = [one for one in ancestors if one is not None]
+        steps = dict.fromkeys(step for one in (*known, self) for step in one.steps)
+        return Lineage(frozenset().union(self.hashes, *(one.hashes for one in known)), tuple(steps))
+
+    def overlap(self, records: Sequence[Record], manifest: Sequence[Record]) -> int:
+        """Return of how many records the photograph, or another one of its group, was trained on."""
+        seen = {record.group for record in manifest if not self.hashes.isdisjoint(hashes_of([record]))}
+        return sum(record.group in seen for record in records)
+
+    def packed(self) -> dict[str, str]:
+        """The header's entry."""
+        numbers = np.array(sorted(self.hashes), dtype="<u8").tobytes()
+        return {KEY: json.dumps({"steps": self.steps, "hashes": base64.b64encode(numbers).decode()})}
+
+    @classmethod
+    def unpacked(cls, header: Mapping[str, Any] | None) -> Lineage | None:
+        """The lineage in a header; None where there is none."""
+        try:
+            found = json.loads((header or {})[KEY])
+            numbers = np.frombuffer(base64.b64decode(found["hashes"]), dtype="<u8")
+            return cls(frozenset(numbers.tolist()), tuple(found["steps"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def hashes_of(records: Iterable[Record]) -> set[int]:
+    """Return the hashes by which records, and what must stay on one side of a split with them, are known."""
+    names = set()
+    for record in records:
+        names |= {*record.keys, record.group}
+        if record.sha256:
+            names.add(f"sha256:{record.sha256}")
+    return {int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in names}
+
+
+def with_their_groups(records: Iterable[Record], manifest: Sequence[Record]) -> list[Record]:
+    """Return all rows of a manifest that belong to the groups of some records."""
+    groups = {record.group for record in records}
+    return [record for record in manifest if record.group in groups]
+
+
+def lineage_in(file: Path) -> Lineage | None:
+    """Return the lineage in the header of a file of weights; None where the file does not say."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="np") as opened:
+            return Lineage.unpacked(opened.metadata())
+    except (SafetensorError, OSError):
+        return None
+
+
+class Remember(Callback):
+    """Writes into every checkpoint what was asked and what the weights have learned from."""
+
+    def __init__(self, asked: Mapping[str, Any], lineage: Lineage) -> None:
+        self.kept = {ASKED_KEY: json.dumps(asked, default=str), **lineage.packed()}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a changed ``callbacks.patience`` hold: Lightning would take the one that the checkpoint has."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            state = checkpoint.get("callbacks", {}).get(callback.state_key)
+            if isinstance(callback, EarlyStopping) and state is not None:
+                state["patience"] = callback.patience
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add both, as text: a checkpoint holds plain containers only."""
+        checkpoint.update(self.kept)
