@@ -121,6 +121,53 @@ def test_an_output_folder_below_the_root_does_not_disturb(root: Path) -> None:
     assert build_manifest(root, root / "out").stat().st_mtime_ns == written
 
 
+def test_changes_below_the_root_are_noticed_beside_what_a_run_wrote(root: Path) -> None:
+    for name in ("asked.json", "csv/captions.csv", "HAM10000_metadata.csv", "ISIC_0024310.jpg"):
+        path = root / "runs" / "evaluate" / "2024" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("image,caption\na.jpg,not hers\n")
+    records = load_manifest(build_manifest(root, root / "out"))
+    report = json.loads((root / "out" / "report.json").read_text())
+    assert len(records) == 19 and report["left_out"] == [os.path.join("runs", "evaluate", "2024")]
+    (root / "features").mkdir()
+    written = (root / "out" / "manifest.parquet").stat().st_mtime_ns
+    (root / "features" / "part.npy").write_bytes(b"")
+    assert build_manifest(root, root / "out").stat().st_mtime_ns == written
+    photograph(root / "ham10000" / "HAM10000_images_part_1" / "ISIC_0024306.jpg")
+    assert len(load_manifest(build_manifest(root, root / "out"))) == 20
+
+
+def test_the_root_itself_is_no_output_folder(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    for folder in (root, tmp_path / "link", root / "ham10000" / ".."):
+        with pytest.raises(UserError, match=r"is data\.root itself; .* data\.output_dir=.*data_manifest"):
+            build_manifest(root, folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "report.json", "report.html"])
+def test_a_file_of_somebody_else_is_not_overwritten(root: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"holds a {name} that no build wrote"):
+        build_manifest(root, tmp_path / "out")
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "manifest.stamp", "report.json", "report.html"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\0"])
+def test_what_was_lost_or_damaged_is_written_again(
+    root: Path, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    build_manifest(root, tmp_path / "out")
+    damaged = tmp_path / "out" / name
+    damaged.unlink()
+    if content is not None:
+        damaged.write_bytes(content)
+    assert len(load_manifest(build_manifest(root, tmp_path / "out"))) == 19
+    if content is None:
+        assert damaged.stat().st_size > 0
+
+
 def test_a_users_own_captions_and_masks_come_first(root: Path, tmp_path: Path) -> None:
     Image.new("L", (16, 12), 255).save(root / "mine.png")
     rows = [

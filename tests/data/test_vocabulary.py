@@ -11,8 +11,11 @@ from clip_xai.data.vocabulary import (
     POSITIONS,
     STRUCTURES,
     canonical_diagnosis,
+    diagnosis_span,
+    mentions_diagnosis,
     read_attribute,
     read_diagnosis,
+    read_malignancy,
     read_structures,
 )
 
@@ -31,6 +34,95 @@ from clip_xai.data.vocabulary import (
 )
 def test_longest_whole_word_phrase_is_read(text: str, diagnosis: str | None) -> None:
     assert read_diagnosis(text) == diagnosis
+
+
+@pytest.mark.parametrize(
+    ("text", "diagnosis"),
+    [
+        ("a scar-like red plaque, most likely melanoma", "melanoma"),
+        ("no sign of melanoma; benign nevus", "melanocytic nevus"),
+        ("Diagnosis: melanoma.", "melanoma"),
+        ("The most likely diagnosis of this black lesion in the centre of the picture is melanoma", "melanoma"),
+        ("melanoma is the most likely diagnosis of this black lesion", "melanoma"),
+        ("eczema is most likely, psoriasis possible", "eczema"),
+        ("melanoma or nevus", None),
+        ("melanoma vs nevus", None),
+        ("consistent with psoriasis or eczema", None),
+        ("consistent with psoriasis, eczema less likely", "psoriasis"),
+        ("melanoma cannot be excluded; benign nevus", "melanocytic nevus"),
+        ("not a melanoma but a nevus", "melanocytic nevus"),
+        ("not only melanoma", "melanoma"),
+        ("rule out melanoma", None),
+        ("isn't psoriasis", None),
+        ("unlikely to be melanoma", None),
+        ("melanoma was ruled out. This is a dermatofibroma", "dermatofibroma"),
+        ("without evidence of basal cell carcinoma, melanoma or psoriasis", None),
+        ("without scale, consistent with psoriasis", "psoriasis"),
+        ("a plaque without scale consistent with psoriasis", "psoriasis"),
+        ("not consistent with psoriasis", None),
+        ("no clinical or dermoscopic evidence to support a diagnosis of melanoma", None),
+        ("no melanoma, nevus seen", "melanocytic nevus"),
+        ("nevus rather than melanoma", "melanocytic nevus"),
+        ("melanoma, not nevus", "melanoma"),
+        ("melanoma arising in a nevus", "melanoma"),
+        ("history of melanoma. Psoriasis on the elbow", "psoriasis"),
+        ("mimicking melanoma, this seborrheic keratosis", "seborrheic keratosis"),
+        ("non-melanoma skin cancer", None),
+        ("post-acne scar", "scar"),
+        ("acne-like papules in rosacea", "rosacea"),
+        ("psoriasiform plaque on scarred skin", None),
+        ("differential diagnosis includes nevus; final diagnosis melanoma", "melanoma"),
+        ("differential diagnosis: melanoma, nevus or scar", None),
+        ("nevus, possibly melanoma", "melanocytic nevus"),
+        ("possibly melanoma", "melanoma"),
+        ("a mole, dysplastic nevus", "dysplastic nevus"),
+        ("no diagnosis. Melanoma", "melanoma"),
+        ("Bowen’s disease", "squamous cell carcinoma in situ"),
+        ("Behçet's disease", "behcet disease"),
+    ],
+)
+def test_conclusions_denials_and_whole_words_decide(text: str, diagnosis: str | None) -> None:
+    assert read_diagnosis(text) == diagnosis
+    assert diagnosis is not None or diagnosis_span(text) is None
+
+
+def test_the_span_is_the_phrase_that_was_matched() -> None:
+    """All phrases of the lexicon, behind rivals that must not win and inside of sentences."""
+    phrases = [(phrase, entry.name) for entry in DIAGNOSES.values() for phrase in (entry.name, *entry.synonyms)]
+    assert len(phrases) >= 273
+    for phrase, name in phrases:
+        for text in (
+            f"Scar-like; consistent with {phrase}.",
+            f"{phrase} on the arm",
+            f"not acne: most likely {phrase}",
+        ):
+            span = diagnosis_span(text)
+            assert span is not None and text[slice(*span)] == phrase and read_diagnosis(text) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "value"),
+    [
+        ("scarred skin", "colour", None),
+        ("surrounding skin", "shape", None),
+        ("not red but black", "colour", "black"),
+        ("no red spot; pink", "colour", "pink"),
+        ("a red or black lesion", "colour", None),
+        ("oval-like", "shape", None),
+        ("light brown skin", "colour", None),
+        ("light brown skin", "skin tone", "brown"),
+    ],
+)
+def test_attributes_are_denied_and_offered_as_diagnoses_are(text: str, attribute: str, value: str | None) -> None:
+    assert read_attribute(text, attribute) == value
+
+
+def test_malignancy_and_structures_are_denied_likewise() -> None:
+    assert read_malignancy("a benign lesion") == "benign" and read_malignancy("not malignant, benign") == "benign"
+    assert read_malignancy("melanoma or basal cell carcinoma") == "malignant"
+    assert read_malignancy("melanoma or nevus") is None and read_malignancy("no malignant change") is None
+    assert read_structures("no ulceration, crust") == ("crust",)
+    assert mentions_diagnosis("no sign of melanoma") and not mentions_diagnosis("scarred")
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,44 @@ def test_exact_family_and_malignancy() -> None:
     assert exact.rows.tolist() == [0, 1, 2, 3]  # the last record has no diagnosis and does not count
     assert exact.said == ("melanoma in situ", "melanocytic nevus", None, "psoriasis")
     assert exact.right.tolist() == [0, 1, 0, 0]
-    assert exact.stated.tolist() == [1, 1, 0, 1]
+    assert exact.answered.tolist() == [1, 1, 0, 1]
+    assert exact.undecided == 1
     assert read_diagnoses(CAPTIONS, TRUTHS, "family").right.tolist() == [1, 1, 0, 0]
     assert read_diagnoses(CAPTIONS, TRUTHS, "malignancy").right.tolist() == [1, 1, 0, 1]
     with pytest.raises(ValueError, match="exact, family, malignancy"):
         read_diagnoses(CAPTIONS, TRUTHS, "parent")
+
+
+def test_hedging_does_not_pay() -> None:
+    """Naming every disease is no answer: it stays in the denominator and is not right."""
+    hedged = ["melanoma or nevus", "psoriasis, eczema or scabies", "melanoma or basal cell carcinoma", "a lesion"]
+    truths = ["melanoma", "psoriasis", "melanoma", "melanoma"]
+    exact = read_diagnoses(hedged, truths)
+    assert (exact.right.tolist(), exact.answered.tolist(), exact.undecided) == ([0, 0, 0, 0], [0, 0, 0, 0], 0)
+    # Two carcinomas are one answer to whether it is malignant, two nevi to the family.
+    malignancy = read_diagnoses(hedged, truths, "malignancy")
+    assert (malignancy.right.tolist(), malignancy.answered.tolist()) == ([0, 1, 1, 0], [0, 1, 1, 0])
+    family = read_diagnoses(["blue nevus or dysplastic nevus"], ["spitz nevus"], "family")
+    assert family.right.tolist() == [1]
+
+
+def test_a_denied_or_concluded_diagnosis_is_no_longer_the_first_name() -> None:
+    captions = [
+        "a scar-like plaque, most likely melanoma",
+        "no sign of melanoma; benign nevus",
+        "there is no melanoma",
+        "a benign lesion, not malignant",
+    ]
+    exact = read_diagnoses(captions, ["melanoma", "melanocytic nevus", "melanoma", "melanocytic nevus"])
+    assert exact.right.tolist() == [1, 1, 0, 0] and exact.answered.tolist() == [1, 1, 0, 0]
+    assert true_diagnosis(None, captions[:1]) == "melanoma" and true_diagnosis(None, captions[2:3]) is None
+    malignancy = read_diagnoses(captions[3:], ["melanocytic nevus"], "malignancy")
+    assert malignancy.right.tolist() == [1]
+
+
+def test_references_that_contradict_each_other_tell_no_truth() -> None:
+    reading = read_attributes(["a red spot"] * 2, [("a red spot", "a pink spot"), ("a red spot",)], "colour")
+    assert (reading.rows.tolist(), reading.undecided) == ([1], 1)
 
 
 def test_every_family_is_a_root() -> None:
@@ -49,7 +82,8 @@ def test_every_family_is_a_root() -> None:
 
 def test_the_record_speaks_before_the_references() -> None:
     assert true_diagnosis("Melanoma", ("psoriasis",)) == "melanoma"
-    assert true_diagnosis(None, ("a lesion", "psoriasis", "eczema")) == "psoriasis"
+    assert true_diagnosis(None, ("a lesion", "psoriasis", "this is psoriasis")) == "psoriasis"
+    assert true_diagnosis(None, ("psoriasis", "eczema")) is None  # its references contradict each other
     assert true_diagnosis("unheard of", ("a lesion",)) is None
 
 
@@ -65,10 +99,10 @@ def test_attributes_count_where_a_reference_states_them() -> None:
     assert colours.rows.tolist() == [0, 1, 2]
     assert colours.truth == ("black", "dark brown", "pink")
     assert colours.right.tolist() == [1, 1, 0]
-    assert colours.stated.tolist() == [1, 1, 1]
+    assert colours.answered.tolist() == [1, 1, 1]
     assert true_attribute(("a lesion in the bottom right",), "position") == "lower right"
     silent = read_attributes(["a lesion"], [("a lesion in the upper left",)], "position")
-    assert (silent.right.tolist(), silent.stated.tolist()) == ([0], [0])
+    assert (silent.right.tolist(), silent.answered.tolist()) == ([0], [0])
     with pytest.raises(ValueError, match="colour"):
         read_attributes(CAPTIONS, references, "smell")
 
@@ -104,9 +138,9 @@ def test_metrics_add_up_over_batches_and_processes() -> None:
         colour.update(CAPTIONS[part], references[part])
     assert diagnosis.compute().item() == pytest.approx(2 / 4)
     assert colour.compute().item() == pytest.approx(2 / 3)
-    assert (diagnosis.count.item(), diagnosis.stated.item()) == (4, 3)
+    assert (diagnosis.count.item(), diagnosis.answered.item()) == (4, 3)
     two = torch.tensor([[1], [2]])
-    assert all(diagnosis._reductions[name](two).item() == 3 for name in ("right", "stated", "count"))
+    assert all(diagnosis._reductions[name](two).item() == 3 for name in ("right", "answered", "count"))
 
 
 def test_nothing_known_is_nan_and_not_zero() -> None:

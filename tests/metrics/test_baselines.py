@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,13 @@ from hypothesis import strategies as st
 
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
-from clip_xai.metrics.baselines import majority_caption, majority_captions, nearest_training_rows, shuffled_rows
+from clip_xai.metrics.baselines import (
+    majority_caption,
+    majority_captions,
+    nearest_training_rows,
+    shuffled_rows,
+    shuffled_within_sources,
+)
 from clip_xai.metrics.captions import bleu
 from tests.metrics.planted import Planted, planted_records
 
@@ -91,6 +99,32 @@ def test_shuffling_leaves_no_row_in_its_group(numbers: list[int], seed: int) -> 
     assert sorted(rows.tolist()) == list(range(len(groups)))
     assert all(groups[row] != group for row, group in zip(rows, groups, strict=True))
     assert rows.tolist() == shuffled_rows(groups, seed).tolist()
+
+
+def test_shuffling_within_sources_stays_within_them() -> None:
+    sources = ["a"] * 8 + ["b"] * 6 + ["c"] * 2
+    groups = [f"{source}{number // 2}" for number, source in enumerate(sources)]
+    rows, reasons = shuffled_within_sources(groups, sources, seed=4)
+    assert rows[14:].tolist() == [-1, -1] and list(reasons) == ["c"]  # one patient: nothing to shuffle with
+    assert "2 of 2 photographs" in reasons["c"]
+    assert sorted(rows[:8]) == list(range(8)) and sorted(rows[8:14]) == list(range(8, 14))
+    assert all(groups[row] != group for row, group in zip(rows[:14], groups[:14], strict=True))
+
+
+def test_a_captioner_that_knows_the_source_alone_does_not_beat_its_shuffled_captions() -> None:
+    """It gives every photograph of a source the same caption: across sources it 'wins', within them it ties."""
+    records = planted_records(40, seed=1, source="a") + [
+        replace(r, references=("Diagnosis: unknown.",), caption="Diagnosis: unknown.")
+        for r in planted_records(40, seed=2, source="b")
+    ]
+    captions = [records[0].caption if r.source == "a" else "Diagnosis: unknown." for r in records]
+    groups, sources = [r.group for r in records], [r.source for r in records]
+    references = [r.references for r in records]
+    within, _ = shuffled_within_sources(groups, sources)
+    across = shuffled_rows(groups)
+    score = bleu(captions, references)
+    assert bleu([captions[row] for row in within], references) == pytest.approx(score)
+    assert bleu([captions[row] for row in across], references) < score - 10
 
 
 def test_every_other_group_may_come() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from torchmetrics.functional.text import sacre_bleu_score
 
+from clip_xai.errors import UserError
 from clip_xai.metrics.captions import (
     BertScore,
     ClipScore,
@@ -19,11 +20,14 @@ from clip_xai.metrics.captions import (
     bert_score,
     bleu,
     bleu_from_statistics,
+    bleu_order,
     bleu_signature,
     bleu_statistics,
     clip_score,
     rouge_l,
+    rouge_settings,
 )
+from clip_xai.metrics.tokens import tokenizers_of
 
 CAPTIONS = [
     "A small red lesion in the upper left, with a sharp border.",
@@ -67,7 +71,8 @@ def test_signature_names_the_references_and_the_tokens() -> None:
 @given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=5))
 def test_bleu_from_summed_statistics_is_corpus_bleu(corpus: list[tuple[list[str], list[str], list[str]]]) -> None:
     captions = [" ".join(words) for words, _, _ in corpus]
-    references = [[" ".join(first) + " lesion", " ".join(second)] for _, first, second in corpus]
+    longer = " a lesion lies here"  # four tokens at least: shorter references have their own test
+    references = [[" ".join(first) + longer, " ".join(second) + longer] for _, first, second in corpus]
     sums = bleu_statistics(captions, references).sum(axis=0)
     assert float(bleu_from_statistics(sums)) == pytest.approx(raw_bleu(captions, references), abs=1e-9)
 
@@ -133,6 +138,72 @@ def test_clip_score_is_a_hundred_times_the_positive_cosine() -> None:
         clip_score(2 * images, texts)
     with pytest.raises(ValueError, match=r"\[N, D\]"):
         clip_score(images, texts[:2])
+
+
+SAME = {
+    "English": "a red scaly plaque on the left arm",
+    "Chinese": "左臂有一块红色鳞屑性斑块",
+    "Japanese": "左腕に赤い鱗屑を伴う局面があります",
+    "Thai": "ผื่นแดงมีขุยที่แขนซ้าย",
+    "Russian": "красная шелушащаяся бляшка на левой руке",
+    "Arabic": "لويحة حمراء متقشرة على الذراع الأيسر",
+    "German": "größere rötliche Plaque am Übergang zum Arm",
+    "one word": "melanoma",
+    "two words": "red plaque",
+    "one character": "痣",
+}
+
+
+@pytest.mark.parametrize("language", sorted(SAME))
+def test_a_caption_that_is_its_reference_has_the_full_score(language: str) -> None:
+    same = SAME[language]
+    assert bleu([same] * 3, [(same,)] * 3) == pytest.approx(100)
+    assert rouge_l([same] * 3, [(same,)] * 3).tolist() == [1, 1, 1]
+    metric, rouge = CorpusBleu(), RougeL()
+    metric.update([same], [(same,)])
+    rouge.update([same], [(same,)])
+    assert metric.compute().item() == pytest.approx(100) and rouge.compute().item() == 1
+    assert bleu(["xyz"] * 3, [(same,)] * 3) == 0
+
+
+def test_each_script_has_the_tokenizer_that_sacrebleu_has_for_it() -> None:
+    texts = ["red plaque of BCC", "红色斑块BCC", "красная бляшка", "ผื่นแดง", "赤い局面"]
+    assert tokenizers_of([(text,) for text in texts]) == ["13a", "zh", "13a", "char", "char"]
+    assert tokenizers_of([("red",), ("红色",)], "char") == ["char", "char"]
+    with pytest.raises(UserError, match="tokenizer=latin is not known; choose auto or one of 13a"):
+        tokenizers_of([("red",)], "latin")
+    with pytest.raises(UserError, match=r"pip install 'sacrebleu\[ja\]'"):
+        tokenizers_of([("red",)], "ja-mecab")
+
+
+def test_chinese_bleu_and_rouge_are_those_of_their_characters() -> None:
+    captions, references = ["左臂有红色斑块。", "背部见褐色丘疹"], [["左臂有一块红色斑块。"], ["背部可见褐色小丘疹"]]
+    streams = [[options[0] for options in references]]
+    assert bleu(captions, references) == pytest.approx(sacrebleu.corpus_bleu(captions, streams, tokenize="zh").score)
+    spaced = [
+        slow_rouge_l(" ".join(c.strip("。")), " ".join(r[0].strip("。")))
+        for c, r in zip(captions, references, strict=True)
+    ]
+    assert rouge_l(captions, references) == pytest.approx(spaced)
+    assert "tok:zh" in bleu_signature(references) and rouge_settings(references).endswith("tok:zh")
+    mixed = [*references, ["a red plaque on the arm"]]
+    assert "tok:13a+zh" in bleu_signature(mixed)
+
+
+def test_russian_rouge_is_that_of_its_words() -> None:
+    caption, reference = "красная бляшка на руке", "красная шелушащаяся бляшка на левой руке"
+    assert rouge_l([caption], [[reference]]) == pytest.approx([slow_rouge_l(caption, reference)])
+
+
+def test_references_without_four_tokens_lower_the_order_for_all_captions() -> None:
+    references = [["red plaque"], ["brown nevus"], ["melanoma"]]
+    captions = ["red plaque", "red nevus", "melanoma of the arm"]
+    # By hand: 4 of 7 words; 1 of 5 pairs; the captions are longer than their references.
+    assert bleu(captions, references) == pytest.approx(100 * np.sqrt(4 / 8 * 1 / 5))
+    assert bleu_order(references) == 2 and bleu_signature(references).endswith("|order:2")
+    longer = [*references, ["one two three four"]]
+    assert bleu_order(longer) == 4 and "order" not in bleu_signature(longer)
+    assert bleu([*captions, ""], longer) == pytest.approx(raw_bleu([*captions, ""], longer))
 
 
 class LengthScorer:

@@ -12,7 +12,17 @@ from clip_xai.metrics.baselines import majority_captions, shuffled_rows
 from clip_xai.metrics.captions import bleu, bleu_signature, rouge_l
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
 from clip_xai.metrics.intervals import mean_interval
-from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, Comparison, MetricInfo, verdicts
+from clip_xai.metrics.results import (
+    ACROSS,
+    BLIND,
+    MODEL,
+    NEAREST,
+    OVERALL,
+    SHUFFLED,
+    Comparison,
+    MetricInfo,
+    verdicts,
+)
 from tests.metrics.planted import Planted, planted_records
 
 RECORDS = planted_records(80, seed=1, source="a") + planted_records(40, seed=2, source="b")
@@ -27,7 +37,8 @@ def test_shuffling_destroys_a_perfect_captioner() -> None:
     for metric in ("diagnosis", "colour", "position"):
         perfect, shuffled = result.score(metric), result.score(metric, SHUFFLED)
         assert perfect is not None and shuffled is not None
-        assert (perfect.value, perfect.low, perfect.high) == (1, 1, 1)
+        # All of 60 patients right: Clopper and Pearson's lower bound, and not 1.
+        assert (perfect.value, perfect.low, perfect.high) == pytest.approx((1, 0.025 ** (1 / 60), 1))
         assert shuffled.value < 0.55 and shuffled.high < perfect.low
     assert result.score("bleu").value == pytest.approx(100)
     assert result.score("bleu", SHUFFLED).value < 80
@@ -75,17 +86,20 @@ def test_a_model_that_is_blind_is_told_so_first() -> None:
 def test_verdicts_name_the_measures_and_the_source() -> None:
     metrics = [MetricInfo("bleu", "BLEU"), MetricInfo("colour", "colour"), MetricInfo("size", "size", judged=False)]
     comparisons = [
-        Comparison(BLIND, OVERALL, "bleu", 50, 3.0, 1.0, 5.0),
-        Comparison(BLIND, OVERALL, "colour", 48, 0.1, -0.1, 0.3),
-        Comparison(BLIND, OVERALL, "size", 48, -0.5, -0.6, -0.4),
-        Comparison(BLIND, "ddi", "bleu", 2, 9.0, float("nan"), float("nan")),
-        Comparison(SHUFFLED, OVERALL, "bleu", 50, 3.0, 1.0, 5.0),
-        Comparison(SHUFFLED, "ddi", "bleu", 2, 0.0, 0.0, 0.0),
+        Comparison(BLIND, OVERALL, "bleu", 50, 30, 3.0, 1.0, 5.0),
+        Comparison(BLIND, OVERALL, "colour", 48, 10, 0.1, -0.1, 0.3),
+        Comparison(BLIND, OVERALL, "size", 48, 30, -0.5, -0.6, -0.4),
+        Comparison(BLIND, "ddi", "bleu", 12, 9.5, 9.0, 8.0, 10.0),
+        Comparison(BLIND, "ddi", "colour", 12, 9.5, 9.0, 8.0, 10.0),
+        Comparison(SHUFFLED, OVERALL, "bleu", 50, 30, 3.0, 1.0, 5.0),
+        Comparison(SHUFFLED, "ddi", "bleu", 12, 9.5, 0.0, 0.0, 0.0),
+        Comparison(ACROSS, OVERALL, "bleu", 50, 30, 3.0, 1.0, 5.0),
     ]
     assert [verdict.text for verdict in verdicts(comparisons, metrics)] == [
         "The model does not beat a caption that never saw the image on colour (overall, n = 50); it does on BLEU.",
-        "The model does not beat a caption that never saw the image on any measure (ddi, n = 2).",
-        "The model beats its own captions of shuffled images on every measure (overall, n = 50).",
+        "No verdict against a caption that never saw the image (ddi, n = 12): the photographs come from too few "
+        "patients or lesions (effective number 9.5; 10 are needed).",
+        "The model beats its own captions of other images of the same source on every measure (overall, n = 50).",
     ]
 
 
@@ -97,7 +111,7 @@ def test_what_is_not_measured_is_named_and_never_zero() -> None:
     assert result.skipped["CLIPScore"] == "no CLIP model was given"
     assert result.skipped["border"] == "no record tells the truth"
     keys = {metric.key for metric in result.metrics}
-    assert not keys & {"bert_score", "clip_score", "border", "border_not_stated"}
+    assert not keys & {"bert_score", "clip_score", "border", "border_answered"}
     assert result.score("border") is None
     assert "BERTScore: its model is not on this disk" in result.to_markdown()
 
@@ -108,9 +122,91 @@ def test_rows_whose_reference_is_silent_do_not_count() -> None:
     assert result.score("colour").n == 120
     assert result.score("bleu").n == 121
     assert result.rows["colour"][-1] is None and result.rows["colour"][0] == 1.0
-    assert result.score("colour_not_stated").value == 0
+    assert result.score("colour_answered").value == 1
+    assert result.undecided["colour"] == result.undecided["diagnosis"] == 1
+    assert "colour: 1 of 121 photographs left out" in result.to_markdown()
     mute = evaluate_captions({MODEL: ["a lesion"] * 120}, RECORDS, samples=50)
-    assert (mute.score("colour").value, mute.score("colour_not_stated").value) == (0, 1)
+    assert (mute.score("colour").value, mute.score("colour_answered").value) == (0, 0)
+    keys = [metric.key for metric in mute.metrics]
+    for key in ("diagnosis", "diagnosis_family", "diagnosis_malignancy", "colour", "position"):
+        assert f"{key}_answered" in keys  # beside every accuracy stands how many answered
+
+
+def test_empty_captions_are_counted_and_said_first() -> None:
+    result = evaluate_captions(
+        {MODEL: [*PERFECT[:-2], "", " \n"], BLIND: BLIND_CAPTIONS}, RECORDS, cautions=["Six steps."], samples=50
+    )
+    assert [verdict.text for verdict in result.verdicts[:2]] == [
+        "2 of 120 captions of the model are empty: they count, and are right in nothing.",
+        "Six steps.",
+    ]
+    assert result.verdicts[0].warning and result.verdicts[1].warning
+    assert result.empty == {MODEL: 2, BLIND: 0} and result.summary()["empty_captions"] == 2
+    assert json.loads(result.to_json())["empty_captions"][MODEL] == 2
+    none = evaluate_captions({MODEL: PERFECT}, RECORDS, samples=50)
+    assert none.summary()["empty_captions"] == 0 and not any("empty" in verdict.text for verdict in none.verdicts)
+
+
+def test_few_patients_get_numbers_and_no_verdict() -> None:
+    """Nine patients right in all, a baseline wrong in all: still no verdict, but the exact bounds of the share."""
+    few = RECORDS[:18]
+    result = evaluate_captions({MODEL: PERFECT[:18], BLIND: ["a lesion"] * 18}, few, samples=200)
+    reason = "the photographs come from too few patients or lesions (effective number 9; 10 are needed)."
+    assert [verdict.text for verdict in result.verdicts] == [
+        f"No verdict against a caption that never saw the image ({scope}, n = 18): {reason}" for scope in (OVERALL, "a")
+    ]
+    score = result.score("diagnosis", BLIND)
+    assert (score.value, score.low, score.high) == pytest.approx((0, 0, 1 - 0.025 ** (1 / 9)))
+    assert np.isnan(result.score("rouge_l", BLIND).low) and result.score("rouge_l", BLIND).n == 18
+
+
+def test_a_baseline_without_a_caption_for_some_rows_is_compared_on_the_others() -> None:
+    """Source b could not be shuffled: its rows take no part in this baseline, neither its score nor the difference."""
+    shuffled = [*SHUFFLED_CAPTIONS[:80], *[None] * 40]
+    result = evaluate_captions({MODEL: PERFECT, BLIND: BLIND_CAPTIONS, SHUFFLED: shuffled}, RECORDS, samples=100)
+    alone = evaluate_captions({MODEL: PERFECT[:80], SHUFFLED: shuffled[:80]}, RECORDS[:80], samples=100)
+    for metric in ("bleu", "rouge_l", "diagnosis"):
+        assert result.score(metric, SHUFFLED) == alone.score(metric, SHUFFLED)
+        assert result.score(metric).n == result.score(metric, BLIND).n == 120
+        assert result.score(metric, SHUFFLED, "b") is None
+    theirs = {c.metric: c for c in alone.comparisons if c.scope == OVERALL}
+    ours = {c.metric: c for c in result.comparisons if c.scope == OVERALL and c.baseline == SHUFFLED}
+    assert ours == theirs
+    assert [score.system for score in result.scores if score.scope == OVERALL and score.metric == "bleu"] == [
+        MODEL, BLIND, SHUFFLED,
+    ]  # fmt: skip
+
+
+def test_differences_are_of_paired_draws() -> None:
+    """Both systems err on the same patients: the interval of the difference is far narrower than either score's."""
+    generator = np.random.default_rng(0)
+    records = planted_records(120, seed=9)
+    hard = np.repeat(generator.random(60) < 0.5, 2)
+    model = ["a lesion" if h else r.caption for h, r in zip(hard, records, strict=True)]
+    other = ["a lesion" if h or i % 7 == 0 else r.caption for i, (h, r) in enumerate(zip(hard, records, strict=True))]
+    result = evaluate_captions({MODEL: model, BLIND: other}, records, samples=2000)
+    [gap] = [c for c in result.comparisons if c.scope == OVERALL and c.metric == "diagnosis"]
+    score = result.score("diagnosis")
+    missed = np.array([m != o for m, o in zip(model, other, strict=True)]).reshape(60, 2).mean(axis=1)
+    closed_form = 2 * 2.0 * missed.std(ddof=1) / np.sqrt(60)
+    assert gap.difference == pytest.approx(missed.mean())
+    assert gap.high - gap.low == pytest.approx(closed_form, rel=0.15)
+    assert gap.high - gap.low < 0.5 * (score.high - score.low)
+
+
+def test_what_is_read_with_english_words_does_not_apply_to_other_scripts() -> None:
+    texts = ["红色斑块", "褐色丘疹"] * 10
+    records = [Planted("s", str(i), text, (text,), "psoriasis") for i, text in enumerate(texts)]
+    result = evaluate_captions({MODEL: texts}, records, samples=50)
+    assert result.summary()["bleu"] == pytest.approx(100) and result.summary()["rouge_l"] == 1
+    assert "diagnosis" not in result.summary() and "English words" in result.skipped["diagnosis and attributes"]
+
+
+def test_labels_of_one_word_are_judged_by_single_words_and_it_is_said() -> None:
+    records = [Planted("s", str(i), name, (name,), name) for i, name in enumerate(["melanoma", "psoriasis"] * 10)]
+    result = evaluate_captions({MODEL: [record.caption for record in records]}, records, samples=50)
+    assert result.summary()["bleu"] == pytest.approx(100)
+    assert result.skipped["BLEU-4 (overall)"].endswith("BLEU-1 stands there")
 
 
 def test_clip_score_follows_the_features() -> None:
@@ -133,7 +229,7 @@ def test_intervals_are_clustered() -> None:
     records = planted_records(80, seed=1, per_group=4)
     captions = [r.caption if (i // 4) % 2 else "a lesion" for i, r in enumerate(records)]
     score = evaluate_captions({MODEL: captions}, records, samples=4000).score("diagnosis")
-    assert score.high - score.low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20), rel=0.1)
+    assert score.high - score.low == pytest.approx(2 * 2.09 * np.sqrt(0.25 / 19), rel=0.1)
 
 
 def test_json_and_tables_hold_the_same_numbers() -> None:

@@ -8,15 +8,29 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.build import BackboneSource
+from clip_xai.models.backbones.blueprint import random_twin
+from clip_xai.models.backbones.build import BackboneSource, build_backbone
+from clip_xai.models.backbones.open_clip_models import build_model
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.export import FILES, CardFacts, export_captioner, from_pretrained, push_to_hub
+from clip_xai.models.card import CardFacts
+from clip_xai.models.decoding import REPORTED
+from clip_xai.models.export import FILES, export_captioner, from_pretrained, push_to_hub
 from clip_xai.models.retrieval import INDEX, CaptionIndex
-from clip_xai.models.weights import CaptionerSettings, build_captioner, load_captioner, load_retrieval, load_settings
+from clip_xai.models.weights import (
+    TOWER,
+    CaptionerSettings,
+    build_captioner,
+    load_captioner,
+    load_retrieval,
+    load_settings,
+    save_captioner,
+)
 from clip_xai.runs.export import main
+from clip_xai.runs.lineage import Learned, Lineage
 from tests.support.hub import LoopbackHub
 
 SETTINGS = CaptionerSettings(
@@ -58,7 +72,7 @@ def same(one: Captioner, other: Captioner) -> None:
 @pytest.mark.parametrize("with_backbone", [None, True])
 def test_what_goes_out_comes_in(with_backbone: bool | None, built: Captioner, tmp_path: Path) -> None:
     export_captioner(built, SETTINGS, tmp_path, FACTS, with_backbone)
-    assert {file.name for file in tmp_path.iterdir()} == set(FILES)
+    assert {file.name for file in tmp_path.iterdir()} == {*FILES, *([TOWER] if with_backbone else [])}
     same(built, from_pretrained(tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["holds_backbone"] == bool(with_backbone)
@@ -69,8 +83,6 @@ def test_what_goes_out_comes_in(with_backbone: bool | None, built: Captioner, tm
 
 
 def test_a_tower_in_the_directory_is_complete_or_refused(built: Captioner, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     export_captioner(built, SETTINGS, tmp_path, FACTS, with_backbone=True)
     state = load_file(tmp_path / "model.safetensors")
     key = next(key for key in state if key.startswith("backbone."))
@@ -79,8 +91,37 @@ def test_a_tower_in_the_directory_is_complete_or_refused(built: Captioner, tmp_p
         from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_neither_go_out_nor_come_in(built: Captioner, tmp_path: Path, value: float) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from clip_xai.models.weights import save_captioner
+
+    name, weight = next(iter(built.mapper.named_parameters()))
+    whole = weight.detach().clone()
+    with torch.no_grad():
+        weight.view(-1)[0] = value
+    try:
+        for write in (
+            lambda: save_captioner(built, SETTINGS, tmp_path / "bad"),
+            lambda: export_captioner(built, SETTINGS, tmp_path / "bad", FACTS),
+        ):
+            with pytest.raises(UserError, match=rf"NaN or infinite values in 1 of \d+ tensors, such as mapper\.{name}"):
+                write()
+            assert not (tmp_path / "bad" / "model.safetensors").exists()
+    finally:
+        with torch.no_grad():
+            weight.copy_(whole)
+    save_captioner(built, SETTINGS, tmp_path / "old")
+    state = load_file(tmp_path / "old" / "model.safetensors")
+    state[f"mapper.{name}"].view(-1)[0] = value
+    save_file(state, tmp_path / "old" / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors holds NaN or infinite values"):
+        load_captioner(tmp_path / "old")
+
+
 def test_the_card_says_what_the_model_is_and_what_it_is_worth(built: Captioner, tmp_path: Path) -> None:
-    card = (export_captioner(built, SETTINGS, tmp_path, FACTS) / "README.md").read_text()
+    card = (export_captioner(built, SETTINGS, tmp_path / "card", FACTS) / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
     assert header["license"] == "cc-by-nc-4.0" and header["pipeline_tag"] == "image-to-text"
     counts = {
@@ -93,7 +134,7 @@ def test_the_card_says_what_the_model_is_and_what_it_is_worth(built: Captioner, 
         assert row.endswith(f"| {count:,} |")
     for said in ("| BLEU | 3 | 1.5 | 2.5 |", "**HAM10000**: CC BY-NC 4.0", "not a medical device", "`a photo of`"):
         assert said in card
-    bare = (export_captioner(built, SETTINGS, tmp_path, CardFacts("bare")) / "README.md").read_text()
+    bare = (export_captioner(built, SETTINGS, tmp_path / "bare", CardFacts("bare")) / "README.md").read_text()
     assert "Not evaluated: no number is claimed." in bare and "license: other" in bare
 
 
@@ -142,7 +183,7 @@ def test_the_index_of_captions_travels_with_the_weights(built: Captioner, tmp_pa
     assert retrieval is not None and retrieval.template == "Like: {captions} So:"
     prompts = retrieval.prompts(built.backbone.encode_image(pixels))
     assert prompts[0].startswith("Like: a ") and prompts[0].count("a ") == 2
-    assert said == [built.generate(built.read(pixels), prompts=prompts)[0].text]
+    assert said == [built.generate(built.read(pixels), REPORTED, prompts=prompts)[0].text]
 
 
 def test_an_index_goes_with_retrieving_settings_and_with_no_others(built: Captioner, tmp_path: Path) -> None:
@@ -178,22 +219,36 @@ def test_the_command_takes_the_index_along(built: Captioner, tmp_path: Path) -> 
 def test_the_command_exports_a_run_with_its_evaluation(
     built: Captioner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from clip_xai.models.weights import save_captioner
-
     run, judged = tmp_path / "runs" / "train" / "one", tmp_path / "runs" / "evaluate" / "two"
+    learned = [Learned("skincap", 24, 20), Learned("hers <i>", 7, 7), Learned("ham10000", 5, 5, rendered=5)]
+    built.provenance = Lineage(steps=("stage 1 on hers",)).with_learned(learned).packed()
     save_captioner(built, SETTINGS, run / "export")
     (run / ".hydra").mkdir()
     (run / ".hydra" / "config.yaml").write_text("data: {synthetic: null}\nstage: {epochs: 3, sources: [skincap]}\n")
     (run / "metrics.json").write_text('{"val/loss": 1.25}')
     judged.mkdir(parents=True)
     (judged / "metrics.json").write_text(json.dumps({"settings": {"captioner": str(run / "export")}}))
-    (judged / "evaluation.md").write_text(FACTS.evaluation or "")
+    told = f"\n\n- captioner: {run / 'export'}\n- <script>alert(1)</script>\n"
+    (judged / "evaluation.md").write_text((FACTS.evaluation or "") + told)
+    broken = tmp_path / "runs" / "evaluate" / "three"
+    broken.mkdir()
+    (broken / "metrics.json").write_text("")
     command = [str(run), "--to", str(tmp_path / "out"), "--runs-root", str(tmp_path / "runs")]
     assert main(command) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    for said in ("| BLEU | 3 | 1.5 | 2.5 |", "**val/loss**: 1.25", "**epochs**: 3", "**SkinCAP**"):
+    for said in (
+        "| BLEU | 3 | 1.5 | 2.5 |",
+        "**val/loss**: 1.25",
+        "**epochs**: 3",
+        "**run 1**: stage 1 on hers",
+        "**SkinCAP**: 24 photographs of 20 patients or lesions; ",
+        "**hers &lt;i&gt;**: 7 photographs of 7 patients or lesions; no licence stated",
+        "**ham10000, rendered**: 5 photographs of 5 patients or lesions, all drawn by this package",
+        "captioner: one/export",
+    ):
         assert said in card
-    assert "HAM10000" not in card
+    assert "PAD-UFES" not in card and str(tmp_path) not in card and "<script>" not in card
+    assert "language" not in yaml.safe_load(card.split("---")[1])  # nobody says whose language her captions are in
     same(built, from_pretrained(tmp_path / "out"))
     assert main(command) == 0
     assert main([*command, "--licence", "mit"]) == 1
@@ -205,3 +260,74 @@ def test_training_captions_are_never_made_public(built: Captioner, tmp_path: Pat
     export_captioner(built, RETRIEVING, tmp_path, FACTS, index=index_of_three())
     with pytest.raises(UserError, match="captions of the training data"):
         push_to_hub(tmp_path, "group/captioner", private=False)
+
+
+def test_what_stands_in_the_card_cannot_speak_for_it(built: Captioner, tmp_path: Path) -> None:
+    licence = "mit\nlanguage: xx\n---\n# Free for all"
+    facts = CardFacts("a <b>name</b>\n## Limits", licence, {"x | y": "<img src=z>"}, {"k": "a\n## b"}, language="en")
+    card = (export_captioner(built, SETTINGS, tmp_path / "out", facts) / "README.md").read_text()
+    header = yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
+    assert header["license"] == licence and header["language"] == "en"
+    assert "<b>" not in card and "<img" not in card and "\n# Free" not in card.split("\n---\n", 1)[1]
+    assert card.count("\n## Limits") == 1 and "\n## b" not in card
+
+
+def own_clip(folder: Path) -> Path:
+    """A CLIP of one's own in open_clip's format: other sizes than any in the catalogue, and another preprocessing."""
+    vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 8}
+    text = {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+    model_cfg = {"embed_dim": 16, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    folder.mkdir()
+    preprocess = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.2], "interpolation": "bilinear", "resize_mode": "squash"}
+    written = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(written))
+    torch.manual_seed(3)
+    save_file(build_model(model_cfg, True, "mine").state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_a_captioner_on_a_clip_of_ones_own_travels_with_it(tmp_path: Path) -> None:
+    folder = own_clip(tmp_path / "mine")
+    source = BackboneSource("dermlip", "ViT-B-16", str(folder), image_size=48)
+    settings = CaptionerSettings(source, "linear_patch", language_model_pretrained=None)
+    captioner = build_captioner(settings).eval()
+    photograph = Image.effect_noise((70, 50), 80).convert("RGB")
+    seen = captioner.backbone.preprocess(photograph)
+    directory = export_captioner(captioner, settings, tmp_path / "out", CardFacts("mine"))
+    folder.rename(tmp_path / "elsewhere")
+    taken = from_pretrained(directory)
+    assert torch.equal(taken.backbone.preprocess(photograph), seen) and seen.shape[-1] == 48
+    texts = ["a nevus", "melanoma on the arm"]
+    assert torch.equal(taken.backbone.encode_text(texts), captioner.backbone.encode_text(texts))
+    same(captioner, taken)
+    for file in directory.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+    again = export_captioner(taken, load_settings(directory), tmp_path / "again", CardFacts("mine"))
+    same(captioner, from_pretrained(again))
+
+
+def test_an_export_that_does_not_come_back_is_not_left(
+    built: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clip_xai.models import export
+
+    def spoiled(captioner: Captioner, settings: CaptionerSettings, directory: Path, with_backbone: bool) -> None:
+        save_captioner(captioner, settings, directory, with_backbone)
+        state = load_file(directory / "model.safetensors")
+        key = next(key for key in state if key.startswith("mapper."))
+        save_file(state | {key: state[key] + 1}, directory / "model.safetensors")
+
+    monkeypatch.setattr(export, "save_captioner", spoiled)
+    with pytest.raises(UserError, match="does not load as it was"):
+        export_captioner(built, SETTINGS, tmp_path / "out", FACTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_twin_is_the_same_architecture_at_other_weights(tmp_path: Path) -> None:
+    tower = build_backbone("dermlip", "ViT-B-16", str(own_clip(tmp_path / "mine")), image_size=48)
+    twin = random_twin(tower)
+    assert twin.grid == tower.grid == (6, 6) and twin.variant == tower.variant == "quick_gelu"
+    assert twin.preprocess == tower.preprocess and twin.fingerprint != tower.fingerprint
+    assert torch.equal(twin.tokenize(["a nevus"]), tower.tokenize(["a nevus"]))
+    shapes = {key: value.shape for key, value in tower.state_dict().items()}
+    assert {key: value.shape for key, value in twin.state_dict().items()} == shapes

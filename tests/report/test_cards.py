@@ -2,16 +2,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_xai.report import comparison, tiles
+from clip_xai.data.preprocess import Preprocess
+from clip_xai.report import comparison, fonts, tiles
 from clip_xai.report.canvas import Canvas, Run, ellipsis, wrap
-from clip_xai.report.cards import MARGIN, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
-from clip_xai.report.explained import METHOD_TITLES, short_label, slug
-from clip_xai.report.figures import fitted, font
+from clip_xai.report.cards import MARGIN, METHODS_PER_CARD, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
+from clip_xai.report.explained import METHOD_TITLES, Explanation, short_label, slug
+from clip_xai.report.figures import DIVERGING, OPACITY, fitted
+from clip_xai.report.fonts import font
 from clip_xai.xai.methods import METHODS
 from tests.report.planted import HOSTILE, by_every_method, explained
 
@@ -119,3 +125,96 @@ def test_pieces_on_grounds_never_overlap():
 def test_no_file_name_can_leave_its_folder(name):
     safe = slug(name)
     assert safe and "/" not in safe and "\\" not in safe and not safe.startswith(".") and len(safe) <= 80
+
+
+def square_font(path, letters: str) -> str:
+    """A font in which every letter is a full black square."""
+    names = [".notdef", *(f"u{ord(letter):04X}" for letter in letters)]
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(letter): f"u{ord(letter):04X}" for letter in letters})
+    pen = TTGlyphPen(None)
+    for number, corner in enumerate(((0, 0), (0, 800), (800, 800), (800, 0))):
+        (pen.lineTo if number else pen.moveTo)(corner)
+    pen.closePath()
+    square = pen.glyph()
+    builder.setupGlyf(dict.fromkeys(names, square))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return str(path)
+
+
+@pytest.fixture()
+def machine_fonts(monkeypatch):
+    """Choose which fonts this machine has beside DejaVu Sans."""
+
+    def have(*paths: str) -> None:
+        fonts.font_of.cache_clear()
+        monkeypatch.setattr(fonts, "fonts_here", lambda: paths)
+
+    yield have
+    fonts.font_of.cache_clear()
+
+
+def test_chinese_is_drawn_with_a_font_that_has_it(tmp_path, machine_fonts):
+    machine_fonts(square_font(tmp_path / "squares.ttf", "左臂"))
+    canvas = Canvas(300, 60)
+    canvas.text(10, 10, "a左b臂", 280, size=20)
+    pixels = np.asarray(canvas.picture.convert("L"))
+    black = [x for x in range(300) if (pixels[:, x] < 60).sum() >= 14]
+    # Two squares of 16 pixels (800 of 1,000 units at size 20), each behind its Latin letter.
+    first = 10 + font(20).getlength("a")
+    second = first + 20 + font(20).getlength("b")
+    expected = {x for start in (first, second) for x in range(round(start) + 1, round(start) + 15)}
+    assert expected <= set(black) and len(black) <= len(expected) + 6
+    assert canvas.missing == ""
+    assert fonts.text_width("a左b臂", 20) == pytest.approx(font(20).getlength("a") + font(20).getlength("b") + 40)
+
+
+def test_cyrillic_and_arabic_need_no_other_font(machine_fonts):
+    machine_fonts()
+    canvas = Canvas(400, 60)
+    for number, text in enumerate(("красная бляшка", "لويحة حمراء", "größer, Behçet")):
+        canvas.text(10, 10 + 20 * number, text, 380)
+    assert canvas.missing == ""
+    box = font(17).getmask("\U000fffff").getbbox()
+    assert box is not None and font(17).getmask("б").getbbox() != box
+
+
+def test_a_card_names_the_letters_that_no_font_has(machine_fonts, planted):
+    machine_fonts()
+    written: list[str] = []
+    real = fonts.write
+    image = replace(planted, references=("左臂有斑块",))
+    plain = draw_card(planted).height
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clip_xai.report.canvas.write", lambda *a, **k: (written.append(a[2]), real(*a, **k)))
+        card = draw_card(image)
+    text = " ".join(written)
+    assert "No font of this machine has 5 of the letters here (Cjk: U+5757" in text and "U+5DE6" in text
+    assert card.height > plain
+
+
+def test_without_a_layout_engine_joined_scripts_are_named(monkeypatch):
+    monkeypatch.setattr(fonts.features, "check", lambda name: False)
+    assert fonts.missing("لوحة red").startswith("Arabic letters stand unjoined") and fonts.missing("red") == ""
+
+
+@pytest.mark.parametrize("count", [1, METHODS_PER_CARD + 1])
+def test_evidence_against_is_drawn_in_the_other_colour(count):
+    """A map of both signs on a grey photograph: the ends of matplotlib's diverging colours, zero clear between them."""
+    image = replace(explained(), photograph=Image.new("RGB", (400, 400), (128, 128, 128)), mask=None)
+    image = replace(image, geometry=Preprocess(24).geometry(400, 400))
+    values = np.zeros((1, 5, 5))
+    values[0, 0, 0], values[0, 4, 4] = 1.0, -1.0
+    signed = Explanation("occlusion", {}, values, (len(image.items) - 1,))
+    others = [replace(signed, method=f"method_{number}") for number in range(count - 1)]
+    pixels = np.asarray(draw_card(replace(image, explanations=(signed, *others)))).reshape(-1, 3).astype(int)
+    low, high = (np.array(matplotlib.colormaps[DIVERGING](end)[:3]) * 255 for end in (0.0, 1.0))
+    for end in (low, high):
+        drawn = OPACITY * end + (1 - OPACITY) * 128
+        assert (np.abs(pixels - drawn).max(axis=1) <= 3).sum() > 50

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -11,15 +12,15 @@ from clip_xai.report.pages import Table, script_json
 from tests.report.planted import HOSTILE, photograph
 
 METRICS = (
-    MetricInfo("bleu", "BLEU", 1),
+    MetricInfo("bleu", "BLEU", 1, span=(0.0, 100.0)),
     MetricInfo("diagnosis", "diagnosis"),
-    MetricInfo("diagnosis_not_stated", "diagnosis not stated", judged=False),
+    MetricInfo("diagnosis_answered", "diagnosis answered", judged=False),
 )
 VALUES = {
-    "model": (78.0, 0.85, 0.02),
-    "blind": (40.0, 0.3, 0.0),
-    "nearest": (60.0, 0.5, 0.0),
-    "shuffled": (39.0, 0.2, 0.0),
+    "model": (78.0, 0.85, 0.98),
+    "blind": (40.0, 0.3, 1.0),
+    "nearest": (60.0, 0.5, 1.0),
+    "shuffled": (0.69, 0.2, 1.0),
 }
 
 
@@ -34,7 +35,7 @@ def result() -> EvaluationResult:
                 scores.append(Score(system, scope, metric.key, 90, 60, value, low, high))
                 if system != "model":
                     gap = VALUES["model"][METRICS.index(metric)] - value
-                    comparisons.append(Comparison(system, scope, metric.key, 90, gap, gap - 0.1, gap + 0.1))
+                    comparisons.append(Comparison(system, scope, metric.key, 90, 60, gap, gap - 0.1, gap + 0.1))
     return EvaluationResult(
         verdicts=verdicts(comparisons, METRICS),
         scores=tuple(scores),
@@ -55,11 +56,13 @@ def examples(tmp_path):
     captions = {"model": HOSTILE, "blind": "A nevus."}
     return [
         {**common, "name": HOSTILE, "captions": captions, "diagnosis_true": "melanoma", "diagnosis_read": "nevus",
-         "scores": {"bleu": 10.0, "diagnosis": 0.0, "diagnosis_not_stated": 0.0}},
+         "scores": {"bleu": 10.0, "diagnosis": 0.0, "diagnosis_answered": 1.0}},
         {**common, "name": "b.jpg", "captions": captions, "diagnosis_true": "melanoma", "diagnosis_read": "melanoma",
-         "scores": {"bleu": 90.0, "diagnosis": 1.0, "diagnosis_not_stated": 0.0}},
+         "scores": {"bleu": 90.0, "diagnosis": 1.0, "diagnosis_answered": 1.0}},
         {**common, "name": "c.jpg", "captions": captions, "diagnosis_true": "melanoma", "diagnosis_read": None,
-         "scores": {"bleu": 9.0, "diagnosis": 0.0, "diagnosis_not_stated": 1.0}},
+         "scores": {"bleu": 9.0, "diagnosis": 0.0, "diagnosis_answered": 0.0}},
+        {**common, "name": "d.jpg", "captions": captions, "diagnosis_true": None, "diagnosis_read": "melanoma",
+         "scores": {"bleu": 9.0, "diagnosis": None, "diagnosis_answered": None}},
     ]  # fmt: skip
 
 
@@ -75,14 +78,19 @@ def test_the_verdict_stands_on_top_and_every_number_below(tmp_path, result, exam
 def test_bars_are_as_long_as_their_values(tmp_path, result, examples):
     text = write_evaluation_page(result, examples, tmp_path / "index.html").read_text()
     widths = [float(width) for width in re.findall(r'class="fill"[^>]*width="([\d.]+)"', text)]
-    assert widths == [780.0, 400.0, 600.0, 390.0, 850.0, 300.0, 500.0, 200.0]
+    # A BLEU of .69 of 100 fills .69 % of its bar.
+    assert widths == [780.0, 400.0, 600.0, 6.9, 850.0, 300.0, 500.0, 200.0]
+    low = replace(result, scores=tuple(replace(s, value=0.69, low=0.1, high=0.9) for s in result.scores[:1]))
+    text = write_evaluation_page(low, examples, tmp_path / "low.html").read_text()
+    assert re.findall(r'class="fill"[^>]*width="([\d.]+)"', text) == ["6.9"]
 
 
 def test_chips_say_right_wrong_and_unsaid(tmp_path, result, examples):
     text = write_evaluation_page(result, examples, tmp_path / "index.html").read_text()
     assert "✗ diagnosis: nevus, truly melanoma" in text
     assert "✓ diagnosis<" in text and "– diagnosis not stated<" in text
-    assert text.count('<article class="all-right"') == 1
+    assert "? diagnosis: truth not known<" in text and text.count("✓") == 1
+    assert text.count('<article class="all-right"') == 2
 
 
 def test_pages_escape_everything(tmp_path, result, examples):

@@ -8,11 +8,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from clip_xai.report.explained import CERTAIN_NOTE, METHOD_TITLES, ExplainedImage
+from clip_xai.data.preprocess import Preprocess
+from clip_xai.report.assemble import Answer, assemble
+from clip_xai.report.explained import CERTAIN_NOTE, METHOD_TITLES, ExplainedImage, Explanation
 from clip_xai.report.html import write_explanations
+from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.methods import GROUPS
+from clip_xai.xai.target import ContrastTarget
 from tests.report.browser import needs_browser, run_browser
 from tests.report.planted import CAPTION, HOSTILE, by_every_method, explained
 
@@ -172,12 +177,46 @@ def test_the_browser_draws_the_heat_where_python_places_it(tmp_path):
     shot = tmp_path / "shot.png"
     run_browser(f"{path.as_uri()}#image=1&word=9&method=gradeclip", tmp_path / "profile", f"--screenshot={shot}")
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    pixels = pixels[:, 832:]  # the map stands to the right of the photograph
     skin = np.abs(pixels - [214, 168, 142]).sum(axis=2) < 12
-    # The photograph is the one large area of skin; its seen square lies between the hatched margins.
-    top, bottom = first_run(skin[:, :1000].sum(axis=1) > 250)
+    # It is the one large area of skin there; its seen square lies between the hatched margins.
+    top, bottom = first_run(skin.sum(axis=1) > 250)
     left, right = first_run(skin[top:bottom].sum(axis=0) > 250)
     assert abs((right - left) - (bottom - top)) < 0.05 * (bottom - top), "the model saw a square"
     yellow = (np.abs(pixels - [240, 220, 60]).sum(axis=2) < 90)[top:bottom, left:right]
     y, x = (axis.mean() / yellow.shape[0] for axis in np.nonzero(yellow))
     cell = int(image.explanations[0].values[8].argmax())
     assert abs(x - (cell % 8 + 0.5) / 8) < 0.04 and abs(y - (cell // 8 + 0.5) / 8) < 0.04
+
+
+def test_a_method_that_knows_evidence_against_is_signed_on_all_its_maps(tmp_path):
+    image = explained()
+    values = np.stack([np.linspace(0.2, 1, 9).reshape(3, 3), np.linspace(-2, 1, 9).reshape(3, 3)])
+    both = Explanation("occlusion", {}, values, (0, 1))
+    positive = Explanation("gradcam", {}, np.abs(values), (0, 1))
+    _, text = write(tmp_path, replace(image, explanations=(both, positive)))
+    signed, unsigned = json.loads(Page(text).data)["images"][0]["explanations"]
+    for scale in (*signed["own"], *signed["shared"]):
+        assert scale["signed"] and scale["low"] == -scale["high"]
+    assert not any(scale["signed"] for scale in (*unsigned["own"], *unsigned["shared"]))
+
+
+def test_a_margin_is_no_similarity_and_names_what_it_is_over(tmp_path):
+    texts = ["a nevus", "melanoma", "a wart", "a burn", "psoriasis"]
+
+    def page(names: list[str]) -> dict:
+        found = Attribution(
+            torch.ones(1, len(names), 3, 3), "gradcam", {}, torch.full((1, len(names)), 0.1), names, True
+        )
+        target = ContrastTarget(torch.eye(len(names)), names)
+        answer = Answer(target.score_name, [None] * len(names), [found], [{}])
+        image = assemble(
+            Image.new("RGB", (30, 30)), Preprocess(24).geometry(30, 30), [answer], name="x", caption="melanoma"
+        )
+        _, text = write(tmp_path, image)
+        return json.loads(Page(text).data)["images"][0]["items"][0]
+
+    assert page(texts[:2])["short"] == "cosine margin of “a nevus” over “melanoma”"
+    item = page(texts)
+    assert item["short"] == "cosine margin of “a nevus” over the mean of “melanoma”, “a wart”, “a burn” and 1 more"
+    assert item["score_text"] == "cosine margin 0.1" and all(f"“{other}”" in item["note"] for other in texts[1:])

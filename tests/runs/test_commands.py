@@ -102,24 +102,26 @@ def test_training_evaluating_and_explaining_as_typed(home: Path) -> None:
     [run_dir] = newest(home, "train")
     assert (run_dir / "csv" / "sample_captions.csv").is_file() and (run_dir / "wandb").is_dir()
 
-    works(home, "python evaluate.py ckpt=latest")
+    done = typed(home, "python evaluate.py ckpt=latest")  # a debug run is no trained model
+    assert done.returncode == 1 and f"ckpt={run_dir.relative_to(home)}" in done.stderr.strip().splitlines()[-1]
+    works(home, f"python evaluate.py ckpt={run_dir}")
     [evaluated] = newest(home, "evaluate")
     assert (evaluated / "index.html").is_file() and (evaluated / "captions.parquet").is_file()
 
-    works(home, "python explain.py xai=gradeclip")
+    works(home, f"python explain.py xai=gradeclip ckpt={run_dir}")
     [explained] = newest(home, "explain")
     assert (explained / "index.html").is_file() and len(list((explained / "cards").glob("*.png"))) == 16
 
-    works(home, "python explain.py -m xai=gradeclip,gradcam")
+    works(home, f"python explain.py -m xai=gradeclip,gradcam ckpt={run_dir}")
     names = [path.name.rsplit("_", 1)[1] for path in newest(home, "explain", 2)]
     assert names == ["gradeclip", "gradcam"]
 
-    works(home, 'python explain.py xai=gradeclip image=photo.jpg text="a photo of melanoma"')
+    works(home, f'python explain.py xai=gradeclip image=photo.jpg text="a photo of melanoma" ckpt={run_dir}')
     [explained] = newest(home, "explain")
     page = (explained / "index.html").read_text()
     assert "a photo of melanoma" in page and "photo.jpg" in page
 
-    done = works(home, f"python -m clip_xai.runs.localise samples=3 xai=gradeclip {SMALL_OVERRIDES}")
+    done = works(home, f"python -m clip_xai.runs.localise samples=3 xai=gradeclip ckpt={run_dir}")
     table = (home / "runs" / "localisation" / "localisation.md").read_text()
     assert table.strip() in done.stdout
     for row in ("Grad-ECLIP", "random weights", "Control: random map", "Control: colour contrast"):

@@ -19,6 +19,7 @@ from clip_xai.runs.photographs import Photograph
 from clip_xai.runs.results import Result, ResultStore, read_result
 from clip_xai.runs.search import open_study
 from clip_xai.runs.training_settings import SearchConfig
+from tests.training.conftest import small_captioner
 
 DAMAGED = (b"", b"{", b"<html>")
 
@@ -70,11 +71,12 @@ def test_a_damaged_evaluation_does_not_stop_an_export(tmp_path: Path, content: b
     (tmp_path / "evaluate" / "old" / "metrics.json").write_text(json.dumps(written))
     (tmp_path / "evaluate" / "old" / "evaluation.md").write_text("BLEU 12")
     (tmp_path / "evaluate" / "broken" / "metrics.json").write_bytes(content)
-    assert evaluation_of(model, tmp_path) == "BLEU 12"
+    captioner = small_captioner()
+    assert evaluation_of(model, captioner, tmp_path) == "BLEU 12"
     (model.parent / ".hydra").mkdir(parents=True)
     (model.parent / ".hydra" / "config.yaml").write_text("")
     (model.parent / "metrics.json").write_bytes(content)
-    assert run_facts("mine", "other", model, tmp_path).evaluation == "BLEU 12"
+    assert run_facts("mine", "other", model, captioner, tmp_path).evaluation == "BLEU 12"
 
 
 @pytest.mark.parametrize("content", DAMAGED)

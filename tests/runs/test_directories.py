@@ -39,7 +39,9 @@ def test_a_new_or_an_empty_directory_is_taken_and_the_same_goes_on(tmp_path: Pat
     (tmp_path / "empty" / ".hydra").mkdir(parents=True)
     (tmp_path / "empty" / "train.log").write_text("started\n")
     for name in ("new", "empty", "deep/er"):
+        assert claim(tmp_path / name, "train", {"settings": {"seed": 2}}) is None  # and wrote nothing
         assert claim(tmp_path / name, "train", {"settings": {"seed": 1}}, {"at": "noon"}) is None
+        (tmp_path / name / "run.json").write_text("{}")
         before = claim(tmp_path / name, "train", {"settings": {"seed": 1}}, {"at": "night"})
         assert before == {"job": "train", "settings": {"seed": 1}, "noted": {"at": "noon"}}
 
@@ -57,6 +59,7 @@ def test_anything_else_is_refused_with_both_values_and_a_free_directory(tmp_path
     run = tmp_path / "run"
     (tmp_path / "run_2").mkdir()
     claim(run, "train", {"settings": {"seed": 1, "stage": {"epochs": 3}}})
+    (run / "run.json").write_text("{}")
     before = contents(run)
     with pytest.raises(UserError) as caught:
         claim(run, job, asked)
@@ -69,7 +72,8 @@ def test_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "site" / "index.html").write_text("mine")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "noted").mkdir()
-    (tmp_path / "noted" / ASKED).write_text("")  # cut off: whose it is, nobody knows
+    (tmp_path / "noted" / ASKED).write_text("")  # cut off: whose the rest is, nobody knows
+    (tmp_path / "noted" / "run.json").write_text("{}")
     for name, said in {"site": "holds index.html", "file": "is a file", "noted": "holds asked.json"}.items():
         with pytest.raises(UserError, match=said):
             claim(tmp_path / name, "explain", {})

@@ -12,18 +12,24 @@ from safetensors.numpy import load_file
 from transformers import GPT2LMHeadModel
 
 from clip_xai.data.images import read_image
+from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.build import tiny_backbone
-from clip_xai.models.captioner import Captioner
+from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.decoding import REPORTED
 from clip_xai.models.language_model import tiny_config
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.report.explained import CLASS_AGNOSTIC_NOTE, POOLED_NOTE
+from clip_xai.runs.cli import compose_job
+from clip_xai.runs.evaluate import generate_captions
 from clip_xai.runs.explain import Inquiry, collect, explain_photographs, shown
+from clip_xai.runs.instantiate import decoding as decoding_of
 from clip_xai.runs.lesion_maps import LesionMaps
 from clip_xai.runs.photographs import Photograph, photographs_at
 from clip_xai.runs.questions import Question, caption_target
 from clip_xai.runs.results import ResultStore, index_rows
+from clip_xai.training.features import FeatureCache
 from clip_xai.xai.methods import (
     AttentionRollout,
     GradCam,
@@ -291,3 +297,36 @@ def test_methods_of_dozens_of_passes_explain_the_diagnosis_and_the_whole_unless_
         explain_photographs(Inquiry(captioner.backbone, captioner, [costly], Question(names)), photographs[:1], alone)
         [(_, result)] = alone.results()
         assert len(shown(result, captioner.backbone).items) == count
+
+
+@pytest.mark.parametrize("decoding", [REPORTED, Decoding(sample=True, temperature=2.0, max_new_tokens=12, seed=5)])
+def test_the_caption_that_is_explained_is_the_one_that_is_scored(captioner, decoding, tmp_path) -> None:
+    """Large files, which are read at reduced size, in another selection and order than they are judged in."""
+    rng = np.random.default_rng(1)
+    paths = [tmp_path / f"{number}.jpg" for number in range(4)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (480, 640, 3), dtype=np.uint8)).save(path)
+    with torch.no_grad():
+        captioner.language_model.transformer.ln_f.weight.mul_(0.3)  # less sure of its one caption
+    records = [Record(path, "s", path.name, path.name, None, None, "a.", ("a.",)) for path in paths]
+    table = FeatureCache(tmp_path / "cache", captioner.backbone).table(paths, captioner.reads)
+    scored = generate_captions(captioner, records, table, decoding, batch_size=3)
+    assert len(set(scored)) > 1 or decoding == REPORTED
+    question = Question(("similarity",), text="a nevus")
+    inquiry = Inquiry(captioner.backbone, captioner, [GradCam()], question, decoding)
+    for path, caption in list(zip(paths, scored, strict=True))[::-2]:
+        result = inquiry.result(Photograph(path, path.name))
+        assert result.caption == caption
+        named = {key: value for key, value in result.photograph.facts.items() if key.startswith("caption as evaluated")}
+        assert bool(named) == (decoding != REPORTED)
+        if named:
+            [(key, text)] = named.items()
+            assert "beams 4" in key and "sample True" in result.photograph.facts["decoding"]
+            with torch.no_grad():
+                pixels = captioner.backbone.preprocess.read(path)[None]
+                assert text == captioner.generate(captioner.read(pixels), REPORTED)[0].text
+
+
+def test_one_decoding_is_the_default_of_evaluation_and_explanation(tmp_path) -> None:
+    for job in ("evaluate", "explain"):
+        assert decoding_of(compose_job(job, [], tmp_path).generation) == REPORTED

@@ -50,13 +50,14 @@ def test_retrieved_captions_from_training_to_explanations(home: Path) -> None:
     with (run_dir / "csv" / "sample_captions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
 
-    works(home, "python evaluate.py ckpt=latest logger=csv data.limit=8 bootstrap=20 generation.max_new_tokens=8")
+    brief = "logger=csv data.limit=8 bootstrap=20 generation.max_new_tokens=8"
+    works(home, f"python evaluate.py ckpt={run_dir} {brief}")
     [evaluated] = newest(home, "evaluate")
     assert len(pd.read_parquet(evaluated / "captions.parquet")) == 8
     assert "retrieved captions in each prompt" in (evaluated / "evaluation.md").read_text()
 
     explain = 'python explain.py xai=token_gradxinput logger=csv samples=2 generation.max_new_tokens=8 "target=caption"'
-    for ckpt in ("latest", str(run_dir / "checkpoints" / "last.ckpt")):
+    for ckpt in (str(run_dir), str(run_dir / "checkpoints" / "last.ckpt")):
         works(home, f"{explain} ckpt='{ckpt}'")
         [explained] = newest(home, "explain")
         for file in sorted((explained / "results").glob("*.safetensors")):
@@ -70,7 +71,7 @@ def test_retrieved_captions_from_training_to_explanations(home: Path) -> None:
     [second] = newest(home, "train")
     assert (second / "export" / "retrieval.safetensors").is_file()
 
-    works(home, "python -m clip_xai.runs.export latest --to handed_on")
+    works(home, f"python -m clip_xai.runs.export {second} --to handed_on")
     assert (home / "handed_on" / "retrieval.safetensors").is_file()
 
 

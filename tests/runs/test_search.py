@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from lightning import Callback
 from optuna.trial import FixedTrial, TrialState
 
+from clip_xai.data.record import Record
 from clip_xai.errors import UserError
+from clip_xai.runs import search as searching
 from clip_xai.runs.config import CallbacksConfig, SearchConfig, TrainConfig
+from clip_xai.runs.kept import best_metrics
 from clip_xai.runs.search import check, finished, leaves, open_study, run_trials, suggest, write, written
+from tests.training.conftest import records
+
+from .test_kept import Plan, config_of, run
+
+__all__ = ["records"]
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}, "stage": {"epochs": {"low": 1, "high": 4}}, "mapper": {"choices": ["a", "b"]}}
 
@@ -82,6 +94,34 @@ def test_bad_trials_are_given_up_and_good_ones_are_not(tmp_path: Path) -> None:
     assert {number for number, state in states.items() if state == TrialState.PRUNED} == {7, 9}
     assert ran[7] == ran[9] == 1 and ran[6] == 4
     assert write(study, tmp_path)["given_up"] == 2
+
+
+def test_the_callback_gives_up_trials_of_real_trainings_and_a_diverged_one_fails(
+    records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = SearchConfig(trials=5, startup_trials=2, prune_after=0, space={"seed": {"low": 0, "high": 99}})
+    config = config_of(tmp_path)
+    config.hparams_search, config.stage.epochs = told, 2
+    level = logging.getLogger("lightning.pytorch").level
+    levels: dict[int, float] = {0: 1.0, 1: 1.0, 2: float("nan"), 3: 9.0, 4: 0.5}
+    plans: dict[int, Plan] = {}
+
+    def of_trial(settings: TrainConfig, callbacks: Sequence[Callback]) -> dict[str, Any]:
+        number = int(settings.run_dir.rpartition("_")[2])
+        plans[number] = Plan(dict.fromkeys(range(2), levels[number]))
+        best = run(records, settings, f"trial_{number:03d}", plans[number], *callbacks)
+        return best_metrics(best)
+
+    monkeypatch.setattr(searching, "train", of_trial)
+    found = searching.search(config, lambda overrides: replace(config, run_dir=overrides[-1].partition("=")[2]))
+    states = {trial.number: trial.state for trial in open_study(told, config).trials}
+    assert states == {
+        **dict.fromkeys((0, 1, 4), TrialState.COMPLETE), 2: TrialState.FAIL, 3: TrialState.PRUNED,
+    }  # fmt: skip
+    epochs = {number: len(plan.seen) - 1 for number, plan in plans.items()}  # one validation before the first
+    assert epochs == {0: 2, 1: 2, 2: 0, 3: 1, 4: 2}
+    assert (found["given_up"], found["failed"], found["best_trial"], found["best_value"]) == (1, 1, 4, 0.5)
+    assert logging.getLogger("lightning.pytorch").level == level
 
 
 def test_the_direction_is_that_of_what_is_monitored(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.training import adaptation
 from clip_xai.training.adaptation import AdaptationModule, PairData, PairSteps, TowerPlan, tower_parts
+from clip_xai.training.contrastive import multi_positive_loss
 from clip_xai.training.data import EpochSampler
 from clip_xai.training.modules import Optimisation
 
@@ -74,6 +75,27 @@ def test_a_text_fits_all_photographs_with_its_words_or_of_its_lesion(records: li
     ]
     _, seen = fit(pairs, TowerPlan(["image"]), epochs=1)
     assert seen.steps[0] == pytest.approx(float(np.mean(rows)), rel=1e-4)
+
+
+def test_validation_weighs_contrasts_by_their_photographs(records: list[Record]) -> None:
+    backbone = small_captioner().backbone
+    plan, seen = TowerPlan(["image"]), Losses()
+    module = AdaptationModule(backbone, Optimisation(learning_rate=0.0), plan)
+    data = PairData(backbone, records[:7], records[:7], batch_size=4, seed=3)
+    Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, num_sanity_val_steps=0, callbacks=[plan, seen],
+    ).fit(module, datamodule=data)  # fmt: skip
+    losses, sizes = [], []
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            images, texts = backbone.encode_image(batch["pixels"]), backbone.encode_text(batch["text"])
+            images, texts = (torch.nn.functional.normalize(part, dim=-1) for part in (images, texts))
+            fits = torch.tensor([[one == other for other in batch["text"]] for one in batch["text"]])
+            losses.append(float(multi_positive_loss(backbone.logit_scale * images @ texts.T, fits)))
+            sizes.append(len(batch["text"]))
+    assert sorted(sizes) == [3, 4] and losses[0] != pytest.approx(losses[1], rel=1e-3)
+    assert seen.judged[-1] == pytest.approx(float(np.average(losses, weights=sizes)), rel=1e-5)
 
 
 def test_training_lowers_the_loss_of_both_towers(records: list[Record]) -> None:

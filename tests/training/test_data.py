@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,6 +110,34 @@ def test_captions_of_like_length_share_a_step_and_every_record_is_met_once(tmp_p
     assert max(spread) == 9  # one pool: sorted through
     assert [step[0].length for step in steps] != sorted(step[0].length for step in steps)
     assert all(step[0].length % 8 == 0 and step[0].length - max(p.row for p in step) - 1 < 8 for step in steps)
+
+
+@pytest.mark.parametrize(("count", "batch_size", "parts"), [(2000, 8, 8), (1999, 16, 8), (2611, 8, 4), (333, 10, 9)])
+def test_buckets_leave_no_part_empty_and_no_step_too_large(count: int, batch_size: int, parts: int) -> None:
+    class Lengths:
+        padding = -100
+        tokens = tuple([torch.zeros(length)] for length in np.random.default_rng(0).integers(5, 90, count))
+
+        def caption(self, epoch: int, index: int) -> torch.Tensor:
+            return self.tokens[index][0]
+
+    def cut(rank: int) -> list[list[Any]]:
+        sampler = EpochSampler(range(count), [], 0.0, seed=1)
+        return list(Steps(Lengths(), sampler, batch_size, bucket=8, devices=parts, rank=rank))  # type: ignore[arg-type]
+
+    steps = list(zip(*(cut(rank) for rank in range(parts)), strict=True))
+    sizes = [sum(map(len, step)) for step in steps]
+    assert len(steps) == -(-count // batch_size) and min(len(part) for step in steps for part in step) >= 1
+    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+    assert sorted(place.row for step in steps for part in step for place in part) == list(range(count))
+    drawn, sorted_steps = (
+        np.mean([np.ptp([len(Lengths.tokens[row][0]) for row in step]) for step in cut_steps])
+        for cut_steps in (
+            np.array_split(np.arange(count), len(steps)),
+            [[place.row for part in step for place in part] for step in steps],
+        )
+    )
+    assert sorted_steps < 0.3 * drawn  # captions of like length do share a step
 
 
 def test_too_many_parts_for_a_step_are_refused(records: list[Record], tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def fit(
     accumulate: int = 1,
     dropout: bool = True,
     precision: Any = "32-true",
+    warmup_steps: int = 0,
 ) -> tuple[Captioner, Trainer]:
     captioner = small_captioner(seed=seed)
     if embedded:
@@ -86,7 +87,7 @@ def fit(
         accumulate=accumulate,
     )  # fmt: skip
     unfreezing = Unfreezing(["mapper", "embeddings"], {1: 1, 3: 2})
-    optimisation = Optimisation(learning_rate=3e-3, label_smoothing=label_smoothing, seed=9)
+    optimisation = Optimisation(learning_rate=3e-3, label_smoothing=label_smoothing, seed=9, warmup_steps=warmup_steps)
     module = CaptionerModule(captioner, SETTINGS, optimisation, unfreezing)
     trainer = Trainer(
         accelerator="cpu", max_epochs=EPOCHS, default_root_dir=directory, logger=False, enable_progress_bar=False,
@@ -117,17 +118,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(records: list[Record], tmp
     assert all(torch.equal(value, wanted[key]) for key, value in resumed.state_dict().items())
 
 
-@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize(("average", "accumulate"), [(False, 1), (True, 1), (True, 2)])
 def test_everything_that_a_resumed_run_measures_is_what_the_uninterrupted_one_measured(
-    records: list[Record], tmp_path: Path, average: bool
+    records: list[Record], tmp_path: Path, average: bool, accumulate: int
 ) -> None:
     def callbacks() -> list[Callback]:
         return [WeightAverage(0.9)] if average else []
 
     whole, resumed = Measures(), Measures()
-    fit(records, tmp_path, [whole, keeper(tmp_path / "a"), *callbacks()])
-    fit(records, tmp_path, [keeper(tmp_path / "b"), StopAfter(1), *callbacks()])
-    fit(records, tmp_path, [resumed, keeper(tmp_path / "c"), *callbacks()], tmp_path / "b" / "last.ckpt")
+    # With several batches a step the first one after a resume is no step: the average must know how many it has seen.
+    cut = {"accumulate": accumulate}
+    fit(records, tmp_path, [whole, keeper(tmp_path / "a"), *callbacks()], **cut)
+    fit(records, tmp_path, [keeper(tmp_path / "b"), StopAfter(1), *callbacks()], **cut)
+    fit(records, tmp_path, [resumed, keeper(tmp_path / "c"), *callbacks()], tmp_path / "b" / "last.ckpt", **cut)
     assert resumed.measured == whole.measured[2:]
     one, other = (read_checkpoint(tmp_path / name / "last.ckpt") for name in "ac")
     for kept in ("state_dict", "raw_weights") if average else ("state_dict",):
@@ -142,6 +145,16 @@ def test_accumulated_batches_train_as_the_whole_step_does(records: list[Record],
     cut, _ = fit(records, tmp_path, [], dropout=False, accumulate=2)
     for key, value in whole.state_dict().items():
         torch.testing.assert_close(cut.state_dict()[key], value, atol=2e-5, rtol=1e-4, msg=key)
+
+
+def test_warm_up_counts_steps_of_the_optimiser_however_they_are_cut(records: list[Record], tmp_path: Path) -> None:
+    whole, cut = Steps(), Steps()
+    fit(records, tmp_path, [whole], warmup_steps=5)
+    fit(records, tmp_path, [cut], warmup_steps=5, accumulate=2)
+    # Three steps an epoch: the rate that is set after a step is the next one's.
+    wanted = [3e-3 * learning_rate_factor(step, 5, 3 * EPOCHS) for step in range(1, 3 * EPOCHS + 1)]
+    assert whole.rates == pytest.approx(wanted) and cut.rates[1::2] == pytest.approx(wanted)
+    assert wanted[:5] == pytest.approx([3e-3 * share for share in (0.4, 0.6, 0.8, 1.0, 1.0)])
 
 
 def test_bfloat16_trains_close_to_float32(records: list[Record], tmp_path: Path) -> None:
@@ -206,6 +219,30 @@ def test_validation_loss_is_per_token_and_never_smoothed(records: list[Record], 
     assert trainer.callback_metrics["val/perplexity"].item() == pytest.approx(
         2.718281828 ** (-log_probs / count), rel=1e-4
     )
+
+
+def test_validation_weighs_batches_by_their_tokens(records: list[Record], tmp_path: Path) -> None:
+    texts = ["a red spot", *["a spot of blue, a spot of red, a green spot, a spot of black, a red spot"] * 4]
+    uneven = [
+        Record(**{**vars(record), "references": (text,), "source": source})
+        for source in ("skincap", "ham10000")
+        for record, text in zip(records, texts, strict=False)
+    ]
+    captioner = small_captioner()
+    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in uneven], captioner.reads)
+    data = CaptionData(captioner, table, uneven, uneven, batch_size=2, max_tokens=60, seed=5, sources=["skincap"])
+    sizes = [[int((batch["tokens"] >= 0).sum()) for batch in loader] for loader in data.val_dataloader()]
+    assert all(len(set(tokens)) > 1 for tokens in sizes)  # batches differ in tokens, so that weighing them matters
+    module = CaptionerModule(captioner, SETTINGS, Optimisation(), Unfreezing())
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer.validate(module, datamodule=data, verbose=False)
+    for key, source in (("val/loss", "skincap"), ("val/common_loss", "ham10000")):
+        log_probs, count = 0.0, 0
+        for record in (record for record in uneven if record.source == source):
+            tokens = captioner.encode_captions([record.references[0]])
+            log_probs += captioner.log_prob(table[record.image].unsqueeze(0), tokens).item()
+            count += tokens.numel()
+        assert trainer.callback_metrics[key].item() == pytest.approx(-log_probs / count, rel=1e-5)
 
 
 def test_training_lowers_the_loss(records: list[Record], tmp_path: Path) -> None:

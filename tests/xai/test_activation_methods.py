@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from captum.attr import GuidedBackprop as LibraryGuided
 from open_clip.timm_model import TimmModel
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
@@ -15,6 +17,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.build import EMBEDDED, build_backbone
 from clip_xai.models.backbones.opaque import OpaqueTower
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.tower import ImageTower
@@ -211,3 +214,27 @@ def test_a_tower_that_cannot_be_opened_still_has_pixel_gradients() -> None:
         target.score(visual(leaf))[:, text].sum().backward()
         assert_close(found.values[:, text], leaf.grad.abs().amax(dim=1))
     assert_close(found.scores, target.score(visual(pixels)))
+
+
+def test_gradcam_plusplus_of_a_logit_is_that_of_double_precision() -> None:
+    """open_clip's own forward pass in float64, where gradients of a logit meet the pole of alpha."""
+    backbone = build_backbone("tiny", "tiny", EMBEDDED)
+    pixels = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    target = SimilarityTarget.from_texts(backbone, ["a photo of melanoma", "a photo of psoriasis"], "logit")
+    found = GradCamPlusPlus().explain(backbone, pixels, target).values
+    together = explain_together([GradCam(), GradCamPlusPlus()], backbone, pixels, target)
+    assert torch.equal(together[1].values, found) and found.dtype == torch.float32
+    assert next(backbone.parameters()).dtype == torch.float32
+
+    exact = copy.deepcopy(backbone.model).double().requires_grad_(True)
+    kept: list[Tensor] = []
+    exact.visual.transformer.resblocks[-1].ln_1.register_forward_hook(lambda *call: kept.append(call[2]))
+    images = F.normalize(exact.encode_image(pixels.double()), dim=-1)
+    scores = target.logit_scale * images @ F.normalize(target.text_embeddings.double(), dim=-1).T
+    activations = kept[0][:, 1:]
+    for text in range(2):
+        gradient = torch.autograd.grad(scores[:, text].sum(), kept[0], retain_graph=True)[0][:, 1:]
+        below = 2 * gradient**2 + activations.sum(dim=1, keepdim=True) * gradient**3 + 1e-6
+        weights = (gradient**2 / below * gradient.relu()).sum(dim=1, keepdim=True)
+        expected = (weights * activations).sum(dim=-1).relu().detach()
+        assert_close(found[:, text].flatten(1).double(), expected, 1e-5)

@@ -10,6 +10,7 @@ from torch import Tensor
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods import AttentionGradient, AttentionRollout, ClipSurgery, GradEclip, LeGrad
 from clip_xai.xai.methods.surgery import token_map
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
@@ -195,5 +196,20 @@ def test_settings_without_meaning_are_refused(make: object) -> None:
 def test_a_first_layer_that_is_not_there_is_refused(
     backbone: OpenClipBackbone, pixels: Tensor, similarity: SimilarityTarget
 ) -> None:
-    with pytest.raises(UserError, match="from -3 to 2"):
+    with pytest.raises(UserError, match="set -3 to 2"):
         AttentionGradient(start_layer=3).explain(backbone, pixels, similarity)
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [ClipSurgery(layers=99), LeGrad(layers=4), GradEclip(layers=4), GradEclip(layer=1, layers=3)],
+    ids=["surgery", "legrad", "gradeclip", "gradeclip up to a block"],
+)
+def test_more_blocks_than_there_are_are_refused(
+    backbone: OpenClipBackbone, pixels: Tensor, similarity: SimilarityTarget, explainer: TraceExplainer
+) -> None:
+    with pytest.raises(
+        UserError, match=rf"asks for \d+ blocks of a tower of [23] \(xai.{explainer.name}.layers\): set"
+    ):
+        explainer.explain(backbone, pixels, similarity)
+    assert explainer.refusal(backbone, similarity)  # so that it is left out by name beside others

@@ -352,14 +352,15 @@ def test_extremal_perturbation_climbs_as_defined(build: Callable, variant: str) 
             kept = one.score(flip(mixed(levels, mask), step))[0, text]
             lost = one.score(flip(mixed(levels, 1 - mask), step))[0, text]
             reward = {"preserve": kept, "delete": -lost, "dual": kept - lost}[variant]
-            ordered = mask.flatten().sort().values
-            tied = (ordered[:, None] - ordered).abs() <= 0.01
+            ripples = bumps.masks(parameters.detach().mean().expand_as(parameters))
+            even = (mask - (ripples - ripples.mean()).detach()).flatten().sort().values
+            tied = (even[:, None] - even).detach().abs() <= 0.01 * float(even.mean())
             wanted = tied.float() @ (torch.arange(side * side) >= int(0.8 * side * side)).float() / tied.sum(dim=1)
-            loss = 300 * 1.0035 ** (800 / steps * step) * (ordered - wanted).square().mean() - scale * reward
+            loss = 300 * 1.0035 ** (800 / steps * step) * (even - wanted).square().mean() - scale * reward
             velocity = 0.9 * velocity + 0.1 * torch.autograd.grad(loss, parameters)[0]
             parameters = (parameters.detach() - 0.01 * 800 / steps * (cells / 32) ** 2 * velocity).clamp(0, 1)
         expected = by_cells(bumps.masks(parameters)[0], one.tower.grid)
-        assert expected.std() > 0.03
+        assert expected.std() > 0.01
         # Where two places tie, rounding tells which comes first.
         assert (found[image, text] - expected).abs().max() <= 1e-2
 

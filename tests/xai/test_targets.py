@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
@@ -22,6 +23,8 @@ from clip_xai.xai.target import (
     Target,
 )
 from clip_xai.xai.targets.build import TARGETS, Question, caption_parts, targets_of
+from clip_xai.xai.targets.caption import diagnosis_words
+from clip_xai.xai.words import words_of
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
 
 
@@ -124,6 +127,55 @@ def test_what_a_caption_does_not_say_is_refused(captioner: Captioner) -> None:
         CaptionContrastTarget(captioner, ids, ["Brown"], "brown")
     with pytest.raises(UserError, match=r"target\.against"):
         CaptionContrastTarget(captioner, ids, [], "brown")
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrase"),
+    [
+        ("scar-like spot, most likely melanocytic nevus.", "melanocytic nevus"),
+        ("no sign of melanoma; a nevus sebaceous of Jadassohn is seen", "nevus sebaceous of Jadassohn"),
+        ("melanoma was excluded. It is squamous-cell carcinoma in situ", "squamous-cell carcinoma in situ"),
+    ],
+)
+def test_the_diagnosis_is_the_phrase_that_the_lexicon_matched(captioner: Captioner, caption: str, phrase: str) -> None:
+    ids = captioner.tokenizer.encode(caption)
+    assert CaptionTarget.span(captioner, ids).labels == [f"diagnosis: {phrase}"]
+    contrast = CaptionContrastTarget(captioner, ids, ["psoriasis"])
+    assert contrast.labels == [f"{phrase}, not psoriasis"]
+    assert contrast.alternatives == [caption.replace(phrase, "psoriasis")]
+
+
+def test_every_phrase_of_the_lexicon_stays_whole() -> None:
+    phrases = [phrase for entry in DIAGNOSES.values() for phrase in (entry.name, *entry.synonyms)]
+    assert len(phrases) >= 273
+    for phrase in phrases:
+        text = f"a scar-like red spot, most likely {phrase}."
+        words = words_of(text, [(place, place + 1) for place in range(len(text))])
+        run = diagnosis_words(text, words)
+        assert text[run[0].start : run[-1].end] == phrase
+
+
+def test_a_span_is_found_as_whole_words(captioner: Captioner) -> None:
+    ids = captioner.tokenizer.encode("scarred, surrounding red-brown skin is red and round.")
+    for asked, place in {
+        "red": "red",
+        "round": "round",
+        "red and round.": "red and round.",
+        "RED-brown": "red-brown",
+    }.items():
+        assert CaptionTarget.span(captioner, ids, asked).labels == [place]
+    text = captioner.tokenizer.decode(ids)
+    [word] = [one for one in CaptionTarget.words(captioner, ids).caption_words() if one.text == "red"]
+    assert word.start == text.index("red and") and CaptionTarget.span(captioner, ids, "red").parts == [word.tokens]
+    for part in ("arred", "surround", "brown", "red an"):
+        with pytest.raises(UserError, match="whole words"):
+            CaptionTarget.span(captioner, ids, part)
+
+
+def test_an_undecided_caption_has_no_diagnosis_to_explain(captioner: Captioner) -> None:
+    ids = captioner.tokenizer.encode("melanoma or nevus")
+    with pytest.raises(UserError, match="or several and not which"):
+        CaptionTarget.span(captioner, ids)
 
 
 def test_a_caption_contrast_is_the_difference_of_two_captions(captioner: Captioner, pixels: Tensor) -> None:

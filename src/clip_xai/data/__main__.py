@@ -18,8 +18,9 @@ _SETTINGS = {f"data.{item.name}": item for item in fields(BuildSettings)}
 _USAGE = f"usage: python -m clip_xai.data data.root=DIR data.output_dir=OUT [{'=... '.join(_SETTINGS)}=...]"
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "float": (float, int), "str | None": (str, type(None)),
-    "int | None": (int, type(None)), "Mapping[str, float]": (dict,),
+    "int | None": (int, type(None)), "list[int] | None": (list, type(None)), "Mapping[str, float]": (dict,),
 }  # fmt: skip
+_PLAIN = {"Mapping[str, float]": "mapping of names to shares", "list[int] | None": "list of whole numbers"}
 
 
 def main(arguments: list[str]) -> int:
@@ -70,9 +71,11 @@ def _value(key: str, text: str) -> Any:
     except yaml.YAMLError:
         value = None
     wanted = _TYPES[kind]
-    numbers = not isinstance(value, dict) or all(isinstance(share, (int, float)) for share in value.values())
+    numbers = all(isinstance(share, (int, float)) for share in value.values()) if isinstance(value, dict) else True
+    if isinstance(value, list):
+        numbers = all(type(item) is int for item in value)
     if not isinstance(value, wanted) or isinstance(value, bool) or not numbers:
-        raise UserError(f"{key}={text} is no {kind.replace('Mapping[str, float]', 'mapping of names to shares')}.")
+        raise UserError(f"{key}={text} is no {_PLAIN.get(kind, kind)}.")
     return value
 
 

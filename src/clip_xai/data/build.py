@@ -12,21 +12,31 @@ from pathlib import Path
 from clip_xai.data.captions import compose
 from clip_xai.data.descriptions import apply_descriptions
 from clip_xai.data.groups import assign_groups, flag_conflicts, mark_duplicates
-from clip_xai.data.images import ImageFacts
-from clip_xai.data.inspection import inspect_files
+from clip_xai.data.images import ImageFacts, MaskFacts
+from clip_xai.data.inspection import inspect_files, inspect_masks
 from clip_xai.data.manifest import write_manifest
 from clip_xai.data.near import near_pairs
-from clip_xai.data.record import CONFLICT, Problem, Record, SourceTable
+from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, Problem, Record, SourceTable
 from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import FILE, read_all
-from clip_xai.data.sources.files import LEFT_OVERS
+from clip_xai.data.sources.files import LEFT_OVERS, is_ours
 from clip_xai.data.splits import assign_splits
 from clip_xai.errors import UserError
+from clip_xai.files import write_text
 
 #: Raise it when a change here must rebuild manifests of data that did not change.
-VERSION = 2
+VERSION = 3
+
+#: Size, time of writing, time of change.
+State = tuple[int, int, int]
+
+_WRITTEN = ("manifest.parquet", "report.json", "report.html")
+_OWN_MARKS = ("manifest.stamp", "inspected.sqlite")
+
+#: What no source reads, such as the features that a run keeps: its changes change no manifest.
+_NO_SOURCE = (".npy", ".json", ".part", ".ckpt", ".safetensors")
 
 _FORMATS = {
     "JPEG": (".jpg", ".jpeg"),
@@ -45,30 +55,33 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
 
     Args:
         root: Folder with one or more of the six data sets, each as its publisher ships it, and folders with a
-            ``captions.csv``.
-        output_dir: Where the files are written.
+            ``captions.csv``. What our own commands wrote below it is left out.
+        output_dir: Where the files are written; not the root itself.
         settings: Captions, splits and what counts as looking alike.
 
     Returns:
         Path of ``manifest.parquet``.
 
     Raises:
-        UserError: No data set is there, or one of its tables cannot be used.
+        UserError: No data set is there, one of its tables cannot be used, or something else would be overwritten.
     """
     settings = settings or BuildSettings()
     # Not resolved: users link data sets from other disks into one folder.
     root, output_dir = Path(root).absolute(), Path(output_dir).absolute()
     if not root.is_dir():
         raise UserError(f"data.root={root} is no folder; {_expected()}")
+    _claim(output_dir, root)
     manifest, stamp_file = output_dir / "manifest.parquet", output_dir / "manifest.stamp"
-    stamp = _stamp(root, output_dir, settings)
-    if manifest.is_file() and stamp_file.is_file() and stamp_file.read_text() == stamp:
+    states, left_out = _states(root, output_dir)
+    stamp = _stamp(root, states, settings)
+    if _is_current(output_dir, stamp):
         return manifest
     started = time.monotonic()
     tables = _read_sources(root)
     _make(output_dir)
     stamp_file.unlink(missing_ok=True)
     found = _checked(root, output_dir, tables, settings)
+    found.left_out = [str(Path(folder).relative_to(root)) for folder in left_out]
     assign_groups(found.records, found.near)
     # Conflicts first: a row does not take over captions of one that it disagrees with.
     found.conflicts = flag_conflicts(found.records, found.near)
@@ -81,8 +94,37 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     )
     write_manifest(manifest, found.records, root)
     write_report(output_dir, found, settings, seconds=time.monotonic() - started)
-    stamp_file.write_text(stamp)
+    write_text(stamp_file, f"{stamp} {_digest_of(manifest)}\n")
     return manifest
+
+
+def _claim(output_dir: Path, root: Path) -> None:
+    """Refuse an output folder in which something else would be overwritten, or taken for data."""
+    if output_dir.is_dir() and output_dir.samefile(root):
+        raise UserError(
+            f"data.output_dir={output_dir} is data.root itself; name a folder for what is written, such as "
+            f"data.output_dir={root.with_name(f'{root.name}_manifest')}"
+        )
+    if any((output_dir / name).exists() for name in _OWN_MARKS):
+        return
+    for name in _WRITTEN:
+        if (output_dir / name).exists():
+            raise UserError(
+                f"data.output_dir={output_dir} holds a {name} that no build wrote; name another folder, such as "
+                f"data.output_dir={output_dir.with_name(f'{output_dir.name}_manifest')}"
+            )
+
+
+def _is_current(output_dir: Path, stamp: str) -> bool:
+    """Tell whether the files that an earlier build wrote are all there, whole, and made of the same data."""
+    if not all((output_dir / name).is_file() for name in (*_WRITTEN, "manifest.stamp")):
+        return False
+    told = (output_dir / "manifest.stamp").read_bytes().split()
+    return told == [stamp.encode(), _digest_of(output_dir / "manifest.parquet").encode()]
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_sources(root: Path) -> list[SourceTable]:
@@ -109,8 +151,9 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
         record.references = compose(record.facts, settings.captions)
         record.caption = record.references[0]
     problems += apply_descriptions(root, records)
-    files = [path for record in records for path in (record.image, record.mask) if path is not None]
-    seen = inspect_files(files, output_dir / "inspected.sqlite", settings.workers)
+    kept, values = output_dir / "inspected.sqlite", tuple(settings.mask_values or ())
+    seen = inspect_files([record.image for record in records], kept, settings.workers)
+    masks = inspect_masks([record.mask for record in records if record.mask], kept, values, settings.workers)
     readable: list[Record] = []
     looks: list[tuple[int, bytes]] = []
     for record in records:
@@ -119,7 +162,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
             problems.append(Problem(record.source, record.name, "unreadable", outcome))
             continue
         _note_facts(record, outcome)
-        fault = _mask_fault(record, seen[record.mask]) if record.mask else None
+        fault = _note_mask(record, masks[record.mask], values) if record.mask else None
         if fault:
             record.mask = None
             problems.append(Problem(record.source, record.name, "mask", fault))
@@ -127,7 +170,8 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
         looks.append((outcome.phash, outcome.thumbnail))
     bits = settings.near_bits
     near = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
-    return Findings(tables=tables, records=readable, problems=problems, near=near)
+    read = {path: facts for path, facts in masks.items() if isinstance(facts, MaskFacts)}
+    return Findings(tables=tables, records=readable, problems=problems, near=near, masks=read)
 
 
 def _note_facts(record: Record, facts: ImageFacts) -> None:
@@ -136,13 +180,17 @@ def _note_facts(record: Record, facts: ImageFacts) -> None:
         record.flags = (*record.flags, f"wrong extension: a {facts.format} file")
 
 
-def _mask_fault(record: Record, outcome: ImageFacts | str) -> str | None:
+def _note_mask(record: Record, outcome: MaskFacts | str, values: tuple[int, ...]) -> str | None:
+    """Note what is to be known of a row's mask; return what is wrong with it."""
     assert record.mask is not None
     if isinstance(outcome, str):
-        return f"its mask {record.mask.name} cannot be read ({outcome})"
-    if (outcome.height, outcome.width) == (record.height, record.width):
-        return None
-    return f"its mask is {outcome.width} x {outcome.height}, the photograph {record.width} x {record.height}"
+        return f"its mask {record.mask.name} cannot be used ({outcome})"
+    if (outcome.height, outcome.width) != (record.height, record.width):
+        return f"its mask is {outcome.width} x {outcome.height}, the photograph {record.width} x {record.height}"
+    record.mask_values = values
+    if outcome.share in (0, 1):
+        record.flags = (*record.flags, FULL_MASK if outcome.share else EMPTY_MASK)
+    return None
 
 
 def _make(folder: Path) -> None:
@@ -152,18 +200,19 @@ def _make(folder: Path) -> None:
         raise UserError(f"data.output_dir={folder} cannot be written to ({error.strerror}); name another.") from error
 
 
-def _stamp(root: Path, output_dir: Path, settings: BuildSettings) -> str:
+def _stamp(root: Path, states: list[tuple[str, State | None]], settings: BuildSettings) -> str:
     """Digest of everything the manifest depends on: each file's name, size and times, and the settings."""
     chosen = {name: value for name, value in asdict(settings).items() if name != "workers"}
     digest = hashlib.sha256(json.dumps([VERSION, str(root), chosen], sort_keys=True).encode())
-    for relative, state in _states(root, output_dir):
-        digest.update(f"{relative}\0{state}\n".encode("utf-8", "surrogatepass"))
+    for path, state in states:
+        digest.update(f"{path}\0{state}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
-def _states(root: Path, output_dir: Path) -> list[tuple[str, tuple[int, int, int] | None]]:
-    """Return every file below the root with its size, time of writing and time of change, in a fixed order."""
-    found: list[tuple[str, tuple[int, int, int] | None]] = []
+def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]], list[str]]:
+    """Return every file below the root with its state, in a fixed order, and the folders of ours that are left out."""
+    found: list[tuple[str, State | None]] = []
+    left_out: list[str] = []
     waiting, entered = [str(root)], {os.path.realpath(output_dir)}
     while waiting:
         folder = waiting.pop()
@@ -173,10 +222,15 @@ def _states(root: Path, output_dir: Path) -> list[tuple[str, tuple[int, int, int
         entered.add(real)
         try:
             with os.scandir(folder) as entries:
-                listed = [entry for entry in entries if not entry.name.startswith((".", "~$"))]
+                listed = list(entries)
         except OSError as error:
             raise UserError(f"{folder} cannot be read ({error.strerror}); give yourself the right to.") from error
+        if folder != str(root) and is_ours(entry.name for entry in listed):
+            left_out.append(folder)
+            continue
         for entry in listed:
+            if entry.name.startswith((".", "~$")) or entry.name.endswith(_NO_SOURCE):
+                continue
             if entry.is_dir():
                 waiting.extend(() if LEFT_OVERS.fullmatch(entry.name) else (entry.path,))
                 continue
@@ -185,4 +239,4 @@ def _states(root: Path, output_dir: Path) -> list[tuple[str, tuple[int, int, int
                 found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
             except OSError:
                 found.append((entry.path, None))
-    return sorted(found, key=lambda item: item[0])
+    return sorted(found, key=lambda item: item[0]), sorted(left_out)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from clip_xai.data.ontology import agree
-from clip_xai.data.record import CONFLICT, Record
+from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, Record
 
 #: Rows that share a key with this beginning show the very same photograph, not only the same patient or lesion.
 SAME_PHOTOGRAPH = "photo:"
@@ -45,7 +45,10 @@ def mark_duplicates(records: list[Record]) -> None:
         if not _disagree(stands, record):
             stands.references = tuple(dict.fromkeys((*stands.references, *record.references)))
             same_size = (stands.height, stands.width) == (record.height, record.width)
-            stands.mask = stands.mask or (record.mask if same_size else None)
+            if stands.mask is None and record.mask is not None and same_size:
+                stands.mask, stands.mask_values = record.mask, record.mask_values
+                told = [flag for flag in record.flags if flag in (EMPTY_MASK, FULL_MASK)]
+                stands.flags = (*stands.flags, *told)
 
 
 def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) -> list[tuple[Record, Record]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -20,6 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from clip_xai.data.mask_rule import lesion_of
 from clip_xai.errors import UserError
 
 #: Above this many pixels a file is taken for a decompression bomb (Pillow itself warns just above it).
@@ -91,6 +95,17 @@ def read_image(path: Path | str) -> Image.Image:
     return _decode(_read_bytes(Path(path)), Path(path))[0]
 
 
+def number_of(path: Path | str) -> int:
+    """Return a number that a photograph has by its content: the first 64 bits of its file's SHA-256.
+
+    What is drawn for a photograph by this number is the same in whatever selection it stands.
+
+    Raises:
+        UnreadableImageError: The file cannot be read.
+    """
+    return int.from_bytes(hashlib.sha256(_read_bytes(Path(path))).digest()[:8], "little")
+
+
 def read_reduced(path: Path | str, at_least: int) -> tuple[Image.Image, tuple[int, int]]:
     """Read a photograph as `read_image`, JPEG files at a half, a quarter or an eighth where that suffices.
 
@@ -131,13 +146,50 @@ def inspect_image(path: Path | str) -> ImageFacts:
     )
 
 
-def read_mask(path: Path | str) -> np.ndarray:
-    """Read a lesion mask: bool ``[height, width]``, true where the picture is brighter than half.
+def read_mask(path: Path | str, values: Sequence[int] = ()) -> NDArray[np.bool_]:
+    """Read a lesion mask: bool ``[height, width]``, by the rule of :mod:`clip_xai.data.mask_rule`.
+
+    Args:
+        path: The file.
+        values: The values that are lesion, if the user names them (``data.mask_values``).
 
     Raises:
-        UnreadableImageError: As `read_image`.
+        UnreadableImageError: As `read_image`, or what is lesion cannot be told from the values.
     """
-    return np.asarray(read_image(path).convert("L")) > 127
+    return _decode_mask(Path(path), values)[0]
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What a manifest needs of a mask.
+
+    Attributes:
+        height: Height of the upright mask in pixels.
+        width: Width of the upright mask in pixels.
+        share: Share of its pixels that are lesion.
+        how: How that was decided: a description of :mod:`clip_xai.data.mask_rule`.
+    """
+
+    height: int
+    width: int
+    share: float
+    how: str
+
+
+def inspect_mask(path: Path | str, values: Sequence[int] = ()) -> MaskFacts:
+    """Read a mask as `read_mask` and return its size, how much it marks, and how it was read.
+
+    Raises:
+        UnreadableImageError: As `read_mask`.
+    """
+    inside, how = _decode_mask(Path(path), values)
+    return MaskFacts(inside.shape[0], inside.shape[1], float(inside.mean()), how)
+
+
+def _decode_mask(path: Path, values: Sequence[int]) -> tuple[NDArray[np.bool_], str]:
+    with _opened(_read_bytes(path), path) as opened:
+        opened.load()
+        return lesion_of(ImageOps.exif_transpose(opened), values)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -175,22 +227,29 @@ def _decode(
     content: bytes, path: Path, at_least: int | None = None, exact: bool = False
 ) -> tuple[Image.Image, tuple[int, int], str]:
     """Decode a file; return the clean picture, its full upright width and height, and its format."""
+    with _opened(content, path) as opened:
+        width, height = opened.size
+        if at_least is not None and opened.format == "JPEG":
+            factor = _reduction(width, height, at_least, exact)
+            if factor > 1:
+                opened.draft(None, (width // factor, height // factor))
+        opened.load()
+        upright = as_rgb(ImageOps.exif_transpose(opened))
+        if upright.size != opened.size or opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+            width, height = height, width
+        clean = Image.new("RGB", upright.size)
+        clean.paste(upright)
+        return clean, (width, height), str(opened.format)
+
+
+@contextmanager
+def _opened(content: bytes, path: Path) -> Iterator[Image.Image]:
+    """Open a file, not yet decoded, and say in one line what is wrong with it, here or in the ``with`` block."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS:,}")
-            width, height = opened.size
-            if at_least is not None and opened.format == "JPEG":
-                factor = _reduction(width, height, at_least, exact)
-                if factor > 1:
-                    opened.draft(None, (width // factor, height // factor))
-            opened.load()
-            upright = as_rgb(ImageOps.exif_transpose(opened))
-            if upright.size != opened.size or opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            clean = Image.new("RGB", upright.size)
-            clean.paste(upright)
-            return clean, (width, height), str(opened.format)
+            yield opened
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"{path}: not a picture in {', '.join(FORMATS)}") from None
     # Damaged and malicious files make the decoders fail in whatever way they happen to: struct.error, KeyError,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from clip_xai.data.groups import groups_in_two_splits
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
+from clip_xai.files import replacing
 
 _ROOT = b"clip_xai.root"
 
@@ -37,6 +38,7 @@ _SCHEMA = pa.schema(
         ("skin_tone", pa.string()),
         ("flags", pa.list_(pa.string())),
         ("fold", pa.int32()),
+        ("mask_values", pa.list_(pa.int32())),
         ("fields", pa.string()),
     ]
 )
@@ -46,9 +48,8 @@ def write_manifest(path: Path, records: list[Record], root: Path) -> None:
     """Write the manifest. Paths are kept relative to the data root, whose place is noted in the file."""
     rows = [_row(record, root) for record in records]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_ROOT: str(root.absolute()).encode()}))
-    unfinished = path.with_suffix(".part")
-    pq.write_table(table, unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(table, unfinished)
 
 
 def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Record]:
@@ -112,6 +113,7 @@ def _row(record: Record, root: Path) -> dict[str, object]:
         "skin_tone": record.skin_tone,
         "flags": list(record.flags),
         "fold": record.fold,
+        "mask_values": list(record.mask_values),
         "fields": json.dumps(record.fields, ensure_ascii=False, sort_keys=True),
     }
 
@@ -128,6 +130,7 @@ def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
         keys=tuple(values.pop("keys")),  # type: ignore[arg-type]
         skin_types=tuple(values.pop("skin_types")),  # type: ignore[arg-type]
         flags=tuple(values.pop("flags")),  # type: ignore[arg-type]
+        mask_values=tuple(values.pop("mask_values")),  # type: ignore[arg-type]
         fields=json.loads(str(values.pop("fields"))),
         **values,  # type: ignore[arg-type]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.data.vocabulary import mentions_diagnosis
 
 #: Advice, management, tests and follow-up: what is to be done, not what is seen.
 _ADVICE = re.compile(
@@ -35,7 +35,7 @@ def gives_advice(text: str) -> bool:
 
 def names_a_diagnosis(text: str) -> bool:
     """Tell whether a text says what the lesion is."""
-    return _ANSWER.search(text) is not None or read_diagnosis(text) is not None
+    return _ANSWER.search(text) is not None or mentions_diagnosis(text)
 
 
 def without_answers(text: str) -> str:
@@ -49,7 +49,7 @@ def without_answers(text: str) -> str:
         if gives_advice(sentence):
             continue
         cut = _ANSWER.sub("", sentence).strip(" ,;:")
-        if len(cut.split()) < 3 or read_diagnosis(cut) is not None:
+        if len(cut.split()) < 3 or mentions_diagnosis(cut):
             continue
         kept.append(cut if cut[-1] in ".!?" else f"{cut}.")
     return " ".join(kept)

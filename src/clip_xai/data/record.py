@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 #: A row that shows the same photograph as another one which says something else.
 CONFLICT = "conflicting diagnosis"
 
+#: A row whose mask can measure nothing.
+EMPTY_MASK, FULL_MASK = "its mask marks nothing", "its mask marks the whole photograph"
+
 
 @dataclass
 class Record:
@@ -27,6 +30,7 @@ class Record:
         caption: The caption to learn.
         references: Captions to be judged against; at least one, the first is `caption`.
         mask: Absolute path of the lesion mask, or None.
+        mask_values: The values that are lesion in it, where the user named them.
         split: ``train``, ``val`` or ``test`` of this manifest; None where the row takes part in no split.
         official_split: The publisher's own split, or None.
         fields: The publisher's fields that are known, by the publisher's names.
@@ -63,6 +67,7 @@ class Record:
     skin_types: tuple[int, ...] = ()
     flags: tuple[str, ...] = ()
     fold: int | None = None
+    mask_values: tuple[int, ...] = ()
     facts: CaptionFacts | None = field(default=None, compare=False, repr=False)
 
     @property

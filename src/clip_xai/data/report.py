@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -14,11 +13,12 @@ from typing import Any
 
 from jinja2 import Environment
 
-from clip_xai.data.images import read_reduced
+from clip_xai.data.images import MaskFacts, read_reduced
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
+from clip_xai.files import write_json, write_text
 
 #: Problems of one kind that the page shows for a source; report.json has them all.
 SHOWN = 20
@@ -40,6 +40,8 @@ class Findings:
         problems: Rows and files that were left out.
         near: Pairs of positions in `records` that look alike.
         conflicts: Pairs that show the same photograph, or look alike, and disagree on the diagnosis.
+        masks: What was found of each mask.
+        left_out: Folders below the root that our own commands wrote.
     """
 
     tables: list[SourceTable]
@@ -47,18 +49,20 @@ class Findings:
     problems: list[Problem]
     near: list[tuple[int, int]] = field(default_factory=list)
     conflicts: list[tuple[Record, Record]] = field(default_factory=list)
+    masks: dict[Path, MaskFacts] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 def write_report(output_dir: Path, found: Findings, settings: BuildSettings, seconds: float) -> None:
     """Write ``report.json`` and ``report.html`` beside the manifest."""
     report = summarise(found, settings)
     report["seconds"] = round(seconds, 1)
-    (output_dir / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_json(output_dir / "report.json", report, indent=1)
     template = files(__package__).joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     pictured = [_pictured(one, two) for one, two in _worth_seeing(found)]
     content = page.render(report=report, shown=SHOWN, pictured=pictured, splits=[*SPLITS, "none"])
-    (output_dir / "report.html").write_text(content, encoding="utf-8")
+    write_text(output_dir / "report.html", content)
 
 
 def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
@@ -73,6 +77,7 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
         "splits": _counts(record.split or "none" for record in records),
         "settings": {name: value for name, value in asdict(settings).items() if name != "workers"},
         "sources": sources,
+        "left_out": found.left_out,
         "absent": [name for name in SOURCES if name not in sources],
         "by_diagnosis": _crossed(records, lambda record: record.diagnosis or "not stated"),
         "by_malignancy": _crossed(records, lambda record: record.malignancy or "not stated"),
@@ -100,6 +105,7 @@ def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
     mine = [record for record in found.records if record.source == table.source]
     kinds = Counter(problem.kind for problem in found.problems if problem.source == table.source)
     known = SOURCES.get(table.source)
+    masks = [found.masks[record.mask] for record in mine if record.mask is not None]
     return {
         "title": known.title if known else table.source,
         "licence": known.licence if known else "",
@@ -110,7 +116,10 @@ def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
         "missing": kinds["missing"],
         "unreadable": kinds["unreadable"],
         "refused": kinds["row"],
-        "masks": sum(record.mask is not None for record in mine),
+        "masks": len(masks),
+        "masks_read_as": _counts(facts.how for facts in masks),
+        "masks_that_mark_nothing": sum(facts.share == 0 for facts in masks),
+        "masks_that_mark_everything": sum(facts.share == 1 for facts in masks),
         "duplicates": sum(record.duplicate_of is not None for record in mine),
         "groups": len({record.group for record in mine}),
         "splits": _counts(record.split or "none" for record in mine),

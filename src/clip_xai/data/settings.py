@@ -28,6 +28,8 @@ class BuildSettings:
         near_bits: Two photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
             null leaves looks out.
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
+            the values that a mask holds.
         workers: Files looked at side by side; null for the number of cores.
     """
 
@@ -40,6 +42,7 @@ class BuildSettings:
     fold: int = 0
     near_bits: int | None = 6
     near_difference: float = 6.0
+    mask_values: list[int] | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,5 +63,7 @@ class BuildSettings:
             )
         if self.near_bits is not None and not 0 <= self.near_bits <= 16:
             raise UserError(f"data.near_bits={self.near_bits}; give 0 to 16, or null to leave looks out.")
+        if self.mask_values is not None and not self.mask_values:
+            raise UserError("data.mask_values=[] names no value; give the values that are lesion, or null.")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"data.workers={self.workers}; give 1 or more, or null for the number of cores.")

@@ -1,12 +1,13 @@
 """Whether a caption says what is so: its diagnosis and its attributes (colour, position ...), read from its words.
 
-A row counts where the truth is known: where the record has a diagnosis, or a reference states the attribute. A caption
-that says nothing on it is wrong, as it tells the reader nothing; how many captions say anything is counted beside.
+A row counts where the truth is known: where the record has a diagnosis, or its references state one and the same. A
+caption that says nothing on it, or names several without saying which, is not right, as it tells the reader nothing;
+the share of captions that answer stands beside every accuracy. Rows of undecided truth alone are left out, and counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics import Metric
 
-from clip_xai.data.vocabulary import ATTRIBUTES, DIAGNOSES, read_attribute, read_diagnosis
+from clip_xai.data.ontology import lineage
+from clip_xai.data.vocabulary import (
+    ATTRIBUTES,
+    DIAGNOSES,
+    canonical_diagnosis,
+    one_of,
+    read_attribute,
+    read_diagnosis,
+    read_malignancy,
+    stated_diagnoses,
+)
 
 LEVELS = ("exact", "family", "malignancy")
 
@@ -26,12 +37,14 @@ class Reading:
     Attributes:
         rows: Numbers of the rows whose truth is known, [n].
         truth: The true value of each of these rows.
-        said: What the caption of each says, or None.
+        said: What the caption of each says; None where it says nothing, or several things and not which.
+        undecided: How many rows are left out because nothing, or no one thing, is known to be true.
     """
 
     rows: NDArray[np.int64]
     truth: tuple[str, ...]
     said: tuple[str | None, ...]
+    undecided: int = 0
 
     @property
     def right(self) -> NDArray[np.float64]:
@@ -39,8 +52,8 @@ class Reading:
         return np.asarray([said == truth for said, truth in zip(self.said, self.truth, strict=True)], dtype=np.float64)
 
     @property
-    def stated(self) -> NDArray[np.float64]:
-        """1 where the caption says anything, [n]."""
+    def answered(self) -> NDArray[np.float64]:
+        """1 where the caption says one thing, right or wrong, [n]."""
         return np.asarray([said is not None for said in self.said], dtype=np.float64)
 
 
@@ -48,28 +61,19 @@ def true_diagnosis(diagnosis: str | None, references: Sequence[str]) -> str | No
     """Return the canonical diagnosis of a record: its own, unless a reference states one below it in the ontology.
 
     Publishers' classes can be umbrellas (HAM10000's ``bkl`` holds seborrheic keratosis and others), so that a
-    description may know better. A record without a diagnosis has the first that a reference states.
+    description may know better. A record without a diagnosis has the one that its references state; where they
+    contradict each other, the truth is undecided: None.
 
     >>> true_diagnosis("Melanoma", ["a photo of psoriasis"])
     'melanoma'
     >>> true_diagnosis("benign keratosis", ["typical of seborrheic keratosis"])
     'seborrheic keratosis'
     """
-    own = read_diagnosis(diagnosis) if diagnosis else None
+    own = canonical_diagnosis(diagnosis) or read_diagnosis(diagnosis) if diagnosis else None
     stated = [name for name in map(read_diagnosis, references) if name is not None]
     if own is None:
-        return stated[0] if stated else None
-    return next((name for name in stated if own in diagnosis_line(name)), own)
-
-
-def diagnosis_line(name: str) -> tuple[str, ...]:
-    """Return a canonical diagnosis and everything above it in the ontology.
-
-    >>> diagnosis_line("seborrheic keratosis")
-    ('seborrheic keratosis', 'benign keratosis')
-    """
-    parent = DIAGNOSES[name].parent
-    return (name, *diagnosis_line(parent)) if parent else (name,)
+        return one_of(tuple(stated))
+    return next((name for name in stated if own in lineage(name)), own)
 
 
 def diagnosis_family(name: str) -> str:
@@ -78,12 +82,13 @@ def diagnosis_family(name: str) -> str:
     >>> diagnosis_family("melanoma in situ")
     'melanoma'
     """
-    return diagnosis_line(name)[-1]
+    return lineage(name)[-1]
 
 
 def true_attribute(references: Sequence[str], attribute: str) -> str | None:
-    """Return the value of the first reference that states the attribute, or None."""
-    return next((value for text in references if (value := read_attribute(text, attribute)) is not None), None)
+    """Return the value that the references state; None where none does, or where they contradict each other."""
+    values = {value for text in references if (value := read_attribute(text, attribute)) is not None}
+    return values.pop() if len(values) == 1 else None
 
 
 def read_diagnoses(captions: Sequence[str], truths: Sequence[str | None], level: str = "exact") -> Reading:
@@ -93,17 +98,13 @@ def read_diagnoses(captions: Sequence[str], truths: Sequence[str | None], level:
         captions: N captions.
         truths: N canonical diagnoses from `true_diagnosis`, or None where unknown.
         level: ``exact``, ``family`` (the root of the ontology above it: a melanoma in situ is a melanoma) or
-            ``malignancy`` (benign, malignant, inflammatory).
+            ``malignancy`` (benign, malignant, inflammatory). A caption that names two carcinomas is undecided
+            between them, and says all the same that it is malignant.
     """
     if level not in LEVELS:
         raise ValueError(f"The level of a diagnosis is one of {', '.join(LEVELS)}, not {level!r}.")
 
-    def at_level(name: str | None) -> str | None:
-        if name is None or level == "exact":
-            return name
-        return diagnosis_family(name) if level == "family" else DIAGNOSES[name].malignancy
-
-    return _reading([read_diagnosis(caption) for caption in captions], truths, at_level)
+    return _reading([_said(caption, level) for caption in captions], [_true(name, level) for name in truths])
 
 
 def read_attributes(captions: Sequence[str], references: Sequence[Sequence[str]], attribute: str) -> Reading:
@@ -117,7 +118,7 @@ def read_attributes(captions: Sequence[str], references: Sequence[Sequence[str]]
     if attribute not in ATTRIBUTES:
         raise ValueError(f"The attributes are {', '.join(ATTRIBUTES)}, not {attribute!r}.")
     truths = [true_attribute(options, attribute) for options in references]
-    return _reading([read_attribute(caption, attribute) for caption in captions], truths, lambda value: value)
+    return _reading([read_attribute(caption, attribute) for caption in captions], truths)
 
 
 def balanced_statistics(reading: Reading) -> NDArray[np.float64]:
@@ -147,17 +148,17 @@ class _Accuracy(Metric):
     is_differentiable = False
     full_state_update = False
     right: torch.Tensor
-    stated: torch.Tensor
+    answered: torch.Tensor
     count: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("right", "stated", "count"):
+        for name in ("right", "answered", "count"):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def _add(self, reading: Reading) -> None:
         self.right += int(reading.right.sum())
-        self.stated += int(reading.stated.sum())
+        self.answered += int(reading.answered.sum())
         self.count += len(reading.truth)
 
     def compute(self) -> torch.Tensor:
@@ -197,11 +198,29 @@ class AttributeAccuracy(_Accuracy):
         self._add(read_attributes(captions, references, self.attribute))
 
 
-def _reading(
-    said: Sequence[str | None], truths: Sequence[str | None], at_level: Callable[[str | None], str | None]
-) -> Reading:
+def _said(caption: str, level: str) -> str | None:
+    """What a caption states at a level: rivals that are one at this level are an answer to it."""
+    if level == "exact":
+        return read_diagnosis(caption)
+    if level == "malignancy":
+        return read_malignancy(caption)
+    families = {diagnosis_family(name) for name in stated_diagnoses(caption)}
+    return families.pop() if len(families) == 1 else None
+
+
+def _true(name: str | None, level: str) -> str | None:
+    if name is None or level == "exact":
+        return name
+    return diagnosis_family(name) if level == "family" else DIAGNOSES[name].malignancy
+
+
+def _reading(said: Sequence[str | None], truths: Sequence[str | None]) -> Reading:
     if len(said) != len(truths):
         raise ValueError(f"{len(said)} captions stand against {len(truths)} records.")
-    known = [(row, truth) for row, truth in enumerate(at_level(truth) for truth in truths) if truth is not None]
-    rows = np.asarray([row for row, _ in known], dtype=np.int64)
-    return Reading(rows, tuple(truth for _, truth in known), tuple(at_level(said[row]) for row in rows))
+    known = [(row, truth) for row, truth in enumerate(truths) if truth is not None]
+    return Reading(
+        np.asarray([row for row, _ in known], dtype=np.int64),
+        tuple(truth for _, truth in known),
+        tuple(said[row] for row, _ in known),
+        len(truths) - len(known),
+    )

@@ -14,7 +14,8 @@ from sacrebleu.metrics import BLEU
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
 from clip_xai.metrics.attributes import true_diagnosis
-from clip_xai.metrics.captions import reference_streams
+from clip_xai.metrics.captions import bleu_order, reference_streams
+from clip_xai.metrics.tokens import AUTO, tokenizers_of
 
 CANDIDATES = 64
 SAMPLE = 128
@@ -32,7 +33,7 @@ class Captioned(Protocol):
     sha256: str | None
 
 
-def majority_caption(records: Sequence[Captioned], seed: int = 0) -> str:
+def majority_caption(records: Sequence[Captioned], seed: int = 0, tokenizer: str = AUTO) -> str:
     """Return the best single answer of someone who knows the training captions and never looks at an image.
 
     The rule: among the training captions that state the most frequent diagnosis (all captions where none is known),
@@ -43,6 +44,7 @@ def majority_caption(records: Sequence[Captioned], seed: int = 0) -> str:
     Args:
         records: Training records.
         seed: Seed of the candidates and of the sample.
+        tokenizer: As for `bleu`.
     """
     if not records:
         raise ValueError("A majority caption needs training records.")
@@ -55,12 +57,17 @@ def majority_caption(records: Sequence[Captioned], seed: int = 0) -> str:
     sample = [records[index].references for index in _drawn(generator, len(records), SAMPLE)]
     if len(candidates) == 1:
         return candidates[0]
-    metric = BLEU(references=reference_streams(sample))  # counts the references once for all candidates
+    # The references are counted once for all candidates, which takes one tokenizer for all.
+    [(name, _)] = Counter(tokenizers_of(sample, tokenizer)).most_common(1)
+    order = max(1, bleu_order(sample, name))
+    metric = BLEU(references=reference_streams(sample), tokenize=name, max_ngram_order=order)
     scores = [metric.corpus_score([candidate] * len(sample), None).score for candidate in candidates]
     return candidates[int(np.argmax(scores))]
 
 
-def majority_captions(records: Sequence[Captioned], train: Sequence[Captioned], seed: int = 0) -> dict[str, str]:
+def majority_captions(
+    records: Sequence[Captioned], train: Sequence[Captioned], seed: int = 0, tokenizer: str = AUTO
+) -> dict[str, str]:
     """Return the majority caption of each source among the records.
 
     Each source answers with its own, since the sources are written in styles of their own and a caption that fits none
@@ -72,7 +79,7 @@ def majority_captions(records: Sequence[Captioned], train: Sequence[Captioned], 
     captions = {}
     for source in sorted({record.source for record in records}):
         same = [record for record in train if record.source == source]
-        captions[source] = majority_caption(same or train, seed)
+        captions[source] = majority_caption(same or train, seed, tokenizer)
     return captions
 
 
@@ -149,6 +156,33 @@ def shuffled_rows(groups: Sequence[str], seed: int = 0) -> NDArray[np.int64]:
     rows = np.empty(len(member), dtype=np.int64)
     rows[order] = np.roll(order, -turn)
     return rows
+
+
+def shuffled_within_sources(
+    groups: Sequence[str], sources: Sequence[str], seed: int = 0
+) -> tuple[NDArray[np.int64], dict[str, str]]:
+    """Permute rows as `shuffled_rows` does, but each among those of its own source.
+
+    A caption of another source is known by its style, so that beating it says nothing about looking at lesions.
+
+    Args:
+        groups: Group of each of the N rows.
+        sources: Source of each row.
+        seed: Seed of the permutations.
+
+    Returns:
+        Row whose image each row gets, [N], -1 for all rows of a source that cannot be shuffled; and the reason for
+        each such source.
+    """
+    rows = np.full(len(groups), -1, dtype=np.int64)
+    reasons: dict[str, str] = {}
+    for source in sorted(set(sources)):
+        mine = np.flatnonzero(np.asarray(sources, dtype=str) == source)
+        try:
+            rows[mine] = mine[shuffled_rows([groups[int(row)] for row in mine], seed)]
+        except UserError as error:
+            reasons[source] = str(error)
+    return rows, reasons
 
 
 def _drawn(generator: np.random.Generator, count: int, at_most: int) -> list[int]:

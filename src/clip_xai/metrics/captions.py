@@ -2,6 +2,9 @@
 
 Every measure comes as a function and as a `torchmetrics.Metric`. The metric's states are sums of sufficient
 statistics, so that reducing them over processes gives the corpus value and not a mean of means.
+
+BLEU counts up to four tokens in a row. Where no row has references that all are so long (labels of one or two words),
+no caption could match four: BLEU then counts up to the longest that every reference of some row has, and says so.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from torchmetrics import Metric
 
+from clip_xai.metrics.tokens import AUTO, RougeTokens, bleu_of, count_tokens, tokenizers_of
+
 MAX_ORDER = 4
+STATISTICS = 2 + 3 * MAX_ORDER
 ROUGE_SETTINGS = "rougeLsum|F1|stemmer:porter|refs:max"
 CLIP_SETTINGS = "100*max(cos,0)|no prompt"
 
@@ -52,44 +58,59 @@ def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str]]:
     return cast("list[list[str]]", streams)  # sacrebleu takes None for "no such reference" and does not say so
 
 
-def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU-4 in 0 to 100, computed by sacrebleu (13a tokens, mixed case, exponential smoothing).
+def bleu(captions: Sequence[str], references: Sequence[Sequence[str]], tokenizer: str = AUTO) -> float:
+    """Corpus BLEU-4 in 0 to 100 as sacrebleu computes it (mixed case, exponential smoothing).
 
     Args:
         captions: N captions.
         references: N lists of references; their lengths may differ.
+        tokenizer: One of `clip_xai.metrics.tokens.TOKENIZERS`; ``auto`` takes each row's by its references' script.
 
     >>> round(bleu(["a brown round lesion"], [["a brown round lesion", "one brown spot"]]), 1)
     100.0
     """
-    require_pairs(captions, references)
-    return float(BLEU().corpus_score(list(captions), reference_streams(references)).score)
+    return float(bleu_from_statistics(bleu_statistics(captions, references, tokenizer).sum(axis=0)))
 
 
-def bleu_signature(references: Sequence[Sequence[str]]) -> str:
+def bleu_signature(references: Sequence[Sequence[str]], tokenizer: str = AUTO) -> str:
     """Return sacrebleu's signature of `bleu` on such references, for example `nrefs:3|case:mixed|eff:no|tok:13a|...`.
 
-    >>> bleu_signature([["a"], ["b"]]).split("|version")[0]
+    Several tokenizers are joined by a plus; ``order`` stands there where it is not four.
+
+    >>> bleu_signature([["a b c d"], ["b"]]).split("|version")[0]
     'nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp'
     """
     # sacrebleu knows its signature only after it has counted the references of a corpus.
-    metric = BLEU()
+    names = sorted(set(tokenizers_of(references, tokenizer)))
+    metric = BLEU(tokenize=names[0])
     metric.corpus_score([options[0] for options in references], reference_streams(references))
-    return str(metric.get_signature())
+    signature = str(metric.get_signature()).replace(f"tok:{names[0]}", f"tok:{'+'.join(names)}")
+    order = bleu_order(references, tokenizer)
+    return signature if order == MAX_ORDER else f"{signature}|order:{order}"
 
 
-def bleu_statistics(captions: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+def bleu_order(references: Sequence[Sequence[str]], tokenizer: str = AUTO) -> int:
+    """Return up to how many tokens in a row BLEU counts on such references: four, or what the longest row admits."""
+    rows = zip(references, tokenizers_of(references, tokenizer), strict=True)
+    return min(MAX_ORDER, max(_shortest(options, name) for options, name in rows))
+
+
+def bleu_statistics(
+    captions: Sequence[str], references: Sequence[Sequence[str]], tokenizer: str = AUTO
+) -> NDArray[np.int64]:
     """Return what corpus BLEU sums over captions.
 
     Returns:
-        Integers [N, 10]: caption length, closest reference length, matched 1- to 4-grams, 1- to 4-grams in all.
+        Integers [N, 14]: caption length, closest reference length, matched 1- to 4-grams, 1- to 4-grams in all, and
+        1- to 4-grams of the shortest reference.
     """
     require_pairs(captions, references)
-    metric = BLEU(effective_order=True)  # it changes no count, only silences a warning about single sentences
     rows = []
-    for caption, options in zip(captions, references, strict=True):
-        score = metric.sentence_score(caption, list(options))
-        rows.append([score.sys_len, score.ref_len, *score.counts, *score.totals])
+    for caption, options, name in zip(captions, references, tokenizers_of(references, tokenizer), strict=True):
+        score = bleu_of(name).sentence_score(caption, list(options))
+        length = _shortest(options, name)
+        possible = [max(length - order, 0) for order in range(MAX_ORDER)]
+        rows.append([score.sys_len, score.ref_len, *score.counts, *score.totals, *possible])
     return np.asarray(rows, dtype=np.int64)
 
 
@@ -97,26 +118,34 @@ def bleu_from_statistics(statistics: NDArray) -> NDArray[np.float64]:
     """Corpus BLEU from summed `bleu_statistics`; many corpora at once (sacrebleu's `compute_bleu`, vectorised).
 
     Args:
-        statistics: Sums [..., 10].
+        statistics: Sums [..., 14].
 
     Returns:
-        BLEU [...] in 0 to 100. A corpus without any match has 0, and one without 4-grams as well.
+        BLEU [...] in 0 to 100. A corpus without any match has 0, and one without 4-grams as well, unless no reference
+        row admits them.
     """
     sums = np.asarray(statistics, dtype=np.float64)
     length, reference = sums[..., 0], sums[..., 1]
-    matched, total = sums[..., 2 : 2 + MAX_ORDER], sums[..., 2 + MAX_ORDER :]
+    matched, total, possible = np.split(sums[..., 2:], 3, axis=-1)
+    counted = possible > 0
     unmatched = matched == 0
     smooth = 2.0 ** np.cumsum(unmatched, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(unmatched, 1 / smooth, matched) / total
         brevity = np.where(length < reference, np.exp(1 - reference / length), 1.0)
-        score = 100 * brevity * np.exp(np.log(precision).mean(axis=-1))
-    defined = (matched.sum(axis=-1) > 0) & (total > 0).all(axis=-1)
+        logarithms = np.where(counted, np.log(precision), 0.0).sum(axis=-1)
+        score = 100 * brevity * np.exp(logarithms / counted.sum(axis=-1))
+    defined = (matched.sum(axis=-1) > 0) & (~counted | (total > 0)).all(axis=-1) & counted.any(axis=-1)
     return np.where(defined, score, 0.0)
 
 
-def rouge_l(captions: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+def rouge_l(captions: Sequence[str], references: Sequence[Sequence[str]], tokenizer: str = AUTO) -> NDArray[np.float64]:
     """ROUGE-L F1 of each caption in 0 to 1: rouge_score's rougeLsum with its stemmer, the best over the references.
+
+    Args:
+        captions: N captions.
+        references: N lists of references.
+        tokenizer: As for `bleu`; see `clip_xai.metrics.tokens`.
 
     Returns:
         Scores [N]; the corpus value is their mean.
@@ -125,12 +154,27 @@ def rouge_l(captions: Sequence[str], references: Sequence[Sequence[str]]) -> NDA
     array([1.])
     """
     require_pairs(captions, references)
-    scorer = RougeScorer(["rougeLsum"], use_stemmer=True)
+    names = tokenizers_of(references, tokenizer)
+    scorers = {name: RougeScorer(["rougeLsum"], tokenizer=RougeTokens(name)) for name in set(names)}
     best = [
-        max(scorer.score(reference, caption)["rougeLsum"].fmeasure for reference in options)
-        for caption, options in zip(captions, references, strict=True)
+        max(scorers[name].score(reference, caption)["rougeLsum"].fmeasure for reference in options)
+        for caption, options, name in zip(captions, references, names, strict=True)
     ]
     return np.asarray(best, dtype=np.float64)
+
+
+def rouge_settings(references: Sequence[Sequence[str]], tokenizer: str = AUTO) -> str:
+    """Return how `rouge_l` is set on such references.
+
+    >>> rouge_settings([["a red spot"]])
+    'rougeLsum|F1|stemmer:porter|refs:max'
+    """
+    others = sorted(set(tokenizers_of(references, tokenizer)) - {"13a"})
+    return "|".join([ROUGE_SETTINGS, *([f"tok:{'+'.join(others)}"] if others else [])])
+
+
+def _shortest(options: Sequence[str], tokenizer: str) -> int:
+    return min(count_tokens(option, tokenizer) for option in options)
 
 
 def clip_score(image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
@@ -176,13 +220,16 @@ class CorpusBleu(Metric):
     full_state_update = False
     statistics: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: str = AUTO) -> None:
         super().__init__()
-        self.add_state("statistics", torch.zeros(2 + 2 * MAX_ORDER, dtype=torch.long), dist_reduce_fx="sum")
+        self.tokenizer = tokenizer
+        self.add_state("statistics", torch.zeros(STATISTICS, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Add captions and their references."""
-        self.statistics += torch.as_tensor(bleu_statistics(captions, references).sum(axis=0)).to(self.device)
+        self.statistics += torch.as_tensor(bleu_statistics(captions, references, self.tokenizer).sum(axis=0)).to(
+            self.device
+        )
 
     def compute(self) -> torch.Tensor:
         """Return BLEU in 0 to 100."""
@@ -217,9 +264,13 @@ class _MeanOfRows(Metric):
 class RougeL(_MeanOfRows):
     """Mean `rouge_l` over all updates."""
 
+    def __init__(self, tokenizer: str = AUTO) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
     def update(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Add captions and their references."""
-        self._add(rouge_l(captions, references))
+        self._add(rouge_l(captions, references, self.tokenizer))
 
 
 class ClipScore(_MeanOfRows):

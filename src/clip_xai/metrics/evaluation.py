@@ -2,98 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from clip_xai.data.vocabulary import ATTRIBUTES
-from clip_xai.metrics.attributes import (
-    Reading,
-    balanced_accuracy,
-    balanced_statistics,
-    read_attributes,
-    read_diagnoses,
-    true_diagnosis,
-)
 from clip_xai.metrics.captions import (
     CLIP_SETTINGS,
-    ROUGE_SETTINGS,
+    MAX_ORDER,
     CaptionScorer,
-    bert_score,
-    bleu_from_statistics,
+    bleu_order,
     bleu_signature,
-    bleu_statistics,
-    clip_score,
-    rouge_l,
+    rouge_settings,
 )
-from clip_xai.metrics.intervals import SAMPLES, bounds, mean_of_sums, resampled_sums
-from clip_xai.metrics.results import (
-    MODEL,
-    OVERALL,
-    Comparison,
-    EvaluationResult,
-    MetricInfo,
-    Score,
-    verdicts,
-)
+from clip_xai.metrics.intervals import FEWEST, SAMPLES, bounds, difference_span, resampled_sums
+from clip_xai.metrics.measures import ClipFeatures, Judged, Measure, in_english, measures
+from clip_xai.metrics.results import MODEL, OVERALL, Comparison, EvaluationResult, Score, verdicts
+from clip_xai.metrics.tokens import AUTO
 
-# A source photographs in one way: who knows the source knows the view, and no model can beat that by looking.
-HABITS = ("view",)
-
-
-class Judged(Protocol):
-    """What is needed of a record to judge its caption."""
-
-    source: str
-    group: str
-    references: tuple[str, ...]
-    diagnosis: str | None
-
-
-@dataclass(frozen=True)
-class ClipFeatures:
-    """A CLIP model's view of the images, and how it reads texts.
-
-    Attributes:
-        name: Which model it is; values of two models cannot be compared.
-        images: Image features [N, D], row by row as the records.
-        encode_text: Turns T texts into features [T, D].
-    """
-
-    name: str
-    images: torch.Tensor
-    encode_text: Callable[[Sequence[str]], torch.Tensor]
-
-    def scores(self, captions: Sequence[str]) -> NDArray[np.float64]:
-        """Return the CLIPScore of each caption with its image, [N]."""
-        texts = torch.nn.functional.normalize(self.encode_text(captions).float(), dim=-1)
-        images = torch.nn.functional.normalize(self.images.float(), dim=-1).to(texts)
-        return clip_score(images, texts).double().cpu().numpy()
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure of one system's captions as sums over rows.
-
-    Attributes:
-        info: Which measure.
-        rows: Numbers of the rows that count, ascending, [n].
-        statistics: What is summed over them, [n, K].
-        value: Turns sums [..., K] into values [...].
-    """
-
-    info: MetricInfo
-    rows: NDArray[np.int64]
-    statistics: NDArray[np.float64]
-    value: Callable[[NDArray], NDArray]
+__all__ = ["ClipFeatures", "Judged", "Measure", "evaluate_captions", "measures"]
 
 
 def evaluate_captions(
-    predictions: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, Sequence[str | None]],
     records: Sequence[Judged],
     *,
     clip: ClipFeatures | None = None,
@@ -101,6 +32,8 @@ def evaluate_captions(
     skipped: Mapping[str, str] | None = None,
     notes: Mapping[str, str] | None = None,
     set_aside: Mapping[str, str] | None = None,
+    cautions: Sequence[str] = (),
+    tokenizer: str = AUTO,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> EvaluationResult:
@@ -108,13 +41,16 @@ def evaluate_captions(
 
     Args:
         predictions: N captions of each system. The key ``"model"`` is the one under judgement, all others are what it
-            is compared with, by their keys in `clip_xai.metrics.results.SYSTEMS`.
+            is compared with, by their keys in `clip_xai.metrics.results.SYSTEMS`; None where a baseline has no caption
+            for a record, which then takes no part in this comparison.
         records: The N records.
         clip: For CLIPScore; None leaves it out.
         bert_scorer: For BERTScore; None leaves it out.
         skipped: Reasons for what is left out: ``"CLIPScore"``, ``"BERTScore"``, or a baseline's label.
         notes: Settings to be shown beside those of the measures.
         set_aside: Files that are not among the records since they cannot be judged, with the reason.
+        cautions: Sentences that a reader must see before any number; empty captions make another.
+        tokenizer: How BLEU and ROUGE cut captions into tokens; see `clip_xai.metrics.tokens`.
         samples: Resamples behind each interval.
         seed: Seed of the resamples.
 
@@ -123,7 +59,18 @@ def evaluate_captions(
     """
     _require_captions(predictions, records)
     systems = (MODEL, *(name for name in predictions if name != MODEL))
-    taken = {system: measures(list(predictions[system]), records, clip, bert_scorer) for system in systems}
+    taken = {
+        system: measures([caption or "" for caption in predictions[system]], records, clip, bert_scorer, tokenizer)
+        for system in systems
+    }
+    absent = {
+        system: np.asarray([row for row, caption in enumerate(predictions[system]) if caption is None], dtype=np.int64)
+        for system in systems
+    }
+    empty = {
+        system: sum(caption is not None and not caption.strip() for caption in predictions[system])
+        for system in systems
+    }
     sources = np.asarray([record.source for record in records])
     scopes = {OVERALL: np.arange(len(records))}
     scopes |= {str(source): np.flatnonzero(sources == source) for source in np.unique(sources)}
@@ -134,104 +81,75 @@ def evaluate_captions(
     for scope, rows in scopes.items():
         for alike in zip(*taken.values(), strict=True):
             row_scores, row_comparisons = _compared(
-                dict(zip(systems, alike, strict=True)), scope, rows, groups, samples, seed
+                dict(zip(systems, alike, strict=True)), absent, scope, rows, groups, samples, seed
             )
             scores += row_scores
             comparisons += row_comparisons
 
     metrics = tuple(measure.info for measure in taken[MODEL] if len(measure.rows))
     return EvaluationResult(
-        verdicts=verdicts(comparisons, metrics),
+        verdicts=verdicts(comparisons, metrics, [*_of_empty(empty[MODEL], len(records)), *cautions]),
         scores=tuple(scores),
         comparisons=tuple(comparisons),
         metrics=metrics,
         systems=systems,
         scopes=tuple(scopes),
-        skipped=_left_out(taken[MODEL], clip, bert_scorer, skipped or {}),
-        settings=_settings(records, clip, bert_scorer, samples, seed) | dict(notes or {}),
+        skipped=_left_out(taken[MODEL], records, scopes, clip, bert_scorer, tokenizer) | dict(skipped or {}),
+        settings=_settings(records, clip, bert_scorer, tokenizer, samples, seed) | dict(notes or {}),
         set_aside=dict(set_aside or {}),
+        undecided={m.info.label: m.undecided for m in taken[MODEL] if m.undecided and len(m.rows)},
+        empty=empty,
+        captions=len(records),
         rows={measure.info.key: _by_row(measure, len(records)) for measure in taken[MODEL] if len(measure.rows)},
     )
 
 
-def measures(
-    captions: Sequence[str],
-    records: Sequence[Judged],
-    clip: ClipFeatures | None = None,
-    bert_scorer: CaptionScorer | None = None,
-) -> list[Measure]:
-    """Take every measure of one system's captions; those whose truth no record tells have no rows."""
-    references = [record.references for record in records]
-    everyone = np.arange(len(records))
-    truths = [true_diagnosis(record.diagnosis, record.references) for record in records]
-    exact = read_diagnoses(captions, truths)
-    found = [
-        Measure(
-            MetricInfo("bleu", "BLEU", 1),
-            everyone,
-            bleu_statistics(captions, references).astype(np.float64),
-            bleu_from_statistics,
-        ),
-        _mean(MetricInfo("rouge_l", "ROUGE-L"), everyone, rouge_l(captions, references)),
-    ]
-    if bert_scorer is not None:
-        found.append(
-            _mean(MetricInfo("bert_score", "BERTScore"), everyone, bert_score(captions, references, bert_scorer))
-        )
-    if clip is not None:
-        found.append(_mean(MetricInfo("clip_score", "CLIPScore", 1), everyone, clip.scores(captions)))
-    found += _accuracy("diagnosis", exact)
-    found.append(
-        Measure(
-            MetricInfo("diagnosis_balanced", "diagnosis, balanced"),
-            exact.rows,
-            balanced_statistics(exact),
-            balanced_accuracy,
-        )
-    )
-    for level, label in (("family", "diagnosis family"), ("malignancy", "malignancy")):
-        reading = read_diagnoses(captions, truths, level)
-        found.append(_mean(MetricInfo(f"diagnosis_{level}", label), reading.rows, reading.right))
-    for attribute in ATTRIBUTES:
-        judged = attribute not in HABITS
-        found += _accuracy(attribute, read_attributes(captions, references, attribute), judged)
-    return found
-
-
-def _mean(info: MetricInfo, rows: NDArray[np.int64], values: ArrayLike) -> Measure:
-    array = np.asarray(values, dtype=np.float64)
-    return Measure(info, rows, np.stack([array, np.ones_like(array)], axis=-1), mean_of_sums)
-
-
-def _accuracy(name: str, reading: Reading, judged: bool = True) -> list[Measure]:
-    """Return how often the caption is right and how often it says nothing on the matter."""
-    key = name.replace(" ", "_")
-    return [
-        _mean(MetricInfo(key, name, judged=judged), reading.rows, reading.right),
-        _mean(MetricInfo(f"{key}_not_stated", f"{name} not stated", judged=False), reading.rows, 1 - reading.stated),
-    ]
-
-
 def _compared(
+    alike: Mapping[str, Measure],
+    absent: Mapping[str, NDArray[np.int64]],
+    scope: str,
+    rows: NDArray[np.int64],
+    groups: NDArray,
+    samples: int,
+    seed: int,
+) -> tuple[list[Score], list[Comparison]]:
+    """Score one measure of all systems on the rows of one scope; systems with the same rows share their resamples."""
+    by_rows: dict[bytes, list[str]] = {}
+    for system in alike:
+        by_rows.setdefault(absent[system].tobytes(), [MODEL] if system != MODEL else []).append(system)
+    scores: list[Score] = []
+    comparisons: list[Comparison] = []
+    for systems in by_rows.values():
+        present = np.setdiff1d(rows, absent[systems[-1]])
+        some_scores, some_comparisons = _paired(
+            {system: alike[system] for system in systems}, scope, present, groups, samples, seed
+        )
+        scores += some_scores if not scores else [score for score in some_scores if score.system != MODEL]
+        comparisons += some_comparisons
+    return scores, comparisons
+
+
+def _paired(
     alike: Mapping[str, Measure], scope: str, rows: NDArray[np.int64], groups: NDArray, samples: int, seed: int
 ) -> tuple[list[Score], list[Comparison]]:
-    """Score one measure of all systems on the rows of one scope, with shared resamples."""
+    """Score one measure of systems that all have these rows, with shared resamples; the model is the first."""
     measure = alike[MODEL]
     inside = np.isin(measure.rows, rows)
     if not inside.any():
         return [], []
+    info = measure.info
     members = groups[measure.rows[inside]].tolist()
     statistics = np.stack([other.statistics[inside] for other in alike.values()])
     values = measure.value(statistics.sum(axis=1))
     draws = measure.value(resampled_sums(statistics, members, samples, seed))
     scores, comparisons = [], []
     for number, system in enumerate(alike):
-        found = bounds(values[number], draws[:, number], members)
-        score = Score(system, scope, measure.info.key, found.n, found.groups, found.value, found.low, found.high)
-        scores.append(score)
+        found = bounds(values[number], draws[:, number], members, span=info.span, share=info.share)
+        scores.append(Score(system, scope, info.key, found.n, found.groups, found.value, found.low, found.high))
         if number > 0:
-            gap = bounds(values[0] - values[number], draws[:, 0] - draws[:, number], members)
-            comparisons.append(Comparison(system, scope, measure.info.key, gap.n, gap.value, gap.low, gap.high))
+            differences = draws[:, 0] - draws[:, number]
+            gap = bounds(values[0] - values[number], differences, members, span=difference_span(info.span))
+            comparisons.append(Comparison(system, scope, info.key, gap.n, gap.clusters, gap.value, gap.low, gap.high))
     return scores, comparisons
 
 
@@ -243,36 +161,65 @@ def _by_row(measure: Measure, count: int) -> list[float | None]:
     return values
 
 
+def _of_empty(count: int, captions: int) -> list[str]:
+    """The sentence that says how many captions are empty, where any is."""
+    if not count:
+        return []
+    return [f"{count} of {captions} captions of the model are empty: they count, and are right in nothing."]
+
+
 def _left_out(
-    taken: Sequence[Measure], clip: ClipFeatures | None, bert_scorer: CaptionScorer | None, reasons: Mapping[str, str]
+    taken: Sequence[Measure],
+    records: Sequence[Judged],
+    scopes: Mapping[str, NDArray[np.int64]],
+    clip: ClipFeatures | None,
+    bert_scorer: CaptionScorer | None,
+    tokenizer: str,
 ) -> dict[str, str]:
-    """Return why each measure or baseline that is not there is not there."""
+    """Return why each measure that is not there, or not as it is called, is not there."""
     left_out = {}
+    for scope, rows in scopes.items():
+        order = bleu_order([records[row].references for row in rows], tokenizer)
+        if order < MAX_ORDER:
+            left_out[f"BLEU-{MAX_ORDER} ({scope})"] = (
+                f"does not apply: no photograph has references of {MAX_ORDER} tokens or more; BLEU-{order} stands there"
+            )
     if clip is None:
         left_out["CLIPScore"] = "no CLIP model was given"
     if bert_scorer is None:
         left_out["BERTScore"] = "no scorer was given"
+    if not in_english(records):
+        left_out["diagnosis and attributes"] = (
+            "do not apply: they are read with English words, and the references are not in the Latin alphabet"
+        )
     for measure in taken:
         if not len(measure.rows) and measure.info.judged:
             left_out[measure.info.label] = "no record tells the truth"
-    return left_out | dict(reasons)
+    return left_out
 
 
 def _settings(
-    records: Sequence[Judged], clip: ClipFeatures | None, bert_scorer: CaptionScorer | None, samples: int, seed: int
+    records: Sequence[Judged],
+    clip: ClipFeatures | None,
+    bert_scorer: CaptionScorer | None,
+    tokenizer: str,
+    samples: int,
+    seed: int,
 ) -> dict[str, str]:
-    settings = {"BLEU": bleu_signature([record.references for record in records]), "ROUGE-L": ROUGE_SETTINGS}
+    references = [record.references for record in records]
+    settings = {"BLEU": bleu_signature(references, tokenizer), "ROUGE-L": rouge_settings(references, tokenizer)}
     if bert_scorer is not None:
         settings["BERTScore"] = bert_scorer.settings
     if clip is not None:
         settings["CLIPScore"] = f"{clip.name}|{CLIP_SETTINGS}"
     settings["intervals"] = (
-        f"95 % percentile bootstrap over groups (patients, lesions), {samples} resamples, seed {seed}"
+        f"95 % expanded percentile bootstrap over groups (patients, lesions), {samples} resamples, seed {seed}; for "
+        f"shares of right and wrong Korn and Graubard's; under {FEWEST} effective groups for these alone"
     )
     return settings
 
 
-def _require_captions(predictions: Mapping[str, Sequence[str]], records: Sequence[Judged]) -> None:
+def _require_captions(predictions: Mapping[str, Sequence[str | None]], records: Sequence[Judged]) -> None:
     if not records:
         raise ValueError("There are no records to judge.")
     if MODEL not in predictions:
@@ -280,3 +227,5 @@ def _require_captions(predictions: Mapping[str, Sequence[str]], records: Sequenc
     for system, captions in predictions.items():
         if len(captions) != len(records):
             raise ValueError(f"System '{system}' has {len(captions)} captions for {len(records)} records.")
+    if None in predictions[MODEL]:
+        raise ValueError("The model needs a caption, if an empty one, for every record.")

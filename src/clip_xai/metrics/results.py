@@ -10,20 +10,25 @@ from typing import Any
 
 import pandas as pd
 
-MODEL, BLIND, NEAREST, SHUFFLED = "model", "blind", "nearest", "shuffled"
+from clip_xai.metrics.intervals import FEWEST
+
+MODEL, BLIND, NEAREST, SHUFFLED, ACROSS = "model", "blind", "nearest", "shuffled", "shuffled_across"
 OVERALL = "overall"
 # Systems by key, as a reader sees them in a table.
 SYSTEMS: dict[str, str] = {
     MODEL: "Model",
     BLIND: "Majority caption (never saw the image)",
     NEAREST: "Nearest training caption (CLIP)",
-    SHUFFLED: "Model, images shuffled",
+    SHUFFLED: "Model, images shuffled within each source",
+    ACROSS: "Model, images shuffled across sources",
 }
+# The caption of another source is known by its style: to beat it says nothing about looking.
+_NO_VERDICT = (ACROSS,)
 # Baselines by key, as they stand in a sentence.
 _OPPONENTS = {
     BLIND: "a caption that never saw the image",
     NEAREST: "the caption of the nearest training image",
-    SHUFFLED: "its own captions of shuffled images",
+    SHUFFLED: "its own captions of other images of the same source",
 }
 
 
@@ -36,12 +41,16 @@ class MetricInfo:
         label: Its name for a reader.
         digits: Digits after the point that are worth showing.
         judged: Whether more is better, so that the model has to beat the baselines on it.
+        span: Least and largest value that there can be; None where there are no such.
+        share: Whether each row is right or wrong, so that the value is a share of rows.
     """
 
     key: str
     label: str
     digits: int = 3
     judged: bool = True
+    span: tuple[float, float] | None = (0.0, 1.0)
+    share: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Score:
         n: Rows that count.
         groups: Groups (patients, lesions) among them.
         value: The corpus value.
-        low: Lower bound of the 95 % interval; NaN with fewer than two groups.
+        low: Lower bound of the 95 % interval; NaN with too few groups for one.
         high: Upper bound.
     """
 
@@ -78,8 +87,9 @@ class Comparison:
         scope: A source's name, or ``overall``.
         metric: Key of a `MetricInfo`.
         n: Rows that count.
+        clusters: Effective number of groups (patients, lesions) among them.
         difference: Model minus baseline.
-        low: Lower bound of the 95 % interval; NaN with fewer than two groups.
+        low: Lower bound of the 95 % interval; NaN with too few groups for one.
         high: Upper bound.
     """
 
@@ -87,9 +97,15 @@ class Comparison:
     scope: str
     metric: str
     n: int
+    clusters: float
     difference: float
     low: float
     high: float
+
+    @property
+    def decidable(self) -> bool:
+        """Whether there are groups enough for a verdict."""
+        return self.clusters >= FEWEST
 
     @property
     def beaten(self) -> bool:
@@ -119,6 +135,9 @@ class EvaluationResult:
         skipped: Measures that were not taken, with the reason.
         settings: How the measures were set (signatures, scorers, resamples).
         set_aside: Files that could not be judged, with the reason.
+        undecided: Rows that a measure leaves out because their truth is not known or contradicts itself, by its label.
+        empty: Captions without a word, by system.
+        captions: How many captions each system has.
         rows: The model's value of each measure on each row by itself, by measure; None where a row does not count.
     """
 
@@ -131,6 +150,9 @@ class EvaluationResult:
     skipped: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
+    undecided: dict[str, int] = field(default_factory=dict)
+    empty: dict[str, int] = field(default_factory=dict)
+    captions: int = 0
     rows: dict[str, list[float | None]] = field(default_factory=dict)
 
     def score(self, metric: str, system: str = MODEL, scope: str = OVERALL) -> Score | None:
@@ -139,8 +161,16 @@ class EvaluationResult:
         return next((score for score in self.scores if (score.system, score.scope, score.metric) == wanted), None)
 
     def summary(self) -> dict[str, float]:
-        """Return the model's overall value of each measure, by key."""
-        return {s.metric: s.value for s in self.scores if s.system == MODEL and s.scope == OVERALL}
+        """Return how many captions of the model are empty, and its overall value of each measure, by key."""
+        values = {s.metric: s.value for s in self.scores if s.system == MODEL and s.scope == OVERALL}
+        return {"empty_captions": float(self.empty.get(MODEL, 0)), **values}
+
+    def left_out(self) -> dict[str, str]:
+        """Return in words how many rows each measure leaves out, by its label."""
+        return {
+            name: f"{count} of {self.captions} photographs left out: their truth is not told, or contradicts itself"
+            for name, count in self.undecided.items()
+        }
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return the scores as a table, one row per system, scope and measure."""
@@ -150,7 +180,10 @@ class EvaluationResult:
         """Return everything but the rows as plain containers; NaN becomes None."""
         parts: dict[str, Any] = {
             "summary": self.summary(),
+            "captions": self.captions,
+            "empty_captions": dict(self.empty),
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "undecided": dict(self.undecided),
             "skipped": dict(self.skipped),
             "set_aside": dict(self.set_aside),
             "settings": dict(self.settings),
@@ -171,6 +204,8 @@ class EvaluationResult:
             lines += ["", f"## {scope}", "", *self._table(scope)]
         lines += ["", "## Not measured", ""] if self.skipped else []
         lines += [f"- {name}: {reason}" for name, reason in self.skipped.items()]
+        lines += ["", "## Truth not known", ""] if self.undecided else []
+        lines += [f"- {name}: {words}" for name, words in self.left_out().items()]
         lines += ["", "## Photographs set aside", ""] if self.set_aside else []
         lines += [f"- {name}: {reason}" for name, reason in self.set_aside.items()]
         lines += ["", "## Settings", "", *(f"- {name}: `{value}`" for name, value in self.settings.items()), ""]
@@ -195,16 +230,24 @@ class EvaluationResult:
         return ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def verdicts(comparisons: Iterable[Comparison], metrics: Sequence[MetricInfo]) -> tuple[Verdict, ...]:
-    """Say in words which baselines the model beats, warnings first.
+def verdicts(
+    comparisons: Iterable[Comparison], metrics: Sequence[MetricInfo], cautions: Sequence[str] = ()
+) -> tuple[Verdict, ...]:
+    """Say in words which baselines the model beats: cautions first, then warnings.
 
     The model beats a baseline on a measure when the 95 % interval of their paired difference lies above 0. Every
-    baseline is spoken of overall, the one that never saw the image also for each source where it is not beaten.
+    baseline is spoken of overall, the one that never saw the image also for each source where it is not beaten. Where
+    the photographs come from fewer than ten patients or lesions there is no verdict, only the reason.
+
+    Args:
+        comparisons: The model against every baseline.
+        metrics: The measures.
+        cautions: Sentences that a reader must see before any number.
     """
     labels = {metric.key: metric.label for metric in metrics if metric.judged}
     cases: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in comparisons:
-        if comparison.metric in labels:
+        if comparison.metric in labels and comparison.baseline not in _NO_VERDICT:
             cases.setdefault((comparison.baseline, comparison.scope), []).append(comparison)
     found = []
     if (BLIND, OVERALL) not in cases:
@@ -212,7 +255,8 @@ def verdicts(comparisons: Iterable[Comparison], metrics: Sequence[MetricInfo]) -
     for (baseline, scope), case in cases.items():
         if scope == OVERALL or baseline == BLIND:
             found += _verdicts_of_case(baseline, scope, case, labels)
-    return tuple(sorted(found, key=lambda verdict: not verdict.warning))
+    first = [Verdict(caution, warning=True) for caution in cautions]
+    return (*first, *sorted(found, key=lambda verdict: not verdict.warning))
 
 
 def _verdicts_of_case(
@@ -220,15 +264,37 @@ def _verdicts_of_case(
 ) -> list[Verdict]:
     opponent = _OPPONENTS.get(baseline, f"'{baseline}'")
     place = f"{scope}, n = {max(comparison.n for comparison in case)}"
-    lost = [labels[comparison.metric] for comparison in case if not comparison.beaten]
-    won = [labels[comparison.metric] for comparison in case if comparison.beaten]
+    decidable = [comparison for comparison in case if comparison.decidable]
+    found = _undecidable(opponent, scope, [comparison for comparison in case if not comparison.decidable], labels)
+    if not decidable:
+        return found
+    lost = [labels[comparison.metric] for comparison in decidable if not comparison.beaten]
+    won = [labels[comparison.metric] for comparison in decidable if comparison.beaten]
+    if scope != OVERALL:
+        found = []  # of a single source it is said where the model fails, and whether anything can be said at all
+    every, any_ = ("every measure", "any measure") if not found else ("every other measure", "any other measure")
     if not lost:
-        words = f"The model beats {opponent} on every measure ({place})."
-        return [Verdict(words, warning=False)] if scope == OVERALL else []
+        words = f"The model beats {opponent} on {every} ({place})."
+        return [Verdict(words, warning=False), *found] if scope == OVERALL else []
     if not won:
-        return [Verdict(f"The model does not beat {opponent} on any measure ({place}).", warning=True)]
+        return [Verdict(f"The model does not beat {opponent} on {any_} ({place}).", warning=True), *found]
     rest = f"; it does on {_listed(won)}" if scope == OVERALL else ""
-    return [Verdict(f"The model does not beat {opponent} on {_listed(lost)} ({place}){rest}.", warning=True)]
+    words = f"The model does not beat {opponent} on {_listed(lost)} ({place}){rest}."
+    return [Verdict(words, warning=True), *found]
+
+
+def _undecidable(opponent: str, scope: str, case: Sequence[Comparison], labels: Mapping[str, str]) -> list[Verdict]:
+    """Say why there is no verdict on some measures."""
+    if not case:
+        return []
+    most = max(comparison.clusters for comparison in case)
+    what = "" if len(case) == len(labels) else f" on {_listed([labels[comparison.metric] for comparison in case])}"
+    place = f"{scope}, n = {max(comparison.n for comparison in case)}"
+    words = (
+        f"No verdict{what} against {opponent} ({place}): the photographs come from too few patients or lesions "
+        f"(effective number {most:.3g}; {FEWEST} are needed)."
+    )
+    return [Verdict(words, warning=True)]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -88,6 +88,20 @@ class Decoding:
                 f"generation.min_new_tokens={self.min_new_tokens} is more than max_new_tokens={self.max_new_tokens}"
             )
 
+    def beside(self, other: Decoding) -> str:
+        """Return the settings by which this decoding differs from another, empty if they are the same.
+
+        Example:
+            >>> Decoding(beams=4).beside(Decoding())
+            'beams 4'
+        """
+        known = asdict(other)
+        return ", ".join(f"{key} {value}" for key, value in asdict(self).items() if value != known[key])
+
+
+#: What captions are evaluated and explained with unless another decoding is chosen: ``generation=beams``.
+REPORTED = Decoding(beams=4, length_penalty=0.0)
+
 
 @torch.no_grad()
 def decode(
@@ -106,7 +120,8 @@ def decode(
         inputs: What stands before the captions, ``[B, S, E]``.
         decoding: How to decode.
         mask: ``[B, S]``, False where a row is padded on its left; None for no padding.
-        rows: A number for each row that chooses its draws together with the seed; 0, 1, 2 ... if None.
+        rows: A number for each row that chooses its draws together with the seed, such as its photograph's (see
+            :func:`~clip_xai.data.images.number_of`); 0, 1, 2 ... if None.
 
     Raises:
         UserError: The language model has not enough positions.

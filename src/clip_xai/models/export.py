@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shutil
+import uuid
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from clip_xai.errors import UserError
 from clip_xai.files import write_json, write_text
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.card import CardFacts, model_card
 from clip_xai.models.hub import hub_folder
 from clip_xai.models.retrieval import INDEX, CaptionIndex
-from clip_xai.models.weights import CaptionerSettings, load_captioner, save_captioner
+from clip_xai.models.weights import TOWER, CaptionerSettings, load_captioner, save_captioner
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
-ALLOWED = (*FILES, INDEX)  # the last only of a captioner with retrieved captions
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """What a model card says beyond what the model itself knows.
-
-    Attributes:
-        name: The model's name.
-        licence: Identifier of the weights' licence, such as ``cc-by-nc-4.0``; ``other`` where nobody has chosen one.
-        data: Data set -> what is said of it: photographs, licence, terms.
-        training: Setting -> value, how it was trained.
-        evaluation: The evaluation's Markdown, baselines included, or None where there was none.
-    """
-
-    name: str
-    licence: str = "other"
-    data: Mapping[str, str] = field(default_factory=dict)
-    training: Mapping[str, str] = field(default_factory=dict)
-    evaluation: str | None = None
+ALLOWED = (*FILES, TOWER, INDEX)  # the last two where the tower's weights, or retrieved captions, go with it
 
 
 def export_captioner(
@@ -50,34 +34,96 @@ def export_captioner(
 ) -> Path:
     """Write a directory that :func:`from_pretrained` loads; its tokenizer loads with transformers too.
 
+    It is written beside its place, loaded and compared, and then moved there, file by file: what stands there in the
+    end works. No path of this machine is in it.
+
     Args:
         captioner: The captioner.
         settings: What it was built from.
-        directory: Made if need be.
+        directory: Made if need be; files of an export in it are replaced, others are left alone.
         facts: For the model card, ``README.md``.
-        with_backbone: Whether the tower's weights go with it. If None only where they are random. Mind the tower's
-            licence.
+        with_backbone: Whether the tower's weights go with it. If None only where nobody else could get them: random
+            ones, and those that lie in a folder or file of this machine. Mind the tower's licence.
         index: What prompts are retrieved from, for a captioner with retrieved captions. It holds training captions:
             mind the terms of the data.
 
     Raises:
         ValueError: The settings want an index and there is none, or the other way round.
+        UserError: What was written does not load, or says something else than the captioner.
     """
     if (index is None) == bool(settings.retrieved_captions):
         raise ValueError(f"{settings.retrieved_captions} retrieved captions do not fit {index} as their index")
-    save_captioner(captioner, settings, directory, with_backbone)
-    if index is not None:
-        index.save(directory / INDEX)
-    tokenizer = {
+    if with_backbone is None:
+        with_backbone = captioner.backbone.source is None or is_local(settings.backbone.pretrained)
+    public = without_places(settings, with_backbone)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = directory.parent / f".{directory.name}.{uuid.uuid4().hex[:8]}.unfinished"
+    try:
+        save_captioner(captioner, public, unfinished, with_backbone)
+        if index is not None:
+            index.save(unfinished / INDEX)
+        write_json(unfinished / "tokenizer_config.json", _tokenizer_config(captioner))
+        write_text(unfinished / "README.md", model_card(captioner, public, facts, index))
+        _try(captioner, unfinished, directory)
+        directory.mkdir(exist_ok=True)
+        for file in sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(directory / file.name)  # the configuration last: without it, nothing is loaded
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written ({error.strerror or error}); nothing is left of it") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return directory
+
+
+def is_local(pretrained: str | None) -> bool:
+    """Tell whether weights lie in a folder or file of this machine, so that nobody else finds them by that name."""
+    return pretrained is not None and ":" not in pretrained[2:] and Path(pretrained).expanduser().exists()
+
+
+def without_places(settings: CaptionerSettings, holds_backbone: bool) -> CaptionerSettings:
+    """Return settings that name no path of this machine."""
+    backbone, start = settings.backbone, settings.language_model_pretrained
+    if is_local(backbone.pretrained):
+        assert backbone.pretrained is not None
+        place = None if holds_backbone else Path(backbone.pretrained).name
+        backbone = replace(backbone, pretrained=place)
+    # The language model's weights are always in the export: where it started from is for people to read.
+    start = Path(start).name if start is not None and is_local(start) else start
+    return replace(settings, backbone=backbone, language_model_pretrained=start)
+
+
+def _tokenizer_config(captioner: Captioner) -> dict[str, Any]:
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
         "model_max_length": captioner.language_model.config.n_positions,
         "clean_up_tokenization_spaces": False,
     }
-    write_json(directory / "tokenizer_config.json", tokenizer)
-    write_text(directory / "README.md", model_card(captioner, settings, facts, index))
-    return directory
+
+
+@torch.no_grad()
+def _try(captioner: Captioner, written: Path, directory: Path) -> None:
+    """Load what was written and hold it against the captioner: its weights, preprocessing and tokenizers."""
+    loaded = load_captioner(written)
+    expected = {key: value.cpu() for key, value in captioner.state_dict().items()}
+    found = loaded.state_dict()
+    differs = [key for key, value in expected.items() if key not in found or not torch.equal(found[key], value)]
+    tower, own = loaded.backbone, captioner.backbone
+    if differs or found.keys() != expected.keys():
+        raise UserError(f"{directory}: what was written does not load as it was ({differs[:3]}); nothing is left of it")
+    text = "a photo of melanoma"
+    same = (
+        tower.fingerprint == own.fingerprint
+        and tower.preprocess == own.preprocess
+        and (own.tokenizer is None or torch.equal(tower.tokenize([text]), own.tokenize([text])))
+        and loaded.tokenizer.encode(text) == captioner.tokenizer.encode(text)
+    )
+    if not same:
+        raise UserError(
+            f"{directory}: what was written loads with another tower, preprocessing or tokenizer than the captioner "
+            "has; nothing is left of it"
+        )
 
 
 def from_pretrained(source: str | Path, revision: str | None = None) -> Captioner:
@@ -141,109 +187,3 @@ def push_to_hub(
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"the hub did not take {repository} ({reason}); log in with `hf auth login`") from error
     return str(done.commit_url)
-
-
-def model_card(
-    captioner: Captioner, settings: CaptionerSettings, facts: CardFacts, index: CaptionIndex | None = None
-) -> str:
-    """Return the model card in Markdown with the hub's header."""
-    origin = settings.backbone.pretrained or ""
-    bases = [origin.removeprefix("hf-hub:")] if origin.startswith("hf-hub:") else []
-    start = settings.language_model_pretrained
-    bases += [start] if start and "/" in start and not Path(start).exists() else []
-    sections = [
-        _header(facts.licence, bases),
-        f"# {facts.name}\n\nDescribes a photograph of skin in words. **Research software, not a medical device: "
-        "nothing it writes is a diagnosis.**",
-        "## Model\n\n" + _table(("part", "what", "parameters"), _parts(captioner, settings)),
-        f"The mapper reads the tower's {_READS[captioner.reads]}."
-        + (f" Prompt: `{settings.prompt}`." if settings.prompt else ""),
-        _use(settings, index),
-        "## Data\n\n" + (_list(facts.data) or "Not stated."),
-        "## Training\n\n" + (_list(facts.training) or "Not stated."),
-        _evaluation(facts.evaluation),
-        f"## Licence\n\n{_licence(facts.licence)} Tower and language model keep the terms of their publishers; so do "
-        "the photographs, of which none is part of this model.",
-        "## Limits\n\nWhat a caption says beyond the photograph, such as age or history, is a guess. Skin tones and "
-        "diagnoses that were rare in training are described worse; judge every group that the model is to serve.",
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-_READS = {
-    "pooled": "pooled embedding: its words have no place of their own",
-    "patches": "patch tokens",
-    "tokens": "class token, where it has one, and patch tokens",
-}
-
-
-def _header(licence: str, bases: Sequence[str]) -> str:
-    lines = ["---", f"license: {licence}", "language: en", "library_name: clip-xai", "pipeline_tag: image-to-text"]
-    lines += ["base_model:", *(f"- {json.dumps(base)}" for base in bases)] if bases else []
-    return "\n".join([*lines, "tags:", "- dermatology", "- image-captioning", "---"])
-
-
-def _parts(captioner: Captioner, settings: CaptionerSettings) -> list[tuple[str, str, str]]:
-    model = captioner.language_model
-    adapters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
-    tower = f"{settings.backbone.name} ({settings.backbone.pretrained or 'weights in this model'}), frozen"
-    options = ", ".join(f"{key} {value}" for key, value in settings.mapper_settings.items())
-    rows = [
-        ("tower", tower, _count(captioner.backbone.parameters())),
-        ("mapper", settings.mapper + (f" ({options})" if options else ""), _count(captioner.mapper.parameters())),
-        ("language model", settings.language_model, f"{sum(p.numel() for p in model.parameters()) - adapters:,}"),
-    ]
-    if settings.lora is not None:
-        rows.append(("adapters", f"LoRA of rank {settings.lora['rank']}", f"{adapters:,}"))
-    return rows
-
-
-def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
-    lines = [
-        "from clip_xai.models.export import from_pretrained",
-        "",
-        'captioner = from_pretrained("DIRECTORY OR ORGANISATION/MODEL")',
-        "pixels = captioner.backbone.preprocess(photograph)[None]",
-    ]
-    said, prompts = "", ""
-    if index is not None:
-        count, template = settings.retrieved_captions, settings.retrieval_template
-        lines.insert(0, "from pathlib import Path\n")
-        lines.insert(2, "from clip_xai.models.retrieval import CaptionIndex")
-        lines += [
-            f'index = CaptionIndex.load(Path("DIRECTORY/{INDEX}"))',
-            f"prompts = index.prompts(captioner.backbone.encode_image(pixels), {count}, template={template!r})",
-        ]
-        prompts = ", prompts=prompts"
-        said = (
-            f"\n\n**Retrieval**: the prompt of each photograph holds the captions of its {count} nearest training "
-            f"photographs, none of its own patient or lesion: `{template}`. `{INDEX}` keeps {len(index.captions):,} "
-            "training captions with their image embeddings and groups; the terms of the data hold for it."
-        )
-    lines.append(f"print(captioner.generate(captioner.read(pixels){prompts})[0].text)")
-    return "## Use\n\n```python\n" + "\n".join(lines) + "\n```" + said
-
-
-def _evaluation(markdown: str | None) -> str:
-    if markdown is None:
-        return "## Evaluation\n\nNot evaluated: no number is claimed."
-    # The evaluation's own headings go one level down.
-    lines = ["#" + line if line.startswith("#") else line for line in markdown.strip().splitlines()]
-    return "\n".join(lines)
-
-
-def _licence(licence: str) -> str:
-    return "Nobody has chosen a licence for these weights yet." if licence == "other" else f"Weights: {licence}."
-
-
-def _list(items: Mapping[str, str]) -> str:
-    return "\n".join(f"- **{key}**: {value}" for key, value in items.items())
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
-
-
-def _count(parameters: object) -> str:
-    return f"{sum(p.numel() for p in parameters):,}"  # type: ignore[attr-defined]

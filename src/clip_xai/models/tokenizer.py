@@ -70,6 +70,10 @@ class CaptionTokenizer:
         with replacing(directory / "tokenizer.json") as unfinished:
             self._tokenizer.save(str(unfinished))
 
+    def json(self) -> str:
+        """Return what ``tokenizer.json`` holds."""
+        return self._tokenizer.to_str()
+
     @property
     def vocabulary_size(self) -> int:
         """Number of tokens, markers included."""

@@ -14,8 +14,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.blueprint import Blueprint
 from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
@@ -23,6 +26,7 @@ from clip_xai.models.retrieval import INDEX, TEMPLATE, CaptionIndex, Retrieval
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 _OTHER = "name another captioner, or train it again"
+TOWER = "tower.json"  # beside weights that hold the tower's: how it is built, its preprocessing and its tokenizer
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,14 @@ def save_captioner(
         directory: Made if need be.
         with_backbone: Write the tower's weights too. If None only where they are random: published and embedded ones
             are loaded from their own place again and checked by fingerprint.
+
+    Raises:
+        UserError: A weight is not finite; nothing is written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     holds_backbone = captioner.backbone.source is None if with_backbone is None else with_backbone
     state = trainable_state(captioner, with_backbone=holds_backbone)
+    require_finite(state, "the captioner")
+    directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / "model.safetensors") as unfinished:
         save_file(state, unfinished, metadata=captioner.provenance)
     captioner.tokenizer.save(directory)
@@ -85,8 +93,11 @@ def save_captioner(
         "settings": asdict(settings),
         "language_model_config": captioner.language_model.config.to_diff_dict(),
         "backbone_fingerprint": captioner.backbone.fingerprint,
+        "preprocess_fingerprint": captioner.backbone.preprocess.fingerprint,
         "holds_backbone": holds_backbone,
     }
+    if holds_backbone and captioner.backbone.blueprint is not None:
+        write_json(directory / TOWER, captioner.backbone.blueprint.plain())
     write_json(directory / "config.json", config)
 
 
@@ -106,8 +117,9 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
     """Load what :func:`trainable_state` gave, every key accounted for.
 
     Raises:
-        UserError: A key is missing or unknown.
+        UserError: A key is missing or unknown, or a weight is not finite.
     """
+    require_finite(state, origin)
     missing, unexpected = captioner.load_state_dict(state, strict=False)
     with_backbone = any(key.startswith("backbone.") for key in state)
     expected = {key for key in captioner.state_dict() if with_backbone or not key.startswith("backbone.")}
@@ -126,9 +138,7 @@ def load_captioner(directory: Path) -> Captioner:
     settings = read_settings(config["settings"])
     with reading(directory / "model.safetensors", _OTHER):
         state = load_file(directory / "model.safetensors")
-    # A tower that lies in the directory is not looked for in its own place.
-    source = replace(settings.backbone, pretrained=None) if config.get("holds_backbone") else settings.backbone
-    backbone = build_backbone(**asdict(source))
+    backbone = _tower_of(directory, settings.backbone, bool(config.get("holds_backbone")))
     language_model = GPT2LMHeadModel(GPT2Config(**config["language_model_config"]))
     if settings.lora is not None:
         add_lora(language_model, **settings.lora)
@@ -138,6 +148,13 @@ def load_captioner(directory: Path) -> Captioner:
         raise UserError(
             f"{directory} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} "
             "holds now; train again or restore the tower's weights"
+        )
+    if captioner.backbone.preprocess.fingerprint != config.get(
+        "preprocess_fingerprint", captioner.backbone.preprocess.fingerprint
+    ):
+        raise UserError(
+            f"{directory} was trained on photographs preprocessed otherwise than {settings.backbone.pretrained} asks "
+            "for now; train again or restore its preprocessing"
         )
     with safe_open(directory / "model.safetensors", framework="pt") as file:
         captioner.provenance = dict(file.metadata() or {})
@@ -171,6 +188,15 @@ def load_retrieval(settings: CaptionerSettings, directory: Path) -> Retrieval | 
 def read_settings(values: dict[str, Any]) -> CaptionerSettings:
     """Build settings from the plain containers of ``config.json`` or a checkpoint."""
     return CaptionerSettings(**{**values, "backbone": BackboneSource(**values["backbone"])})
+
+
+def _tower_of(directory: Path, source: BackboneSource, held: bool) -> Backbone:
+    """Return the tower of an exported captioner; at random weights where its own are held in the directory."""
+    if not held:
+        return build_backbone(**asdict(source))
+    if (directory / TOWER).is_file():
+        return Blueprint.from_plain(json.loads((directory / TOWER).read_text(encoding="utf-8"))).build(source.name)
+    return build_backbone(**asdict(replace(source, pretrained=None)))  # exports of before there was this file
 
 
 def _config(directory: Path) -> dict[str, Any]:

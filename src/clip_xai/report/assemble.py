@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
-from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, Item
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
 from clip_xai.report.figures import fitted, resized_geometry
 from clip_xai.xai.attribution import Attribution
 
@@ -30,6 +30,7 @@ class Answer:
         settings: The methods' own settings, in the same order.
         notes: Sentences that a reader must see beside every one of them.
         left_out: Which methods do not answer, or not word by word, and why.
+        contexts: For each of the T scores, what it is to be read against; empty where nothing is.
     """
 
     score_name: str
@@ -38,6 +39,7 @@ class Answer:
     settings: Sequence[Mapping[str, object]]
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -45,7 +47,18 @@ class Answer:
         whole = max(self.attributions, key=lambda one: len(one.labels))
         scores = whole.scores[0].tolist()
         labelled = zip(whole.labels, scores, self.spans, strict=True)
-        return tuple(Item(label, float(score), self.score_name, span) for label, score, span in labelled)
+        margin = self.score_name.endswith(MARGIN_SUFFIX)
+        return tuple(
+            Item(
+                label,
+                float(score),
+                self.score_name,
+                span,
+                context=self.contexts[row] if self.contexts else "",
+                against=tuple(other for place, other in enumerate(whole.labels) if place != row) if margin else (),
+            )
+            for row, (label, score, span) in enumerate(labelled)
+        )
 
     def rows(self, attribution: Attribution) -> range:
         """Which of the T scores the rows of one of the attributions are about."""

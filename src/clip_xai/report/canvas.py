@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from clip_xai.report.figures import font
+from clip_xai.report.fonts import font, missing, text_width, write
 
 Colour = tuple[int, int, int]
 
@@ -34,6 +34,7 @@ class Canvas:
     def __init__(self, width: int, height: int = 4000) -> None:
         self.picture = Image.new("RGB", (width, height), PAPER)
         self.pen = ImageDraw.Draw(self.picture)
+        self.letters: set[str] = set()
 
     def text(self, x: int, y: int, text: str, width: int, *, size: int = 17, bold: bool = False,
              ink: Colour = INK, lines: int | None = None) -> int:  # fmt: skip
@@ -43,7 +44,7 @@ class Canvas:
             wrapped = [*wrapped[: lines - 1], ellipsis(" ".join(wrapped[lines - 1 :]), width, size, bold)]
         for line in wrapped:
             self._reserve(y + line_height(size))
-            self.pen.text((x, y), line, fill=ink, font=font(size, bold))
+            self._write(x, y, line, ink, size, bold)
             y += line_height(size)
         return y
 
@@ -53,7 +54,7 @@ class Canvas:
         cursor = x
         for run in runs:
             for part in cut(run.text, width - 10, size, run.bold):
-                across = math.ceil(font(size, run.bold).getlength(part)) + 8
+                across = math.ceil(text_width(part, size, run.bold)) + 8
                 if cursor > x and cursor + across > x + width:
                     cursor, y = x, y + step
                 self._reserve(y + step)
@@ -61,7 +62,7 @@ class Canvas:
                     box = (cursor, y, cursor + across, y + line_height(size) + 2)
                     self.pen.rounded_rectangle(box, radius=4, fill=run.ground)
                 ink = INK if run.ground is None or luminance(run.ground) > 0.4 else PAPER
-                self.pen.text((cursor + 4, y + 1), part, fill=ink, font=font(size, run.bold))
+                self._write(cursor + 4, y + 1, part, ink, size, run.bold)
                 cursor += across + 2
         return y + step
 
@@ -80,6 +81,15 @@ class Canvas:
     def finished(self, height: int) -> Image.Image:
         """The sheet, cut to what was used."""
         return self.picture.crop((0, 0, self.picture.width, height))
+
+    @property
+    def missing(self) -> str:
+        """Which of the letters that were written cannot be drawn here; empty where all could."""
+        return missing(self.letters)
+
+    def _write(self, x: int, y: int, text: str, ink: Colour, size: int, bold: bool) -> None:
+        self.letters.update(text)
+        write(self.pen, (x, y), text, ink, size, bold)
 
     def _reserve(self, height: int) -> None:
         """Make the sheet longer when something reaches below its end."""
@@ -101,7 +111,7 @@ def wrap(text: str, width: int, size: int, bold: bool = False) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font(size, bold).getlength(joined) <= width:
+        if lines and text_width(joined, size, bold) <= width:
             lines[-1] = joined
         else:
             lines.extend(cut(word, width, size, bold))
@@ -112,7 +122,7 @@ def cut(word: str, width: int, size: int, bold: bool = False) -> list[str]:
     """Break a word that is wider than ``width`` pixels into parts that are not."""
     parts = [""]
     for letter in word:
-        if parts[-1] and font(size, bold).getlength(parts[-1] + letter) > width:
+        if parts[-1] and text_width(parts[-1] + letter, size, bold) > width:
             parts.append("")
         parts[-1] += letter
     return parts
@@ -120,9 +130,9 @@ def cut(word: str, width: int, size: int, bold: bool = False) -> list[str]:
 
 def ellipsis(text: str, width: int, size: int, bold: bool = False) -> str:
     """The beginning of a text that fits ``width`` pixels, marked where it was cut."""
-    if font(size, bold).getlength(text) <= width:
+    if text_width(text, size, bold) <= width:
         return text
-    while text and font(size, bold).getlength(text + "…") > width:
+    while text and text_width(text + "…", size, bold) > width:
         text = text[:-1]
     return text.rstrip() + "…"
 

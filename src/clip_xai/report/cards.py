@@ -66,7 +66,7 @@ def draw_card(image: ExplainedImage) -> Image.Image:
 
     The whole photograph, the generated and reference captions, and for each method one heat map a word or text, each
     with its own colour bar of raw values. Where there are many methods, they stand side by side for what is no single
-    word. Nothing is cropped; what the model did not see is hatched.
+    word. Nothing is cropped; what the model did not see is hatched. Letters that no font of this machine has are named.
     """
     canvas = Canvas(WIDTH)
     y = _draw_head(canvas, image)
@@ -79,6 +79,8 @@ def draw_card(image: ExplainedImage) -> Image.Image:
             draw = _draw_heat_maps if explanation.kind == "image" else _draw_text_shading
             y = draw(canvas, y, image, explanation, chosen)
     y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
+    if canvas.missing:
+        y = canvas.text(MARGIN, y, canvas.missing, WIDTH - 2 * MARGIN, size=14, bold=True)
     y = canvas.text(MARGIN, y, DISCLAIMER, WIDTH - 2 * MARGIN, size=14, ink=QUIET)
     return canvas.finished(y + MARGIN)
 

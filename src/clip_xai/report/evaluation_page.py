@@ -14,7 +14,7 @@ from clip_xai.report.figures import data_uri, fitted
 from clip_xai.report.pages import Table, write_page
 
 PHOTOGRAPH = 380  # longest side in the gallery in pixels
-NOT_STATED = "_not_stated"
+ANSWERED = "_answered"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Chip:
-    """What a caption says on one matter: ``right``, ``wrong`` or ``unsaid``."""
+    """What a caption says on one matter: ``right``, ``wrong`` or ``unsaid``, ``unknown`` without a truth."""
 
     text: str
     kind: str
@@ -96,6 +96,7 @@ def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[s
         plots=[plot for metric in judged if (plot := _plot(result, metric, OVERALL))],
         tables=[scope_table(result, scope) for scope in result.scopes],
         skipped=result.skipped,
+        left_out=result.left_out(),
         set_aside=result.set_aside,
         settings=result.settings,
         examples=[_example(result, example) for example in examples],
@@ -118,7 +119,7 @@ def _plot(result: EvaluationResult, metric: MetricInfo, scope: str) -> Plot | No
     scores = [score for system in result.systems if (score := result.score(metric.key, system, scope))]
     if not scores:
         return None
-    start, end = _axis([bound for score in scores for bound in (score.value, score.low, score.high)])
+    start, end = _axis(metric, [bound for score in scores for bound in (score.value, score.low, score.high)])
 
     def place(value: float) -> float | None:
         return None if math.isnan(value) else (value - start) / (end - start)
@@ -137,12 +138,11 @@ def _plot(result: EvaluationResult, metric: MetricInfo, scope: str) -> Plot | No
     return Plot(metric.label, scores[0].n, scores[0].groups, f"{start:g}", f"{end:g}", bars)
 
 
-def _axis(values: Sequence[float]) -> tuple[float, float]:
-    """An axis that starts at zero and ends at the natural end of the measure's unit where there is one."""
+def _axis(metric: MetricInfo, values: Sequence[float]) -> tuple[float, float]:
+    """The axis of a measure: what it can be, whatever it happens to be here; without such a span, from 0 to 1."""
     known = [value for value in values if not math.isnan(value)]
-    most, least = max(known), min(known)
-    end = 1.0 if most <= 1 else 100.0 if most <= 100 else most
-    return (0.0 if least >= 0 else math.floor(least * 10) / 10), end
+    start, end = metric.span or (0.0, 1.0)
+    return min(start, math.floor(min(known) * 10) / 10), max(end, math.ceil(max(known) * 10) / 10)
 
 
 def _example(result: EvaluationResult, example: Mapping[str, Any]) -> Example:
@@ -157,7 +157,7 @@ def _example(result: EvaluationResult, example: Mapping[str, Any]) -> Example:
         caption=captions[MODEL],
         others=tuple((SYSTEMS.get(system, system), text) for system, text in captions.items() if system != MODEL),
         chips=chips,
-        wrong=any(chip.kind != "right" for chip in chips),
+        wrong=any(chip.kind in ("wrong", "unsaid") for chip in chips),
     )
 
 
@@ -166,10 +166,13 @@ def _chips(result: EvaluationResult, example: Mapping[str, Any]) -> tuple[Chip, 
     scores = example["scores"]
     chips = []
     for metric in result.metrics:
-        value, unsaid = scores.get(metric.key), scores.get(metric.key + NOT_STATED)
-        if value is None or unsaid is None:
+        if not any(other.key == metric.key + ANSWERED for other in result.metrics):
             continue
-        if unsaid:
+        value, answered = scores.get(metric.key), scores.get(metric.key + ANSWERED)
+        if value is None or answered is None:
+            if metric.key == "diagnosis":
+                chips.append(Chip("diagnosis: truth not known", "unknown"))
+        elif not answered:
             chips.append(Chip(f"{metric.label} not stated", "unsaid"))
         elif metric.key == "diagnosis" and not value:
             text = f"{metric.label}: {example['diagnosis_read']}, truly {example['diagnosis_true']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,10 @@ from clip_xai.data.preprocess import Geometry
 from clip_xai.xai.methods import GROUPS, METHODS
 
 LOG_PROBABILITY = "log-probability"
-MARGIN = "cosine margin"
+RATIO = "log-probability ratio"
+MARGIN_SUFFIX = " margin"
+MARGIN = "cosine" + MARGIN_SUFFIX
+NAMED = 3  # of the texts that a margin is over; the item's note names all
 METHOD_TITLES = {
     "gradcam": "Grad-CAM",
     "gradcam_plusplus": "Grad-CAM++",
@@ -83,14 +86,18 @@ class Item:
     Attributes:
         label: The word or text.
         score: Its raw score.
-        score_name: What the score is: ``log-probability``, ``cosine`` ...
+        score_name: What the score is: ``log-probability``, ``cosine``, ``cosine margin`` ...
         span: Where it stands in the caption (start, end), or None when it is not a part of it.
+        context: What the score is to be read against, such as its rank among other texts; empty where nothing is.
+        against: The other texts, where the score is a margin over their mean.
     """
 
     label: str
     score: float
     score_name: str
     span: tuple[int, int] | None = None
+    context: str = ""
+    against: tuple[str, ...] = ()
 
     @property
     def score_text(self) -> str:
@@ -102,6 +109,9 @@ class Item:
     @property
     def note(self) -> str:
         """What a reader must know of the score itself; empty for most."""
+        if self.against:
+            alike = self.score_name.removesuffix(MARGIN_SUFFIX)
+            return f"A margin: the {alike} with this text less the mean of those with {_quoted(self.against)}."
         return CERTAIN_NOTE if self.score_name == LOG_PROBABILITY and self.score > CERTAIN else ""
 
 
@@ -211,9 +221,16 @@ def short_label(image: ExplainedImage, index: int) -> str:
     item = image.items[index]
     if item.score_name == LOG_PROBABILITY:
         return item.label.strip()
-    if item.label.strip() == (image.caption or "").strip():
-        return f"{item.score_name} with the caption"
-    return f"{item.score_name} with “{item.label.strip()}”"
+    label = "the caption" if item.label.strip() == (image.caption or "").strip() else f"“{item.label.strip()}”"
+    if item.against:
+        over = "the mean of " if len(item.against) > 1 else ""
+        more = f" and {len(item.against) - NAMED} more" if len(item.against) > NAMED else ""
+        return f"{item.score_name} of {label} over {over}{_quoted(item.against[:NAMED])}{more}"
+    return f"{item.score_name} {'of' if item.score_name == RATIO else 'with'} {label}"
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    return ", ".join(f"“{text.strip()}”" for text in texts)
 
 
 def slug(name: str, limit: int = 80) -> str:

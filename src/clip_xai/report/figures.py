@@ -15,9 +15,8 @@ import contourpy
 import matplotlib
 import numpy as np
 import torch
-from matplotlib import font_manager
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from clip_xai.data.preprocess import Geometry
 from clip_xai.report.explained import number
@@ -25,8 +24,10 @@ from clip_xai.report.explained import number
 FloatMap = NDArray[np.floating]
 
 # Green is what skin has least of. Viridis (sequential) and purple-green (diverging) stay legible on every skin tone,
-# and for colour-blind readers, where red maps drown in erythema.
+# and for colour-blind readers, where red maps drown in erythema. Viridis begins where its purple ends: purple says that
+# something lowered the score, and a map that has no such place must not look as if it had.
 SEQUENTIAL = "viridis"
+SEQUENTIAL_START = 0.35
 DIVERGING = "PRGn"
 PERCENTILE = 99.0
 OPACITY = 0.8
@@ -121,8 +122,9 @@ def scale_of(values: FloatMap, signed: bool | None = None) -> Scale:
 
 @lru_cache(maxsize=4)
 def lookup_table(name: str) -> NDArray[np.uint8]:
-    """The 256 colours [256, 3] of a matplotlib colour map."""
-    colours = matplotlib.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
+    """The 256 colours [256, 3] of a matplotlib colour map; of the sequential one without its purple part."""
+    start = SEQUENTIAL_START if name == SEQUENTIAL else 0.0
+    colours = matplotlib.colormaps[name](np.linspace(start, 1.0, 256))[:, :3]
     return np.round(colours * 255).astype(np.uint8)
 
 
@@ -234,14 +236,6 @@ def draw_outline(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
         pen.line(points, fill=OUTLINE_INK[1], width=4, joint="curve")
         pen.line(points, fill=OUTLINE_INK[0], width=2, joint="curve")
     return copy
-
-
-@lru_cache(maxsize=32)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along, so that cards look the same everywhere."""
-    weight = "bold" if bold else "normal"
-    path = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight))
-    return ImageFont.truetype(path, size)
 
 
 def data_uri(picture: Image.Image, kind: str = "JPEG", quality: int = 86) -> str:

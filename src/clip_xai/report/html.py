@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_xai.report.cards import chosen_items
+from clip_xai.report.evidence import Evidence, opening_method
 from clip_xai.report.explained import ExplainedImage, Explanation, plain, short_label
 from clip_xai.report.figures import (
     DIVERGING,
@@ -39,6 +40,8 @@ def write_explanations(
     subtitle: str = "",
     problems: Sequence[str] = (),
     table: Table | None = None,
+    evidence: Evidence | None = None,
+    measure_with: str = "python -m clip_xai.runs.localise",
 ) -> Path:
     """Write the page of a run: one file that opens from disk, without network.
 
@@ -52,7 +55,14 @@ def write_explanations(
         subtitle: One line about the run.
         problems: One line for each photograph that could not be explained.
         table: Measurements over the whole run, such as localisation.
+        evidence: What is known of the methods' maps for this model; the page opens with the best, and says so.
+        measure_with: The command that measures it where nothing is known.
     """
+    shown, methods = [], []
+    for image in images:
+        shown.append(_image(image, evidence))
+        methods += [explanation.method for explanation in image.explanations if explanation.kind == "image"]
+    opening, reason = opening_method(list(dict.fromkeys(methods)), evidence, measure_with)
     return write_page(
         "explanations.html.j2",
         path,
@@ -70,13 +80,14 @@ def write_explanations(
                 },
                 "opacity": OPACITY,
                 "exponent": STRENGTH_EXPONENT,
-                "images": [_image(image) for image in images],
+                "opening": {"method": opening, "text": reason},
+                "images": shown,
             }
         ),
     )
 
 
-def _image(image: ExplainedImage) -> dict[str, object]:
+def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object]:
     box, photograph = image.geometry, fitted(image.photograph, PHOTOGRAPH, PHOTOGRAPH)
     if max(image.photograph.size) <= PHOTOGRAPH:
         photograph = image.photograph
@@ -107,14 +118,15 @@ def _image(image: ExplainedImage) -> dict[str, object]:
                 "score_text": item.score_text,
                 "span": item.span,
                 "note": item.note,
+                "context": item.context,
             }
             for index, item in enumerate(image.items)
         ],
-        "explanations": [_explanation(image, explanation) for explanation in image.explanations],
+        "explanations": [_explanation(image, explanation, evidence) for explanation in image.explanations],
     }
 
 
-def _explanation(image: ExplainedImage, explanation: Explanation) -> dict[str, object]:
+def _explanation(image: ExplainedImage, explanation: Explanation, evidence: Evidence | None) -> dict[str, object]:
     values = np.asarray(explanation.values, dtype=np.float64)
     rows = [row if np.isfinite(row).any() else np.zeros_like(row) for row in values]
     signed = explanation.kind == "text" or bool((values < 0).any())
@@ -127,6 +139,7 @@ def _explanation(image: ExplainedImage, explanation: Explanation) -> dict[str, o
         "method": explanation.method,
         "title": explanation.title,
         "reading": explanation.reading,
+        "evidence": evidence.of(explanation.method) if evidence and explanation.kind == "image" else "",
         "group": explanation.group,
         "kind": explanation.kind,
         "agnostic": not explanation.text_dependent,

@@ -15,13 +15,13 @@ from clip_xai.report.figures import (
     colour_bar,
     draw_outline,
     fitted,
-    font,
     lookup_table,
     mean_colour,
     overlay,
     placed,
     scale_of,
 )
+from clip_xai.report.fonts import text_width
 
 GAP = 18
 LABELS = 240  # width of the words in front of a shaded line
@@ -54,7 +54,7 @@ def draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image,
     y = canvas.paste(tile if image.mask is None else draw_outline(tile, image.mask), x, y + 2) + 5
     y = canvas.paste(colour_bar(scale, picture.width, 10, mean_colour(picture)), x, y) + 3
     low, high = scale.ends
-    room = picture.width - math.ceil(font(13).getlength(high))
+    room = picture.width - math.ceil(text_width(high, 13))
     canvas.text(x, y, low, room, size=13, ink=QUIET)
     right = x + room
     y = canvas.text(right, y, high, picture.width, size=13, ink=QUIET)

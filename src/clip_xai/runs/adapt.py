@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -16,14 +15,18 @@ from lightning import Callback
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from safetensors.torch import save_file
 
+from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.files import write_json
+from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.build import build_backbone
+from clip_xai.models.finite import require_finite
 from clip_xai.runs.config import TrainConfig
-from clip_xai.runs.lineage import Remember
+from clip_xai.runs.kept import best_metrics
+from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import open_loggers
+from clip_xai.runs.records import drawn_photographs
 from clip_xai.runs.resuming import METRICS, begin
-from clip_xai.runs.trainer import build_trainer, is_first_process, quiet_lightning
+from clip_xai.runs.trainer import build_trainer, is_first_process, run_epochs
 from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
 from clip_xai.training.modules import Optimisation, read_checkpoint
 
@@ -54,12 +57,13 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         return start.stored
     config, resumed = start.config, start.resumed
     stage = config.stage
-    train = [r for r in start.train if stage.sources is None or r.source in stage.sources]
-    val = start.val
+    train, val = (of_sources(config, split, records) for split, records in (("train", start.train), ("val", start.val)))
     data = PairData(backbone, train, val, batch_size=stage.batch_size, seed=config.seed, workers=config.trainer.workers)
+    learned = [record for record in train if str(record.image) not in data.unreadable]
+    lineage = start.lineage.with_learned(Learned.from_records(learned, drawn_photographs(config.data, learned)))
     if is_first_process():
         start.card.write(run_dir)
-        (run_dir / "set_aside.json").write_text(json.dumps(data.unreadable, indent=2) + "\n")
+        write_json(run_dir / "set_aside.json", data.unreadable)
     plan = TowerPlan(stage.trains, dict(enumerate(stage.unfreeze)))
     optimisation = Optimisation(
         learning_rate=stage.learning_rate,
@@ -69,18 +73,17 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         seed=config.seed,
     )
     module = AdaptationModule(backbone, optimisation, plan)
-    with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers, quiet_lightning():
-        remember = Remember(start.asked, start.lineage)
-        trainer, keeper = build_trainer(config, loggers, [plan, remember, *callbacks], strategy_of(config, plan))
-        before: dict[str, float] = {}
-        if resumed is None and config.trainer.world_size == 1:
-            trainer.validate(module, datamodule=data, verbose=False)
-            before = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-        best = read_checkpoint(keeper.best_model_path)
+    with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
+        used = [plan, Remember(start.asked, lineage), *callbacks]
+        trainer, keeper = build_trainer(config, loggers, used, strategy_of(config, plan), resumed)
+        before = run_epochs(trainer, module, data, config, resumed, judge_first=True)
+        best = keeper.best()
+        if is_first_process():
+            content = read_checkpoint(best)
+            provenance = lineage.with_updates(content["global_step"]).packed()
+            save_backbone(content["state_dict"], run_dir / ADAPTED, provenance)
     metrics = {
-        "epoch": best["epoch"],
-        **best["measured"],
+        **best_metrics(best),
         **{f"{key} before": value for key, value in before.items()},
         "train_photographs": len(data.train_set),
         "val_photographs": len(data.val_set),
@@ -88,7 +91,6 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         "seconds": round(time.perf_counter() - started, 1),
     }
     if is_first_process():
-        save_backbone(best["state_dict"], run_dir / ADAPTED, start.lineage.packed())
         write_json(run_dir / METRICS, metrics)
         start.card.finished(run_dir, metrics.get(config.callbacks.monitor))
         name = config.backbone.name
@@ -98,6 +100,20 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     return metrics
 
 
+def of_sources(config: TrainConfig, split: str, records: Sequence[Record]) -> list[Record]:
+    """Return those of a split's records that the stage is about.
+
+    Raises:
+        UserError: There are none.
+    """
+    sources = config.stage.sources
+    chosen = [record for record in records if sources is None or record.source in sources]
+    if not chosen:
+        wanted = "any source" if sources is None else ", ".join(sources)
+        raise UserError(f"split {split} has no photograph of {wanted}; widen data.limit, data.root or stage.sources")
+    return chosen
+
+
 def save_backbone(state: dict[str, torch.Tensor], file: Path, provenance: dict[str, str]) -> None:
     """Write the backbone's weights of a checkpoint as one safetensors file, under the names of its library.
 
@@ -105,12 +121,17 @@ def save_backbone(state: dict[str, torch.Tensor], file: Path, provenance: dict[s
         state: The checkpoint's weights.
         file: Where they are written.
         provenance: What the file's header says of them.
+
+    Raises:
+        UserError: A weight is not finite.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     prefix = "backbone.model."
     # Cloned: tensors that share memory cannot stand in one file twice.
     weights = {key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)}
-    save_file(weights, file, metadata=provenance)
+    require_finite(weights, "the adapted backbone")
+    with replacing(file) as unfinished:
+        save_file(weights, unfinished, metadata=provenance)
 
 
 def refuse(config: TrainConfig) -> None:

@@ -171,6 +171,8 @@ class DataConfig:
         near_bits: Photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
             null leaves looks out.
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
+            the values that a mask holds.
         workers: Files looked at side by side; null for the number of cores.
         limit: At most this many records of each split, or null for all.
         draw_references: While training, draw one of a record's references anew each epoch; else take always the first.
@@ -191,6 +193,7 @@ class DataConfig:
     fold: int = 0
     near_bits: int | None = 6
     near_difference: float = 6.0
+    mask_values: list[int] | None = None
     workers: int | None = None
     limit: int | None = None
     draw_references: bool = True
@@ -354,6 +357,8 @@ class EvaluateConfig:
         allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
         bert_score: The scorer's model directory, or null to leave BERTScore out by name.
         clip_score: ``own`` for the captioner's own CLIP, or null to leave CLIPScore out by name.
+        tokenizer: How BLEU and ROUGE cut captions into tokens: ``auto`` for each caption by the script of its
+            references, or one of sacrebleu's, such as ``13a``, ``zh``, ``ja-mecab`` or ``char``.
         bootstrap: Number of resamples behind each interval.
     """
 
@@ -366,6 +371,7 @@ class EvaluateConfig:
     allow_overlap: bool = False
     bert_score: str | None = setting(None, free_text=True)
     clip_score: str | None = "own"
+    tokenizer: str = "auto"
     bootstrap: int = 1000
     seed: int = 42
     runs_root: str = setting("runs", free_text=True)

@@ -77,12 +77,12 @@ def demo(settings: Sequence[str] = ()) -> Path:
             train(compose_job("train", [*common, f"stage={number}"], run_dir))
     with clock.part("Evaluation", "python evaluate.py ckpt=latest"):
         judged = evaluate(compose_job("evaluate", common, root / "evaluate"))
-    with clock.part("Explanations", f"python explain.py xai=basic samples={EXPLAINED}"):
-        explain(compose_job("explain", ["xai=basic", f"samples={EXPLAINED}", *common], root / "explain"))
     with clock.part("Localisation", f"python -m clip_xai.runs.localise samples={LOCALISED}"):
         config = compose_job("explain", ["xai=basic", f"samples={LOCALISED}", *common], root / "localisation")
         rows, table = localise(config)
         write_localisation(rows, table, root / "localisation")
+    with clock.part("Explanations", f"python explain.py xai=basic samples={EXPLAINED}"):
+        explain(compose_job("explain", ["xai=basic", f"samples={EXPLAINED}", *common], root / "explain"))
     index = front_page(root, manifest, judged, table, curves(stages), clock)
     print(f"\nDone in {clock.total:.0f} s. Open {index.resolve()}")
     return index

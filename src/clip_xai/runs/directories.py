@@ -54,10 +54,21 @@ def claim(
         run_dir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{setting}={run_dir} cannot be made: a part of its path is a file") from error
+    note(run_dir, job, asked, noted, before)
+    return before
+
+
+def note(
+    run_dir: Path,
+    job: str,
+    asked: Mapping[str, Any],
+    noted: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """Write down what was asked of a directory; :func:`claim` does so, and what moves a whole directory into place."""
     now = _plain({"job": job, **asked, NOTED: dict(noted or {})})
     if before != now:
         write_json(run_dir / ASKED, now)
-    return before
 
 
 def look(
@@ -79,11 +90,14 @@ def look(
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"{setting}={run_dir} is a file, not a directory; name another, {_such_as(run_dir, setting)}")
+    held = occupants(run_dir)
+    if held == [ASKED]:  # a command that ended before it wrote anything
+        return None
     before = asked_of(run_dir)
     if before is not None:
         now = _plain({"job": job, **asked, NOTED: dict(noted or {})})
         _refuse_difference(before, now, run_dir, setting, may_change)
-    elif held := occupants(run_dir):
+    elif held:
         raise UserError(
             f"{setting}={run_dir} holds {held[0]}{' and more' if len(held) > 1 else ''}, which is not of this "
             f"command; name a directory that is new or empty, {_such_as(run_dir, setting)}"

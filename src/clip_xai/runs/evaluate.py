@@ -17,16 +17,23 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from clip_xai.data.images import number_of
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json, write_text
 from clip_xai.metrics.attributes import true_diagnosis
-from clip_xai.metrics.baselines import majority_captions, nearest_training_rows, shuffled_rows
+from clip_xai.metrics.baselines import (
+    majority_captions,
+    nearest_training_rows,
+    shuffled_rows,
+    shuffled_within_sources,
+)
 from clip_xai.metrics.bert import ScorerUnavailable, load_bert_scorer
 from clip_xai.metrics.captions import CaptionScorer
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
-from clip_xai.metrics.results import BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.metrics.tokens import AUTO, require_tokenizer
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.progress import track
@@ -35,13 +42,14 @@ from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
 from clip_xai.runs.config import EvaluateConfig
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding, open_captioner
-from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, lineage_of, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.prompts import retrieved_prompts
 
 EXAMPLES = 24
+FEW_STEPS = 100
 _TEXTS = 256
 
 
@@ -51,12 +59,12 @@ class Evaluation:
 
     Attributes:
         records: The records that were judged; those with an unreadable photograph are not among them.
-        predictions: Captions of each system, row by row as the records.
+        predictions: Captions of each system, row by row as the records; None where a baseline has none.
         result: Scores, intervals, comparisons and verdicts.
     """
 
     records: list[Record]
-    predictions: dict[str, list[str]]
+    predictions: dict[str, list[str | None]]
     result: EvaluationResult
 
     def table(self) -> pd.DataFrame:
@@ -69,7 +77,7 @@ class Evaluation:
                 "group": record.group,
                 "references": list(record.references),
                 "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
-                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index]),
+                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or ""),
             }
             row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
             row |= {metric: values[index] for metric, values in self.result.rows.items()}
@@ -83,6 +91,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns:
         What ``metrics.json`` holds.
     """
+    require_tokenizer(config.tokenizer)
     on = judged(config)
     captioner, retrieval = open_captioner(on.place)
     captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
@@ -101,6 +110,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         decoding=decoding(config.generation),
         batch_size=config.generation.batch_size,
         clip_score=config.clip_score is not None,
+        tokenizer=config.tokenizer,
+        cautions=few_steps(on.place),
         bert_scorer=bert_scorer,
         skipped=skipped,
         notes={
@@ -137,11 +148,13 @@ def evaluate_captioner(
     bert_scorer: CaptionScorer | None = None,
     skipped: dict[str, str] | None = None,
     notes: dict[str, str] | None = None,
+    cautions: Sequence[str] = (),
+    tokenizer: str = AUTO,
     samples: int = 1000,
     seed: int = 0,
     retrieval: Retrieval | None = None,
 ) -> Evaluation:
-    """Write captions for records and judge them beside the three baselines.
+    """Write captions for records and judge them beside the baselines.
 
     Args:
         captioner: The model, on the device it shall run on.
@@ -155,6 +168,8 @@ def evaluate_captioner(
         bert_scorer: For BERTScore; None leaves it out.
         skipped: Reasons for what is left out, by name.
         notes: Settings to be shown in the report.
+        cautions: Sentences that stand before every number of it.
+        tokenizer: How BLEU and ROUGE cut captions into tokens; see `clip_xai.metrics.tokens`.
         samples: Resamples behind each interval.
         seed: Seed of the baselines and the resamples.
         retrieval: Makes the prompt of each photograph; None for the captioner's own. A shuffled image brings the
@@ -172,12 +187,13 @@ def evaluate_captioner(
     prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
     captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
     features = pooled.stack([record.image for record in judged])
-    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed)
+    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer)
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
+    predictions: dict[str, list[str | None]] = {MODEL: [*captions], **others}
     result = evaluate_captions(
-        {MODEL: captions, **others},
+        predictions,
         judged,
         clip=clip if clip_score else None,
         bert_scorer=bert_scorer,
@@ -188,10 +204,12 @@ def evaluate_captioner(
             **(notes or {}),
         },
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
+        cautions=[*empty_beams(captions, decoding), *cautions],
+        tokenizer=tokenizer,
         samples=samples,
         seed=seed,
     )
-    return Evaluation(judged, {MODEL: captions, **others}, result)
+    return Evaluation(judged, predictions, result)
 
 
 def generate_captions(
@@ -208,7 +226,8 @@ def generate_captions(
     for start in track(range(0, len(records), batch_size), "Writing captions"):
         images = [record.image for record in records[start : start + batch_size]]
         read = reads.stack(images).to(device, torch.float32)
-        rows = range(start, start + len(images))  # what is drawn when sampling does not depend on the batch size
+        # What is drawn when sampling depends on the photograph alone, not on the batch or on who is asked beside it.
+        rows = [number_of(image) for image in images] if decoding.sample else None
         texts = None if prompts is None else [prompts[image] for image in images]
         captions += [caption.text for caption in captioner.generate(read, decoding, texts, rows)]
     return captions
@@ -221,12 +240,13 @@ def baseline_captions(
     features: Tensor,
     pooled: FeatureTable,
     seed: int,
-) -> tuple[dict[str, list[str]], dict[str, str]]:
+    tokenizer: str = AUTO,
+) -> tuple[dict[str, list[str | None]], dict[str, str]]:
     """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str | None]] = {}
     reasons: dict[str, str] = {}
     if train:
-        majority = majority_captions(records, train, seed)
+        majority = majority_captions(records, train, seed, tokenizer)
         found[BLIND] = [majority[record.source] for record in records]
     else:
         reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
@@ -236,12 +256,44 @@ def baseline_captions(
             found[NEAREST] = [train[row].caption for row in nearest_training_rows(features, theirs, records, train)]
     except UserError as error:
         reasons[SYSTEMS[NEAREST]] = str(error)
-    try:
-        rows = shuffled_rows([record.group for record in records], seed)
-        found[SHUFFLED] = [captions[row] for row in rows]
-    except UserError as error:
-        reasons[SYSTEMS[SHUFFLED]] = str(error)
+    groups, sources = [record.group for record in records], [record.source for record in records]
+    rows, unshuffled = shuffled_within_sources(groups, sources, seed)
+    if (rows >= 0).any():
+        found[SHUFFLED] = [captions[row] if row >= 0 else None for row in rows]
+        reasons |= {f"{SYSTEMS[SHUFFLED]} ({source})": reason for source, reason in unshuffled.items()}
+    else:
+        reasons[SYSTEMS[SHUFFLED]] = " ".join(f"{source}: {reason}" for source, reason in unshuffled.items())
+    if len(set(sources)) > 1:
+        try:
+            found[ACROSS] = [captions[row] for row in shuffled_rows(groups, seed)]
+        except UserError as error:
+            reasons[SYSTEMS[ACROSS]] = str(error)
     return found, reasons
+
+
+def few_steps(place: Path) -> list[str]:
+    """Return the sentence that says how few steps a captioner was trained for, if its file tells."""
+    lineage = lineage_of(place)
+    if lineage is None or lineage.updates is None or lineage.updates >= FEW_STEPS:
+        return []  # of an older version or from elsewhere: nothing is known, and nothing said
+    return [
+        f"The captioner was trained for {lineage.updates} steps only, all stages together: its captions show little of "
+        "what it could learn."
+    ]
+
+
+def empty_beams(captions: Sequence[str], decoding: Decoding) -> list[str]:
+    """Return the sentence that says why beams leave captions empty, where they do.
+
+    Without a length penalty beams look for the likeliest caption, whose log-probability falls with every word. While a
+    captioner has learnt little, to end at once is likelier than any whole caption.
+    """
+    if decoding.beams == 1 or decoding.length_penalty != 0 or all(caption.strip() for caption in captions):
+        return []
+    return [
+        "With generation.length_penalty=0 beams write the likeliest caption, and while a captioner has learnt little "
+        "that is the empty one: train on, or see with generation=greedy what it writes word by word."
+    ]
 
 
 def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[str, str]]:
@@ -263,7 +315,7 @@ def training_records(on: Judged) -> list[Record]:
 
 def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
     """What decides the numbers of an evaluation."""
-    alone = ("split", "bert_score", "clip_score", "bootstrap", "seed")
+    alone = ("split", "bert_score", "clip_score", "tokenizer", "bootstrap", "seed")
     return {
         "settings": {name: getattr(config, name) for name in alone} | {"generation": asdict(config.generation)},
         **asked_of_model(on.place, captioner),
@@ -296,7 +348,7 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
     chosen = []
     for row in (order[step] for step in steps):
         record = found.records[row]
-        captions = {system: texts[row] for system, texts in found.predictions.items()}
+        captions = {s: text for s, texts in found.predictions.items() if (text := texts[row]) is not None}
         chosen.append(
             {
                 "image": record.image,
@@ -336,6 +388,8 @@ def show(result: EvaluationResult, run_dir: Path) -> None:
     console.print(table)
     for name, reason in result.skipped.items():
         console.print(f"not measured: {name}: {reason}", markup=False, soft_wrap=True)
+    for name, words in result.left_out().items():
+        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
     for name, reason in result.set_aside.items():
         console.print(f"set aside: {name}: {reason}", markup=False, soft_wrap=True)
     console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)

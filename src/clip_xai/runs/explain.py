@@ -8,7 +8,9 @@ processes share one run.
 
 from __future__ import annotations
 
+import functools
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -27,22 +29,26 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clip_xai.data.images import read_image, read_mask
+from clip_xai.data.images import number_of, read_image, read_mask
 from clip_xai.data.preprocess import Geometry
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import build_backbone
-from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.captioner import Caption, Captioner, Decoding
+from clip_xai.models.decoding import REPORTED
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import write_card
+from clip_xai.report.evidence import Evidence
 from clip_xai.report.explained import ExplainedImage
 from clip_xai.report.html import write_explanations
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS, explanation_rows
 from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.comparison_texts import ComparisonTexts
 from clip_xai.runs.config import DataConfig, ExplainConfig, TrainerConfig
 from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.evidence import localisation_of
 from clip_xai.runs.instantiate import decoding, explainers, open_captioner
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
 from clip_xai.runs.lesion_maps import LesionMaps
@@ -54,6 +60,7 @@ from clip_xai.runs.results import Result, ResultStore, index_rows
 from clip_xai.runs.trainer import is_first_process, quiet_lightning
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.target import SimilarityTarget
 
 log = logging.getLogger(__name__)
 ON_THE_PAGE = 200  # photographs; of a longer run, the page shows the first ones
@@ -69,7 +76,8 @@ class Inquiry:
         captioner: The captioner; None where only the similarity to a given text is asked.
         methods: The explainers; those that read a trace share one pass for each target.
         question: What is asked.
-        decoding: How captions are decoded.
+        decoding: How captions are decoded; None for how they are evaluated. Where it is another, the evaluated caption
+            stands among a photograph's facts.
         retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
     """
 
@@ -95,7 +103,8 @@ class Inquiry:
         """
         picture = read_image(photograph.path)
         geometry = self.backbone.preprocess.geometry(picture.width, picture.height)
-        pixels = self.backbone.preprocess(picture)[None].to(next(self.backbone.parameters()).device)
+        # At reduced size, as features are computed: else the caption may be another than the evaluated one.
+        pixels = self.backbone.preprocess.read(photograph.path)[None].to(next(self.backbone.parameters()).device)
         with with_prompt(self.captioner, self.retrieval, pixels, photograph.group or None):
             if self.captioner is not None and self.retrieval is not None:
                 photograph = replace(photograph, facts=photograph.facts | {"prompt": self.captioner.prompt})
@@ -104,17 +113,42 @@ class Inquiry:
     def _result(self, photograph: Photograph, pixels: Tensor, geometry: Geometry) -> Result:
         caption = None
         if self.captioner is not None:
-            with torch.no_grad():
-                caption = self.captioner.generate(self.captioner.read(pixels), self.decoding)[0]
+            decoding = self.decoding or REPORTED
+            caption = self._caption(self.captioner, pixels, photograph, decoding)
+            if decoding != REPORTED:
+                evaluated = self._caption(self.captioner, pixels, photograph, REPORTED).text
+                said = {
+                    "decoding": decoding.beside(REPORTED),
+                    f"caption as evaluated ({REPORTED.beside(decoding)})": evaluated,
+                }
+                photograph = replace(photograph, facts=photograph.facts | said)
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         brief = in_brief(self.question)
         shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption)
         for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
             answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
+            if isinstance(asked.target, SimilarityTarget):
+                answer = replace(answer, contexts=self._scale(pixels, asked.target))
             placed = [attribution.with_geometry([geometry]) for attribution in answer.attributions]
             answers[name] = replace(answer, attributions=placed)
         return Result(photograph, None if caption is None else caption.text, answers)
+
+    @staticmethod
+    @torch.no_grad()
+    def _caption(captioner: Captioner, pixels: Tensor, photograph: Photograph, decoding: Decoding) -> Caption:
+        rows = [number_of(photograph.path)] if decoding.sample else None
+        return captioner.generate(captioner.read(pixels), decoding, rows=rows)[0]
+
+    def _scale(self, pixels: Tensor, target: SimilarityTarget) -> tuple[str, ...]:
+        """What each similarity is to be read against."""
+        with torch.no_grad():
+            return tuple(self.comparison.contexts(self.backbone.encode_image(pixels), target))
+
+    @functools.cached_property
+    def comparison(self) -> ComparisonTexts:
+        """The other texts, embedded at the first question about one."""
+        return ComparisonTexts(self.backbone)
 
     def _answer(self, pixels: Tensor, bank: PerturbationBank, asked: Asked, shorter: Asked) -> Answer:
         """Explain one target by every method, the shorter one by those not made for every word of a caption."""
@@ -185,7 +219,9 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     explain_photographs(inquiry, photographs, store, config.trainer, asked, noted)
     if not is_first_process():
         return {}
-    metrics = collect(store, inquiry.backbone, " · ".join((model, *chosen.notes)), config.seed)
+    subtitle = " · ".join((model, *chosen.notes))
+    evidence = localisation_of(inquiry.backbone, Path(config.runs_root))
+    metrics = collect(store, inquiry.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place))
     metrics |= {"model": model}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     write_json(store.run_dir / "metrics.json", metrics)
@@ -223,10 +259,12 @@ def choose(config: ExplainConfig) -> Chosen:
     if config.image is not None:
         photographs = photographs_at(config.image)
         return Chosen(None if alone else _captioner_of(config), photographs)
+    place: Path | None = None
+    notes: tuple[str, ...] = ()
     if alone:
         if config.data is None:
             raise UserError("a CLIP by itself has no data of its own: give image=..., or choose data=...")
-        records, place, data, notes = load_records(config.data, config.split), None, config.data, ()
+        records, data = load_records(config.data, config.split), config.data
     else:
         on = judged(config)
         records, place, data, notes = on.records, on.place, on.data, on.notes
@@ -330,8 +368,31 @@ def explain_photographs(
         raise UserError(f"none of {len(photographs)} photographs could be explained; {problems[0]}")
 
 
-def collect(store: ResultStore, backbone: Backbone, subtitle: str, seed: int = 0) -> dict[str, Any]:
-    """Write the index of the raw attributions and the page from the results; return the numbers of the run."""
+def measuring(config: ExplainConfig, place: Path | None) -> str:
+    """The command that measures how well the methods of a page localise."""
+    if place is None:
+        return "train a captioner on this CLIP, then python -m clip_xai.runs.localise"
+    return f"python -m clip_xai.runs.localise ckpt={shlex.quote(config.ckpt)}"
+
+
+def collect(
+    store: ResultStore,
+    backbone: Backbone,
+    subtitle: str,
+    seed: int = 0,
+    evidence: Evidence | None = None,
+    measure_with: str = "python -m clip_xai.runs.localise",
+) -> dict[str, Any]:
+    """Write the index of the raw attributions and the page from the results; return the numbers of the run.
+
+    Args:
+        store: The results.
+        backbone: The tower.
+        subtitle: What the page says of the run.
+        seed: Seed of the intervals.
+        evidence: What is known of the methods' maps for this tower.
+        measure_with: The command that measures it where nothing is known.
+    """
     rows: list[dict[str, Any]] = []
     lesions = LesionMaps()
     count = 0
@@ -343,7 +404,8 @@ def collect(store: ResultStore, backbone: Backbone, subtitle: str, seed: int = 0
         pd.DataFrame(rows).to_parquet(unfinished, index=False)
     localised = lesions.measure(seed)
     problems = store.problems()
-    first = f"{count} photographs" if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {count} photographs"
+    all_of_them = "1 photograph" if count == 1 else f"{count} photographs"
+    first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {count} photographs"
     write_explanations(
         (shown(result, backbone) for _, result in islice(store.results(), ON_THE_PAGE)),
         store.run_dir / "index.html",
@@ -351,6 +413,8 @@ def collect(store: ResultStore, backbone: Backbone, subtitle: str, seed: int = 0
         subtitle=f"{first} · {subtitle}",
         problems=problems,
         table=lesions.table(localised),
+        evidence=evidence,
+        measure_with=measure_with,
     )
     return {"explained": count, "problems": problems, "localisation": localised}
 
@@ -388,7 +452,7 @@ def shown(result: Result, backbone: Backbone, lesions: LesionMaps | None = None)
 def _mask_of(photograph: Photograph, picture: Image.Image) -> NDArray[np.bool_] | None:
     if photograph.mask is None:
         return None
-    mask = read_mask(photograph.mask)
+    mask = read_mask(photograph.mask, photograph.mask_values)
     if mask.shape != (picture.height, picture.width):
         raise UserError(f"the mask {photograph.mask.name} is {mask.shape}, the photograph {picture.size[::-1]}")
     return mask

@@ -148,7 +148,9 @@ def other_data(config: EvaluateConfig | ExplainConfig, place: Path, data: DataCo
 def lineage_of(place: Path) -> Lineage | None:
     """Return what a model was trained on; None where its file does not say."""
     if place.suffix == ".ckpt":
-        return Lineage.unpacked(read_checkpoint(place))
+        content = read_checkpoint(place)
+        lineage = Lineage.unpacked(content)
+        return lineage and lineage.with_updates(content["global_step"])
     return lineage_in(place / "model.safetensors")
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.metrics.intervals import FEWEST
 from clip_xai.metrics.localisation import (
     MEASURES,
     centre_maps,
@@ -23,7 +24,7 @@ from clip_xai.metrics.localisation import (
 )
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, METHOD_TITLES
 from clip_xai.report.pages import Table
 
 CONTROLS = {
@@ -31,6 +32,7 @@ CONTROLS = {
     "control: centre": "Control: centre of the picture",
     "control: colour contrast": "Control: colour contrast",
 }
+TRAINED, RANDOM = "trained", "random"  # the weights that a row of a localisation was measured on
 TITLES = {"pointing": "pointing game", "auprc": "AUPRC", "energy": "energy inside"}
 
 
@@ -101,14 +103,15 @@ class LesionMaps:
         rows = []
         for row in measured:
             title = CONTROLS.get(row["method"]) or METHOD_TITLES.get(row["method"], row["method"])
-            cells = [_cell(row[name]) if name in row else "–" for name in MEASURES]
-            count = max(row[name]["n"] for name in MEASURES if name in row)
-            rows.append((title, row["what"], str(count), *cells, f"{row['chance']:.3f}"))
-        head = ("method", "explained", "n", *(TITLES[name] for name in MEASURES), "lesion's share")
+            title += " (random weights)" if row.get("weights") == RANDOM else ""
+            cells = [cell for name in MEASURES for cell in _cells(row.get(name))]
+            rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))
+        head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), "lesion's share")
         note = (
             "Value [95 % interval over patients or lesions], measured on the square that the model saw. Pointing game: "
             "the hottest pixel lies on the lesion. AUPRC: how well heat ranks lesion above skin (chance: the "
-            "lesion's share). Energy: share of the positive heat that lies on the lesion."
+            "lesion's share). Energy: share of the positive heat that lies on the lesion; a map without any has none, "
+            f"and its n is smaller. Behind fewer than {FEWEST} patients or lesions no interval is given."
         )
         return Table("Does the heat lie on the lesion?", head, tuple(rows), note)
 
@@ -118,7 +121,7 @@ def _measured(answer: Answer) -> list[tuple[int, str]]:
     rows = []
     for row, item in enumerate(answer.items):
         if item.score_name != LOG_PROBABILITY:
-            rows.append((row, "contrast" if item.score_name == MARGIN else "similarity"))
+            rows.append((row, "contrast" if item.score_name.endswith(MARGIN_SUFFIX) else "similarity"))
         elif item.span is None:
             rows.append((row, "diagnosis" if item.label.startswith("diagnosis: ") else item.label))
     return rows
@@ -133,10 +136,13 @@ def _text(rows: dict[str, Tensor]) -> str:
     return f"pointing {hit}, AUPRC {values['auprc']:.2f}, energy {energy}"
 
 
-def _cell(interval: dict[str, Any]) -> str:
-    if interval["low"] is None:
-        return f"{interval['value']:.3f}"
-    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+def _cells(interval: dict[str, Any] | None) -> tuple[str, str]:
+    """A measure with its interval, and the number of rows that count for it."""
+    if interval is None:
+        return "–", "0"
+    value = f"{interval['value']:.3f}"
+    bounds = "" if interval["low"] is None else f" [{interval['low']:.3f}, {interval['high']:.3f}]"
+    return value + bounds, str(interval["n"])
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

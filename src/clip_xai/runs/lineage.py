@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,54 @@ ASKED_KEY = "asked"  # of checkpoints
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What one training run has learned from one source.
+
+    Attributes:
+        source: Name of the data set.
+        photographs: How many of them.
+        groups: Of how many patients or lesions.
+        rendered: How many of the photographs were drawn by this package.
+    """
+
+    source: str
+    photographs: int
+    groups: int
+    rendered: int = 0
+
+    @classmethod
+    def from_records(cls, records: Iterable[Record], drawn: Collection[Path] = ()) -> tuple[Learned, ...]:
+        """Count records by source.
+
+        Args:
+            records: What was learned from.
+            drawn: Which photographs are rendered.
+        """
+        by_source: dict[str, list[Record]] = {}
+        for record in records:
+            by_source.setdefault(record.source, []).append(record)
+        return tuple(
+            cls(name, len(rows), len({row.group for row in rows}), sum(row.image in drawn for row in rows))
+            for name, rows in by_source.items()
+        )
+
+
+@dataclass(frozen=True)
 class Lineage:
     """All that a model has learned from, its ancestors included.
 
     Attributes:
         hashes: Of photographs, groups and keys, 64 bits each.
         steps: One sentence for each training run, the first one first.
+        learned: What it has learned from, source by source and run by run.
+        updates: How many optimiser steps that took, a checkpoint's own not included; None where an ancestor does not
+            say.
     """
 
     hashes: frozenset[int] = frozenset()
     steps: tuple[str, ...] = ()
+    learned: tuple[Learned, ...] = ()
+    updates: int | None = 0
 
     @classmethod
     def of(cls, records: Iterable[Record], manifest: Sequence[Record], step: str) -> Lineage:
@@ -46,7 +84,20 @@ class Lineage:
         """This run's and its ancestors' together."""
         known = [one for one in ancestors if one is not None]
         steps = dict.fromkeys(step for one in (*known, self) for step in one.steps)
-        return Lineage(frozenset().union(self.hashes, *(one.hashes for one in known)), tuple(steps))
+        learned = dict.fromkeys(one for ancestor in (*known, self) for one in ancestor.learned)
+        hashes = frozenset().union(self.hashes, *(one.hashes for one in known))
+        updates = [one.updates for one in (*known, self)]
+        # The longest line: what an ancestor took of a common one is in its own number.
+        longest = None if None in updates else max(number for number in updates if number is not None)
+        return Lineage(hashes, tuple(steps), tuple(learned), longest)
+
+    def with_learned(self, learned: Iterable[Learned]) -> Lineage:
+        """Note what this run learns from, beside what its ancestors have."""
+        return replace(self, learned=tuple(dict.fromkeys([*self.learned, *learned])))
+
+    def with_updates(self, count: int) -> Lineage:
+        """Note how many optimiser steps were taken since the ancestors."""
+        return replace(self, updates=None if self.updates is None else self.updates + count)
 
     def overlap(self, records: Sequence[Record], manifest: Sequence[Record]) -> int:
         """Return of how many records the photograph, or another one of its group, was trained on."""
@@ -56,7 +107,10 @@ class Lineage:
     def packed(self) -> dict[str, str]:
         """The header's entry."""
         numbers = np.array(sorted(self.hashes), dtype="<u8").tobytes()
-        return {KEY: json.dumps({"steps": self.steps, "hashes": base64.b64encode(numbers).decode()})}
+        learned = [asdict(one) for one in self.learned]
+        held: dict[str, Any] = {"steps": self.steps, "learned": learned, "hashes": base64.b64encode(numbers).decode()}
+        held |= {} if self.updates is None else {"updates": self.updates}
+        return {KEY: json.dumps(held)}
 
     @classmethod
     def unpacked(cls, header: Mapping[str, Any] | None) -> Lineage | None:
@@ -64,7 +118,8 @@ class Lineage:
         try:
             found = json.loads((header or {})[KEY])
             numbers = np.frombuffer(base64.b64decode(found["hashes"]), dtype="<u8")
-            return cls(frozenset(numbers.tolist()), tuple(found["steps"]))
+            learned = tuple(Learned(**one) for one in found.get("learned", ()))
+            return cls(frozenset(numbers.tolist()), tuple(found["steps"]), learned, found.get("updates"))
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -7,9 +7,11 @@ contrast) and the same explainers on the same tower at random weights. Takes the
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,19 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.files import write_json, write_text
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.build import build_backbone
+from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN, METHOD_TITLES
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN
 from clip_xai.report.pages import Table
 from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import ExplainConfig
 from clip_xai.runs.directories import claim, code_digest
-from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner, settings_of
+from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
-from clip_xai.runs.lesion_maps import LesionMaps
+from clip_xai.runs.lesion_maps import RANDOM, TRAINED, LesionMaps
 from clip_xai.runs.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
 from clip_xai.runs.records import evenly
 from clip_xai.xai.attribution import Attribution
@@ -40,7 +42,7 @@ from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
 
-RANDOM_WEIGHTS = " (random weights)"
+log = logging.getLogger(__name__)
 
 
 def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
@@ -60,15 +62,16 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
         )
     chosen = evenly(records, config.samples)
     captioner, retrieval = open_captioner(on.place)
-    claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted_of_model(on.place))
+    noted = noted_of_model(on.place) | {"data.name": on.data.name}
+    claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted)
     captioner.to(device_of(config.trainer))
     methods = [method for method in explainers(config.xai) if method.modality == "image"]
     trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval)
     torch.manual_seed(config.seed)
-    random = measure(random_twin(on.place).to(device_of(config.trainer)), None, chosen, methods)
+    random = measure(random_twin(captioner.backbone).to(device_of(config.trainer)), None, chosen, methods)
     rows = trained.measure(config.seed)
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
-    rows += [row | {"method": METHOD_TITLES.get(row["method"], row["method"]) + RANDOM_WEIGHTS} for row in controls]
+    rows = [row | {"weights": TRAINED} for row in rows] + [row | {"weights": RANDOM} for row in controls]
     table = trained.table(rows)
     assert table is not None
     fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
@@ -100,16 +103,19 @@ def measure(
     The contrast is the margin of the true diagnosis over every other one that stands in the records: it takes out what
     all texts about skin share, which a single similarity also explains.
     """
-    maps = LesionMaps()
+    maps, silent = LesionMaps(), 0
     known = sorted({record.diagnosis for record in records if record.diagnosis})
     for record in track(records, "Heat maps beside lesions" if captioner else "The same at random weights"):
         assert record.mask is not None
         picture = read_image(record.image)
-        pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
+        pixels = backbone.preprocess.read(record.image)[None].to(next(backbone.parameters()).device)
         with with_prompt(captioner, retrieval, pixels, record.group):
             answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how)
+        silent += captioner is not None and all(answer.score_name != LOG_PROBABILITY for answer in answers)
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
-        maps.add(backbone, picture, geometry, read_mask(record.mask), answers, record.group)
+        maps.add(backbone, picture, geometry, read_mask(record.mask, record.mask_values), answers, record.group)
+    if silent:
+        log.warning("%d of %d captions are empty and have no map; the others alone are measured", silent, len(records))
     return maps
 
 
@@ -166,16 +172,6 @@ def spoken(captioner: Captioner, pixels: torch.Tensor, how: Decoding | None) -> 
     return [CaptionTarget(captioner, caption.token_ids, parts, labels)]
 
 
-def random_twin(place: Path) -> Backbone:
-    """Return a tower of the architecture of a captioner's at random weights.
-
-    Args:
-        place: The captioner's exported model or checkpoint.
-    """
-    source = settings_of(place).backbone
-    return build_backbone(source.name, source.architecture, None)
-
-
 def markdown(table: Table) -> str:
     """Return a table in Markdown."""
     lines = [" | ".join(table.head), " | ".join("---" for _ in table.head), *(" | ".join(row) for row in table.rows)]
@@ -184,14 +180,16 @@ def markdown(table: Table) -> str:
 
 def write_localisation(rows: list[dict[str, Any]], table: Table, run_dir: Path) -> None:
     """Write what was measured for programs and for readers."""
+    run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "localisation.json", rows)
     write_text(run_dir / "localisation.md", markdown(table))
 
 
 def main(arguments: list[str]) -> None:
     """Measure with the settings of ``explain`` and print the table."""
+    run_dir = Path("runs") / "localisation" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with report_errors("explain"):
-        config = compose_job("explain", ["xai=basic", "samples=200", *arguments], Path("runs/localisation"))
+        config = compose_job("explain", ["xai=basic", "samples=200", *arguments], run_dir)
         rows, table = localise(config)
         write_localisation(rows, table, Path(config.run_dir))
         print(markdown(table))

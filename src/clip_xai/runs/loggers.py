@@ -11,9 +11,14 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
-from clip_xai.files import replacing
+from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import LoggerConfig
 from clip_xai.runs.directories import free_directory
+from clip_xai.runs.trainer import is_first_process
+
+
+class GivenUp(Exception):
+    """A run was ended early on purpose: neither finished nor failed."""
 
 
 @contextmanager
@@ -23,7 +28,8 @@ def open_loggers(
     """Open the loggers of a run and close them whatever happens, so that each run of a sweep is a run of its own.
 
     W&B writes into the run directory and is offline unless the environment variable ``WANDB_MODE`` says otherwise; no
-    account is asked for.
+    account is asked for. How the run ended is told to the loggers and stands in ``state.json``: ``running`` (or killed
+    without a chance to say so), ``finished``, ``failed``, ``stopped`` or ``given up``.
 
     Args:
         config: Which loggers.
@@ -32,6 +38,7 @@ def open_loggers(
         settings: The run's configuration as plain containers.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    _write_state(run_dir, "running")
     loggers: list[Logger] = []
     try:
         if config.wandb:
@@ -41,13 +48,36 @@ def open_loggers(
         for logger in loggers:
             logger.log_hyperparams(dict(settings or {}))
         yield loggers
-    finally:
-        for logger in loggers:
-            logger.finalize("success")
-        if config.wandb:
-            import wandb
+    except BaseException as error:
+        state, status = _ended_by(error)
+        _close(config, loggers, "failed", status)
+        _write_state(run_dir, state, " ".join(f"{type(error).__name__}: {error}".split()))
+        raise
+    _close(config, loggers, "success", 0)
+    _write_state(run_dir, "finished")
 
-            wandb.finish()
+
+def _ended_by(error: BaseException) -> tuple[str, int]:
+    """Return what an exception means for a run, and the exit status that W&B is told."""
+    if isinstance(error, GivenUp):
+        return "given up", 0
+    if isinstance(error, SystemExit):
+        return "stopped", error.code if isinstance(error.code, int) else 1
+    return ("stopped", 130) if isinstance(error, KeyboardInterrupt) else ("failed", 1)
+
+
+def _close(config: LoggerConfig, loggers: Sequence[Logger], status: str, exit_code: int) -> None:
+    for logger in loggers:
+        logger.finalize(status)
+    if config.wandb:
+        import wandb
+
+        wandb.finish(exit_code=exit_code)
+
+
+def _write_state(run_dir: Path, state: str, reason: str | None = None) -> None:
+    if is_first_process():
+        write_json(run_dir / "state.json", {"state": state, "reason": reason})
 
 
 def _csv_folder(run_dir: Path, job: str) -> str:
@@ -60,7 +90,7 @@ def _csv_folder(run_dir: Path, job: str) -> str:
 def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
     import wandb
 
-    return WandbLogger(
+    logger = WandbLogger(
         name=run_dir.name,
         save_dir=run_dir,
         project=config.project,
@@ -70,6 +100,8 @@ def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
         mode=os.environ.get("WANDB_MODE", "offline"),
         settings=wandb.Settings(silent=True),
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns that it means nothing any more
+    return logger
 
 
 def log_metrics(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:

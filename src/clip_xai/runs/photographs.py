@@ -23,24 +23,27 @@ class Photograph:
     group: str = ""
     references: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    mask_values: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, record: Record) -> Photograph:
         """The photograph of a record."""
         facts = {"source": record.source, "diagnosis": record.diagnosis or "", "view": record.view}
         shown = {key: value for key, value in facts.items() if value}
-        return cls(record.image, record.name, record.mask, record.group, record.references, shown)
+        return cls(record.image, record.name, record.mask, record.group, record.references, shown, record.mask_values)
 
     def plain(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
         mask = None if self.mask is None else str(self.mask)
-        return asdict(self) | {"path": str(self.path), "mask": mask, "references": list(self.references)}
+        listed = {"references": list(self.references), "mask_values": list(self.mask_values)}
+        return asdict(self) | {"path": str(self.path), "mask": mask, **listed}
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Photograph:
         """The photograph that ``plain`` wrote."""
         mask = None if values["mask"] is None else Path(values["mask"])
-        return cls(**{**values, "path": Path(values["path"]), "mask": mask, "references": tuple(values["references"])})
+        listed = {name: tuple(values.get(name, ())) for name in ("references", "mask_values")}
+        return cls(**{**values, **listed, "path": Path(values["path"]), "mask": mask})
 
 
 def photographs_at(image: str) -> list[Photograph]:

@@ -31,12 +31,14 @@ from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.build import EMBEDDED, build_backbone, tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
+from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import tiny_config
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.progress import track
 from clip_xai.runs.cli import report_errors
 from clip_xai.runs.directories import claim
 from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
+from clip_xai.training.finite import StopAtNonFinite
 
 # Scenes of the miniature data set are numbered from 0; training and testing here start far above.
 TRAINING_SEEDS, TEST_SEEDS = 10_000_000, 20_000_000
@@ -145,6 +147,7 @@ def train_language_model(recipe: Recipe, tokenizer: CaptionTokenizer) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+    require_finite(model.state_dict(), "the language model")
     state = {key: value.half().contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
     with replacing(TINY_GPT2 / "model.safetensors") as unfinished:
         save_file(state, unfinished)
@@ -226,6 +229,7 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
     """Write the tower in half precision, its configuration, and the recipe with what it measured."""
     TINY_CLIP.mkdir(parents=True, exist_ok=True)
     state = {key: value.half().contiguous() for key, value in backbone.model.state_dict().items()}
+    require_finite(state, "the tower in half precision")
     with replacing(TINY_CLIP / "model.safetensors") as unfinished:
         save_file(state, unfinished)
     vocabulary_size = int(backbone.model.vocab_size)
@@ -264,7 +268,7 @@ def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers:
         logger=False,
         enable_checkpointing=False,
         gradient_clip_val=1.0,
-        callbacks=[ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
+        callbacks=[StopAtNonFinite(), ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
         enable_model_summary=False,
     )
     trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))

@@ -18,6 +18,7 @@ from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.synthetic.dermacap import write_dermacap
+from clip_xai.data.synthetic.marker import read_marker
 from clip_xai.errors import UserError
 from clip_xai.runs.cli import compose_job, report_errors
 from clip_xai.runs.config import DataConfig
@@ -71,6 +72,17 @@ def of_split(manifest: Sequence[Record], split: str, limit: int | None = None) -
         splits = sorted({record.split for record in manifest if record.split})
         raise UserError(f"split={split} holds no photograph; the manifest has {', '.join(splits) or 'none'} and all")
     return evenly(chosen, limit)
+
+
+def drawn_photographs(data: DataConfig, records: Iterable[Record]) -> frozenset[Path]:
+    """Return which photographs of records were rendered by this package, by the marker of the drawing."""
+    root = Path(data.root).absolute()
+    marker = read_marker(root)
+    if marker is None:
+        return frozenset()
+    images = {record.image for record in records}
+    # The marker of an earlier version says that all was drawn, and lists nothing.
+    return frozenset(images if marker.earlier else images & {root / name for name in marker.files})
 
 
 def digest_of(records: Iterable[Record]) -> str:

@@ -124,6 +124,7 @@ class ResultStore:
                     "settings": [dict(settings) for settings in answer.settings],
                     "notes": list(answer.notes),
                     "left_out": list(answer.left_out),
+                    "contexts": list(answer.contexts),
                     "attributions": [attribution.metadata() for attribution in answer.attributions],
                 }
             )
@@ -217,9 +218,9 @@ def read_result(place: Path) -> Result:
                 own = scores[:, scores.shape[1] - len(metadata["labels"]) :]  # some methods answer the last ones alone
                 attributions.append(Attribution.from_metadata(values, own, metadata))
             spans = [None if span is None else (span[0], span[1]) for span in answer["spans"]]
-            settings, notes = answer["settings"], tuple(answer["notes"])
+            notes, left_out, contexts = (tuple(answer.get(key, ())) for key in ("notes", "left_out", "contexts"))
             answers[name] = Answer(
-                answer["score_name"], spans, attributions, settings, notes, tuple(answer["left_out"])
+                answer["score_name"], spans, attributions, answer["settings"], notes, left_out, contexts
             )
     return Result(Photograph.from_plain(known["photograph"]), known["caption"], answers)
 

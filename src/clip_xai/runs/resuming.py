@@ -87,7 +87,7 @@ def begin(config: TrainConfig, backbone: Backbone, product: Path) -> Start:
     if stored is None:
         resumed = _resumed(config, card, asked, goes_on=before is not None)
         if resumed is not None:
-            ancestors.append(lineage_of(resumed))
+            ancestors.append(Lineage.unpacked(read_checkpoint(resumed)))  # its own steps are counted on
         else:
             held = [record for record in manifest if record.split in ("val", "test")]
             origin = _origin(config, card, held, manifest)
@@ -96,7 +96,7 @@ def begin(config: TrainConfig, backbone: Backbone, product: Path) -> Start:
     else:
         log.info("%s is finished: nothing is trained again", run_dir)
     claim(run_dir, "train", asked, noted_of_training(config), may_change=may_change)
-    own = Lineage.of(_learned(config, train), manifest, _step(config, card, train))
+    own = Lineage.of(learned_records(config, train), manifest, _step(config, card, train))
     return Start(config, train, val, card, asked, own.after(*ancestors), origin, resumed, stored)
 
 
@@ -268,8 +268,8 @@ def _refuse_overlap(
     )
 
 
-def _learned(config: TrainConfig, train: Sequence[Record]) -> list[Record]:
-    """The training records that a run meets: those of its sources, and all where others are replayed or retrieved."""
+def learned_records(config: TrainConfig, train: Sequence[Record]) -> list[Record]:
+    """Return the training records that a run meets: its sources', and all where others are replayed or retrieved."""
     stage = config.stage
     if stage.sources is None or stage.replay or config.language_model.retrieved_captions:
         return list(train)
@@ -277,7 +277,7 @@ def _learned(config: TrainConfig, train: Sequence[Record]) -> list[Record]:
 
 
 def _step(config: TrainConfig, card: RunCard, train: Sequence[Record]) -> str:
-    learned = _learned(config, train)
+    learned = learned_records(config, train)
     groups = len({record.group for record in learned})
     return (
         f"stage {card.stage} on {config.data.name}, split {card.split}: {len(learned)} photographs of {groups} groups"

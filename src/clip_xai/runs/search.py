@@ -7,6 +7,7 @@ share its trials. Hydra's own Optuna plugin needs Optuna 2 and can neither resum
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.directories import claim
+from clip_xai.runs.loggers import GivenUp
 from clip_xai.runs.train import train
 from clip_xai.runs.training_settings import SearchConfig
+from clip_xai.training.finite import Diverged
 
 if TYPE_CHECKING:
     import optuna
@@ -54,8 +58,15 @@ def search(config: TrainConfig, compose: Callable[[Sequence[str]], TrainConfig])
     def run(trial: optuna.Trial, overrides: list[str]) -> float:
         log.info("trial %d: %s", trial.number, " ".join(overrides))
         settings = compose([*overrides, f"run_dir={run_dir / f'trial_{trial.number:03d}'}"])
-        metrics = train(settings, [ReportEpochs(trial, config.callbacks.monitor)])
-        return float(metrics[config.callbacks.monitor])
+        try:
+            metrics = train(settings, [ReportEpochs(trial, config.callbacks.monitor)])
+        except GivenUp as reason:
+            raise import_optuna().TrialPruned(str(reason)) from reason
+        except Diverged as reason:
+            log.warning("trial %d failed: %s", trial.number, reason)
+            return math.nan  # Optuna records a failed trial, and the search goes on
+        reached = metrics[config.callbacks.monitor]
+        return math.nan if reached is None else float(reached)
 
     run_trials(study, told, run)
     return write(study, run_dir)
@@ -172,16 +183,17 @@ class ReportEpochs(Callback):
         self.monitor = monitor
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report an epoch.
+        """Report an epoch, unless it is a validation before the first or what is monitored was not due.
 
         Raises:
-            optuna.TrialPruned: The trial is worse than others were.
+            GivenUp: The trial is worse than others were.
         """
-        if trainer.validating:  # before the first epoch
+        value = trainer.callback_metrics.get(self.monitor)
+        if trainer.state.fn != TrainerFn.FITTING or value is None:
             return
-        self.trial.report(float(trainer.callback_metrics[self.monitor]), step=trainer.current_epoch)
+        self.trial.report(float(value), step=trainer.current_epoch)
         if self.trial.should_prune():
-            raise import_optuna().TrialPruned(f"given up in epoch {trainer.current_epoch}")
+            raise GivenUp(f"given up in epoch {trainer.current_epoch}")
 
 
 def leaves(space: Mapping[str, Any], prefix: str = "") -> dict[str, Mapping[str, Any]]:
@@ -259,6 +271,7 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
         "study": study.study_name,
         "trials": len(study.trials),
         "given_up": len(study.get_trials(deepcopy=False, states=(state.PRUNED,))),
+        "failed": len(study.get_trials(deepcopy=False, states=(state.FAIL,))),
         "best_trial": best.number,
         "best_value": best.value,
         "best_settings": best.params,

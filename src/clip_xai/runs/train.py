@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ import lightning
 import torch
 from lightning import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,10 +34,12 @@ from clip_xai.runs.adapt import adapt
 from clip_xai.runs.checkpoints import EXPORT
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.instantiate import captioner_settings, decoding, feature_table
-from clip_xai.runs.lineage import Remember
+from clip_xai.runs.kept import best_metrics
+from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import log_table, open_loggers
-from clip_xai.runs.resuming import METRICS, Start, begin
-from clip_xai.runs.trainer import ScoreCaptions, build_trainer, is_first_process, quiet_lightning, strategy_of
+from clip_xai.runs.records import drawn_photographs
+from clip_xai.runs.resuming import METRICS, Start, begin, learned_records
+from clip_xai.runs.trainer import ScoreCaptions, build_trainer, is_first_process, run_epochs, strategy_of
 from clip_xai.runs.training_settings import ADAPTATION, StageConfig
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureTable
@@ -81,12 +81,14 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         return start.stored
     config, resumed = start.config, start.resumed
     load_start(captioner, settings, start)
-    captioner.provenance = start.lineage.packed()
     splits = {"train": start.train, "val": start.val}
     records = [*splits["train"], *splits["val"]]
     table = feature_table(captioner, records, config.data, config.trainer)
     retrieval, prompts = retrieved(captioner, settings, splits, config)
     data = caption_data(captioner, table, splits, config, prompts)
+    learned = [record for record in learned_records(config, start.train) if record.image in table.rows]
+    lineage = start.lineage.with_learned(Learned.from_records(learned, drawn_photographs(config.data, learned)))
+    captioner.provenance = lineage.packed()
     require_positions(captioner, data, config)
     if is_first_process():
         start.card.write(run_dir)
@@ -95,15 +97,15 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
             (run_dir / EXPORT).mkdir(exist_ok=True)
             retrieval.index.save(run_dir / EXPORT / INDEX)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        remember = Remember(start.asked, start.lineage)
+        remember = Remember(start.asked, lineage)
         best, before = fit(captioner, settings, data, config, loggers, resumed, [remember, *callbacks])
-        best = best_of(best, resumed, config.callbacks.mode)
         if not is_first_process():
             return best_metrics(best)
         if config.trainer.strategy != "auto":
             captioner = build_captioner(settings)  # the other one's weights belong to the strategy
-            captioner.provenance = start.lineage.packed()
-        load_state(captioner, captioner_state(read_checkpoint(best)), best)
+        content = read_checkpoint(best)
+        load_state(captioner, captioner_state(content), best)
+        captioner.provenance = lineage.with_updates(content["global_step"]).packed()
         captioner.cpu().eval()
         save_captioner(captioner, settings, run_dir / EXPORT)
         log_samples(captioner, data, config, loggers)
@@ -228,7 +230,7 @@ def set_aside(table: FeatureTable, run_dir: Path) -> None:
     named = {str(path): reason for path, reason in table.unreadable.items()}
     for reason in named.values():
         log.warning("set aside: %s", reason)
-    (run_dir / "set_aside.json").write_text(json.dumps(named, indent=2) + "\n")
+    write_json(run_dir / "set_aside.json", named)
 
 
 def optimisation(stage: StageConfig, seed: int) -> Optimisation:
@@ -256,11 +258,12 @@ def fit(
     """Run the stage's epochs.
 
     Returns:
-        The path of the best checkpoint, and the loss on the sources that the stage is not about before it began (None
-        where there are none, or where the run is a resumed one).
+        The path of the best checkpoint, of this run's and the resumed one's, and the loss on the sources that the stage
+        is not about before it began (None where there are none, or where the run is a resumed one).
 
     Raises:
-        UserError: The strategy cannot do what is asked for, or what is monitored is never measured.
+        UserError: The strategy cannot do what is asked for, what is monitored is never measured, or the loss or a
+            weight is not finite.
     """
     stage = config.stage
     unfreezing = Unfreezing(stage.trains, dict(enumerate(stage.unfreeze)))
@@ -268,43 +271,9 @@ def fit(
     callbacks: list[Callback] = [unfreezing, *extra]
     if config.callbacks.score_captions is not None:
         callbacks.append(ScoreCaptions(data, config.callbacks, decoding(config.generation)))
-    with quiet_lightning():
-        before = None
-        trainer, keeper = build_trainer(config, loggers, callbacks, strategy_of(config, unfreezing))
-        if resumed is None and data.common_set is not None and config.trainer.world_size == 1:
-            trainer.validate(module, datamodule=data, verbose=False)
-            before = float(trainer.callback_metrics["val/common_loss"])
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-        except (MisconfigurationException, RuntimeError) as error:
-            if config.callbacks.monitor in str(error) and config.callbacks.monitor not in trainer.callback_metrics:
-                known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
-                raise UserError(
-                    f"callbacks.monitor={config.callbacks.monitor} is not measured; choose of {known}"
-                ) from error
-            raise
-    return Path(keeper.best_model_path), before
-
-
-def best_of(best: Path, resumed: Path | None, mode: str) -> Path:
-    """Return the better of this run's best checkpoint and that of the run it resumed."""
-    earlier = None if resumed is None else resumed.with_name(best.name)
-    if earlier is None or not earlier.is_file():
-        return best
-    return (min if mode == "min" else max)(best, earlier, key=best_score)
-
-
-def best_score(checkpoint: Path) -> float:
-    """Return the value of what was monitored."""
-    content = read_checkpoint(checkpoint)
-    [state] = [state for key, state in content["callbacks"].items() if key.startswith("ModelCheckpoint")]
-    return float(state["best_model_score"])
-
-
-def best_metrics(checkpoint: Path) -> dict[str, Any]:
-    """Return the epoch of a checkpoint and all that was measured on the validation records then."""
-    content = read_checkpoint(checkpoint)
-    return {"epoch": content["epoch"], **content["measured"]}
+    trainer, keeper = build_trainer(config, loggers, callbacks, strategy_of(config, unfreezing), resumed)
+    before = run_epochs(trainer, module, data, config, resumed, judge_first=data.common_set is not None)
+    return keeper.best(), before.get("val/common_loss")
 
 
 @torch.no_grad()

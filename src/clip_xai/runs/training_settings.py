@@ -149,7 +149,8 @@ class CallbacksConfig:
     Attributes:
         progress_bar: Show one.
         sample_captions: How many captions of validation photographs are written when training ends.
-        patience: Stop after this many epochs without a better ``monitor``, or null to go on to the end.
+        patience: Stop after this many epochs without a better ``monitor``, or null to go on to the end; where it
+            is a score of captions, only epochs that score them count.
         monitor: What chooses the best checkpoint, and stops early: ``val/loss``, ``val/common_loss``, or where
             ``score_captions`` is set ``val/rouge_l`` or ``val/bleu``
         mode: ``min`` or ``max``: which values of ``monitor`` are good.

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchmetrics import MeanMetric
 
 from clip_xai.data.images import UnreadableImageError, read_image
 from clip_xai.data.record import Record
@@ -24,7 +23,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.training.contrastive import MAX_LOGIT_SCALE, multi_positive_loss
 from clip_xai.training.data import EpochSampler
-from clip_xai.training.modules import Optimisation, is_decayed, learning_rate_factor
+from clip_xai.training.modules import Optimisation, is_decayed, learning_rate_factor, mean_metric
 
 # What stands before the blocks of a tower; all else outside the blocks stands behind them.
 _ENTRANCE = re.compile(r"embed|conv|ln_pre|norm_pre|pre_layrnorm|stem|cls_token|latent")
@@ -113,17 +112,23 @@ class PairData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """All training pairs, in an order that epoch and seed fix."""
-        return self._loader(self.train_set, self.sampler)
+        return self._loader(self.train_set, self._steps(self.sampler))
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """All validation pairs in one mixed order, first references."""
-        return self._loader(self.val_set, EpochSampler(range(len(self.val_set)), [], 0.0, 0))
+        """All validation pairs in one mixed order, first references.
 
-    def _loader(self, dataset: PairDataset, sampler: EpochSampler) -> DataLoader[dict[str, Any]]:
+        The batches are fixed, each a contrast of the same pairs in every epoch: Lightning cannot shuffle a list anew.
+        """
+        return self._loader(self.val_set, list(self._steps(EpochSampler(range(len(self.val_set)), [], 0.0, 0))))
+
+    def _steps(self, sampler: EpochSampler) -> PairSteps:
         devices, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return PairSteps(sampler, self.batch_size, devices, rank)
+
+    def _loader(self, dataset: PairDataset, batches: PairSteps | list[list[Pair]]) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             dataset,
-            batch_sampler=PairSteps(sampler, self.batch_size, devices, rank),
+            batch_sampler=batches,
             num_workers=self.workers,
             generator=torch.Generator().manual_seed(0),
             pin_memory=torch.cuda.is_available(),
@@ -160,7 +165,7 @@ class AdaptationModule(LightningModule):
         self.backbone = backbone
         self.optimisation = optimisation
         self.plan = plan
-        self.val_loss, self.found = MeanMetric(), MeanMetric()
+        self.val_loss, self.found = mean_metric(), mean_metric()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the contrastive loss of the batches of all devices together."""

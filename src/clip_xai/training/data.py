@@ -152,8 +152,8 @@ class Steps(Sampler[list[Place]]):
 
     A step holds the same records, padded to the same length, however many devices there are, and every part knows the
     tokens of the whole step; so the gradient is that of one device with one large batch. Captions of like length
-    share a step: the epoch's order is cut into pools of ``POOL`` steps, each pool sorted by length and cut into steps,
-    and the steps shuffled.
+    share a step: the epoch's order is cut into steps, ``POOL`` of them at a time are pooled, sorted by length and cut
+    again where they were cut, and the steps shuffled.
     """
 
     def __init__(
@@ -212,15 +212,18 @@ class Steps(Sampler[list[Place]]):
     def cut(self, order: Sequence[int]) -> list[list[int]]:
         """Return the records of each step, in steps whose sizes differ by one at most."""
         epoch = self.sampler.epoch
+        drawn_steps = [step.tolist() for step in np.array_split(np.asarray(order), self.steps)]
         if self.bucket is None:
-            return [list(map(int, step)) for step in np.array_split(np.asarray(order), self.steps)]
+            return drawn_steps
         draw = np.random.default_rng((self.sampler.seed, epoch, 1))
-        pools = np.array_split(np.asarray(order), -(-self.steps // POOL))
-        sizes = [len(share) for share in np.array_split(np.arange(self.steps), len(pools))]
+        pools = np.array_split(np.arange(self.steps), -(-self.steps // POOL))
         steps: list[list[int]] = []
-        for pool, size in zip(pools, sizes, strict=True):
-            by_length = sorted(map(int, pool), key=lambda index: len(self.dataset.caption(epoch, index)))
-            steps += [list(map(int, step)) for step in np.array_split(np.asarray(by_length), size)]
+        for pool in pools:  # of whole steps, so that each keeps its size
+            drawn = [drawn_steps[step] for step in pool]
+            pooled = [index for step in drawn for index in step]
+            by_length = sorted(pooled, key=lambda index: len(self.dataset.caption(epoch, index)))
+            ends = np.cumsum([len(step) for step in drawn])
+            steps += [by_length[end - len(step) : end] for step, end in zip(drawn, ends, strict=True)]
         return [steps[index] for index in draw.permutation(len(steps))]
 
     def padded(self, length: int) -> int:

@@ -73,8 +73,8 @@ class CaptionerModule(LightningModule):
         self.fingerprint = captioner.backbone.fingerprint  # read while the weights are whole
         self.sharded = False
         self.strict_loading = False  # a checkpoint lacks the tower; ``on_load_checkpoint`` accounts for every other key
-        self.val_loss = MeanMetric()
-        self.common_loss = MeanMetric()
+        self.val_loss = mean_metric()
+        self.common_loss = mean_metric()
         self.save_hyperparameters({"settings": asdict(settings), "optimisation": asdict(optimisation)})
 
     def configure_model(self) -> None:
@@ -192,6 +192,11 @@ class CaptionerModule(LightningModule):
 
     def _tower_has_a_place(self) -> bool:
         return self.captioner.backbone.source is not None
+
+
+def mean_metric() -> MeanMetric:
+    """Return a mean that one NaN makes NaN: by itself torchmetrics leaves NaN out, and a broken model looks whole."""
+    return MeanMetric(nan_strategy=float("nan"))
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:

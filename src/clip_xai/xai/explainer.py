@@ -99,7 +99,13 @@ class Explainer(ABC):
 
 @dataclass(frozen=True)
 class TraceExplainer(Explainer):
-    """An explainer whose map is a function of one trace."""
+    """An explainer whose map is a function of one trace.
+
+    Attributes:
+        shares_trace: False for one that needs a trace of its own kind.
+    """
+
+    shares_trace: ClassVar[bool] = True
 
     @abstractmethod
     def needs(self, backbone: Backbone, target: Target) -> Needs:
@@ -194,7 +200,7 @@ def explain_together(
     needs = Needs()
     for explainer in explainers:
         explainer.require(backbone, target)
-        if isinstance(explainer, TraceExplainer | BankExplainer):
+        if _shares(explainer):
             needs |= explainer.needs(backbone, target)
     shared = Trace(backbone, pixels, target, needs) if needs != Needs() else None
     bank = bank or PerturbationBank(backbone, pixels)
@@ -209,8 +215,12 @@ def _with(
     pixels: Tensor,
     target: Target,
 ) -> Attribution:
-    if isinstance(explainer, TraceExplainer) and trace is not None:
+    if isinstance(explainer, TraceExplainer) and explainer.shares_trace and trace is not None:
         return explainer._attribution_of(trace, target)
     if isinstance(explainer, BankExplainer):
         return explainer._attribution_of(bank, target, trace)
     return explainer.explain(backbone, pixels, target)
+
+
+def _shares(explainer: Explainer) -> bool:
+    return isinstance(explainer, BankExplainer) or (isinstance(explainer, TraceExplainer) and explainer.shares_trace)

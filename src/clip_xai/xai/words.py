@@ -30,6 +30,11 @@ class Word:
     tokens: tuple[int, ...]
 
 
+def places_of(text: str) -> list[tuple[int, int]]:
+    """Return where each word and punctuation mark of a text starts and ends."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
 def words_of(text: str, spans: Sequence[tuple[int, int]]) -> list[Word]:
     """Split a text into words and deal each token to the one word that it overlaps most.
 
@@ -46,8 +51,7 @@ def words_of(text: str, spans: Sequence[tuple[int, int]]) -> list[Word]:
         >>> [(word.text, word.tokens) for word in words_of("a nevus.", [(0, 1), (2, 4), (4, 7), (7, 8)])]
         [('a', (0,)), ('nevus', (1, 2)), ('.', (3,))]
     """
-    places = [match.span() for match in _WORD.finditer(text)]
-    places = [place for place in places if any(_overlap(place, span) > 0 for span in spans)]
+    places = [place for place in places_of(text) if any(_overlap(place, span) > 0 for span in spans)]
     if not places:
         return []
     owners = [_owner(places, span) for span in spans]

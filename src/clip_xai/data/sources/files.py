@@ -18,6 +18,9 @@ LEFT_OVERS = re.compile(r"\..*|__macosx", re.IGNORECASE)
 #: Folders whose pictures are no photographs of a data set.
 NO_PHOTOGRAPHS = re.compile(r"\..*|__macosx|not_include|masks|structures|.*segmentations?.*", re.IGNORECASE)
 
+#: What folders hold that our own commands wrote: a run, or a manifest. A table or a picture in them is no source.
+OUR_MARKS = frozenset(("asked.json", "run.json", ".hydra", "manifest.stamp", "inspected.sqlite"))
+
 #: How far below `data.root` a publisher's table may lie.
 TABLE_DEPTH = 3
 
@@ -27,6 +30,8 @@ def walk(
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Walk like `os.walk` in a fixed order: links followed, each real folder once, hidden and lock files left out.
 
+    Folders below the root that our own commands wrote are not entered.
+
     Args:
         root: Where to start.
         depth: How many folders below the root to go; None for all.
@@ -35,7 +40,7 @@ def walk(
     seen = set()
     for parent, folders, names in os.walk(root, followlinks=True):
         here = os.path.realpath(parent)
-        if here in seen:
+        if here in seen or (Path(parent) != root and is_ours(names, folders)):
             folders.clear()
             continue
         seen.add(here)
@@ -44,6 +49,11 @@ def walk(
         if depth is not None and level >= depth:
             folders.clear()
         yield Path(parent), folders, sorted(name for name in names if not name.startswith((".", "~$")))
+
+
+def is_ours(*names: Iterable[str]) -> bool:
+    """Tell from the names in a folder whether our own commands wrote it."""
+    return any(not OUR_MARKS.isdisjoint(some) for some in names)
 
 
 def find_tables(root: Path, pattern: str, columns: Iterable[str] = ()) -> list[Path]:

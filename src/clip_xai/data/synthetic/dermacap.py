@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +17,27 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from clip_xai.data import descriptions
+from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.synthetic.describe import describe
 from clip_xai.data.synthetic.layouts import LAYOUTS
 from clip_xai.data.synthetic.layouts.common import PlannedPhotograph
+from clip_xai.data.synthetic.marker import (
+    MARKER,
+    STAGE,
+    Marker,
+    another,
+    check_free,
+    digest_of,
+    owned,
+    read_marker,
+    remove,
+)
 from clip_xai.data.synthetic.pool import rendering_pool
 from clip_xai.data.synthetic.scene import render
 from clip_xai.errors import UserError
 from clip_xai.progress import track
 
-STAMP = "dermacap.json"
-_OWN = ("ham10000", "pad_ufes_20", "masks", "structures", *(layout.folder for layout in LAYOUTS.values()))
+log = logging.getLogger(__name__)
 
 
 def plan_dermacap(seed: int = 0, scale: float = 0.1) -> list[PlannedPhotograph]:
@@ -64,8 +76,11 @@ def write_dermacap(
 ) -> dict[str, int]:
     """Write a miniature, or return at once if it is there already.
 
+    Everything is drawn in a hidden folder below ``root`` first and moved into place when it is whole.
+
     Args:
-        root: Folder to write to: new, empty, or one that this command wrote before.
+        root: Folder to write to: new, empty, or one that this command wrote before. Of that, only files which its
+            marker lists are removed.
         seed: Seed of the scenes and of the fields.
         scale: Share of DermaCAP's rows.
         height: Height of a photograph in pixels.
@@ -81,20 +96,72 @@ def write_dermacap(
     root = Path(root)
     counts = row_counts(scale)
     settings = {"seed": seed, "scale": scale, "height": height, "width": width, "code": _code()}
-    if _stamp(root) == {**settings, "complete": True}:
+    if _is_there(root, settings):
         return counts
-    _clear(root)
-    _write_stamp(root, {**settings, "complete": False})
-    planned = plan_dermacap(seed, scale)
-    drawn = [photograph for photograph in planned if photograph.on_disk and photograph.copy_of is None]
-    for _ in track(_written(root, drawn, height, width, workers), "Rendering photographs", total=len(drawn)):
-        pass
-    _copy(root, [photograph for photograph in planned if photograph.copy_of is not None], planned)
-    for name, layout in LAYOUTS.items():
-        layout.write_tables(root, [photograph for photograph in planned if photograph.source == name])
-    _write_descriptions(root, [photograph for photograph in planned if photograph.on_disk])
-    _write_stamp(root, {**settings, "complete": True})
+    # Two runs may want the same drawing: the second one waits and finds it there.
+    with one_at_a_time(root / STAGE):
+        if not _is_there(root, settings):
+            _draw(root, settings, workers)
     return counts
+
+
+def _is_there(root: Path, settings: dict[str, Any]) -> bool:
+    marker = owned(root)
+    if marker is None:
+        return False
+    if not marker.earlier:
+        return marker.complete and marker.settings == settings
+    # What an earlier version drew is used as it stands, since no list tells which files could be drawn anew.
+    told = {name: value for name, value in marker.settings.items() if name != "code"}
+    if marker.complete and told.items() <= settings.items():
+        log.info("%s was drawn by an earlier version and is used as it is", root)
+        return True
+    raise UserError(f"{root} was drawn by an earlier version, with other settings or in part; {another(root)}.")
+
+
+def _draw(root: Path, settings: dict[str, Any], workers: int) -> None:
+    stage, before = root / STAGE, owned(root)
+    planned = plan_dermacap(settings["seed"], settings["scale"])
+    names = _names(planned)
+    check_free(root, before, names)
+    remove(stage, [*(unfinished.files if (unfinished := read_marker(stage)) else ()), MARKER])
+    Marker(settings, dict.fromkeys(names, ""), complete=False).write(stage)
+    drawn = [photograph for photograph in planned if photograph.on_disk and photograph.copy_of is None]
+    written = _written(stage, drawn, settings["height"], settings["width"], workers)
+    for _ in track(written, "Rendering photographs", total=len(drawn)):
+        pass
+    _copy(stage, [photograph for photograph in planned if photograph.copy_of is not None], planned)
+    for name, layout in LAYOUTS.items():
+        layout.write_tables(stage, [photograph for photograph in planned if photograph.source == name])
+    _write_descriptions(stage, [photograph for photograph in planned if photograph.on_disk])
+    _publish(root, before, settings, [name for name in names if (stage / name).is_file()])
+
+
+def _publish(root: Path, before: Marker | None, settings: dict[str, Any], names: list[str]) -> None:
+    """Move a drawing from the stage into place. The marker lists every file before it is moved or removed."""
+    stage = root / STAGE
+    drawing = Marker(settings, {name: digest_of(stage / name) for name in names}, complete=False)
+    if before is not None:
+        replace(before, complete=False).write(root)
+        remove(root, before.files)
+    drawing.write(root)
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).rename(root / name)
+    replace(drawing, complete=True).write(root)
+    remove(stage, [*names, MARKER])
+
+
+def _names(planned: list[PlannedPhotograph]) -> list[str]:
+    """Return the path of every file that a drawing may consist of; not every scene has structures."""
+    pictures = {
+        path
+        for photograph in planned
+        if photograph.on_disk
+        for path in (photograph.path, photograph.mask, photograph.structures)
+    }
+    tables = {f"{layout.folder}/{table}" for layout in LAYOUTS.values() for table in layout.tables}
+    return sorted({*pictures, *tables, descriptions.FILE})
 
 
 def write_photograph(photograph: PlannedPhotograph, root: Path, height: int, width: int) -> str:
@@ -160,23 +227,3 @@ def _code() -> str:
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _stamp(root: Path) -> dict[str, object] | None:
-    path = root / STAMP
-    return dict(json.loads(path.read_text())) if path.is_file() else None
-
-
-def _write_stamp(root: Path, settings: dict[str, object]) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    (root / STAMP).write_text(json.dumps(settings, indent=1))
-
-
-def _clear(root: Path) -> None:
-    """Remove what this command wrote before; refuse a folder that it did not write."""
-    if not root.exists() or not os.listdir(root):
-        return
-    if not (root / STAMP).is_file():
-        raise UserError(f"{root} holds something else; name a new or empty folder for the rendered data.")
-    for name in _OWN:
-        shutil.rmtree(root / name, ignore_errors=True)

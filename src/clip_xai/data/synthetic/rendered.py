@@ -14,6 +14,7 @@ from clip_xai.data.preprocess import Preprocess
 from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.pool import rendering_pool
 from clip_xai.data.synthetic.scene import Scene, render, sample_scene
+from clip_xai.files import replacing
 from clip_xai.progress import track
 
 ROWS, COLUMNS = ("upper", "centre", "lower"), ("left", "centre", "right")
@@ -74,7 +75,8 @@ class RenderedScenes:
                 pixels[index * CHUNK : index * CHUNK + len(chunk)] = chunk
         if cache is not None:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            np.save(cache, pixels)
+            with replacing(cache) as unfinished:
+                np.save(unfinished, pixels)
         return cls(scenes, pixels)
 
     def batch(self, rng: np.random.Generator, size: int, whole: int) -> tuple[np.ndarray, CaptionBatch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from clip_xai.models.backbones.text_tokenizers import TextTokenizer
 from clip_xai.models.backbones.tower import Features, ImageTower
 from clip_xai.models.backbones.trace import Point, Record, VisualTrace
 from clip_xai.models.backbones.transformer import TextTower, TextTrace, openable
+
+if TYPE_CHECKING:
+    from clip_xai.models.backbones.blueprint import Blueprint
 
 __all__ = ["Backbone", "Features"]
 
@@ -32,7 +35,10 @@ class Backbone(nn.Module):
         text_tower: The adapter of the text tower, None where it was not built.
         tokenizer: The text tower's tokenizer, None where it was not built.
         variant: What, besides the weights, decides the numbers that the tower gives; enters the fingerprint.
+        blueprint: How it was built, where that is known: with it, it can be built again at other weights.
     """
+
+    blueprint: Blueprint | None = None
 
     def __init__(
         self,

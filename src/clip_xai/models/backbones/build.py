@@ -10,7 +10,6 @@ from typing import Any
 
 import open_clip
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 
 from clip_xai.data.preprocess import Preprocess
@@ -18,6 +17,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones import open_clip_models
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.blueprint import OPEN_CLIP, Blueprint
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.backbones.files import Published, find, load_exactly, read_tokenizer, read_weights
 from clip_xai.models.backbones.files import tokenizer_from_hub as _tokenizer_from_hub
@@ -89,12 +89,8 @@ def build_backbone(
     if quick_gelu is not None and (architecture in KINDS or architecture == "tiny"):
         raise UserError("backbone.quick_gelu is a setting of models in open_clip's format: leave it out")
     if architecture == "tiny":
-        backbone: Backbone = _tiny(source)
-    elif architecture in KINDS:
-        backbone = _transformers(source)
-    else:
-        backbone = _open_clip(source)
-    return backbone.float().eval().requires_grad_(False)
+        return _tiny(source)
+    return _transformers(source) if architecture in KINDS else _open_clip(source)
 
 
 def tiny_backbone(
@@ -115,7 +111,9 @@ def tiny_backbone(
     )
     preprocess = Preprocess(image_size=config["vision_cfg"]["image_size"])
     text = ByteLevelClipTokenizer(tokenizer, config["text_cfg"]["context_length"])
-    return OpenClipBackbone(model, text, preprocess, name, source)
+    backbone = OpenClipBackbone(model, text, preprocess, name, source)
+    backbone.blueprint = Blueprint(OPEN_CLIP, config, preprocess, tokenizer=text)
+    return backbone
 
 
 def tiny_config() -> dict[str, Any]:
@@ -124,7 +122,10 @@ def tiny_config() -> dict[str, Any]:
 
 
 def _tiny(source: BackboneSource) -> Backbone:
-    backbone = tiny_backbone(tiny_config(), CaptionTokenizer.load(TINY_GPT2), source.name, source.pretrained)
+    config = tiny_config()
+    text = ByteLevelClipTokenizer(CaptionTokenizer.load(TINY_GPT2), config["text_cfg"]["context_length"])
+    plan = Blueprint(OPEN_CLIP, config, Preprocess(), source.image_size, tokenizer=text)
+    backbone = plan.build(source.name, source.pretrained)
     if source.pretrained is not None:
         file = TINY_CLIP / "model.safetensors" if source.pretrained == EMBEDDED else Path(source.pretrained)
         if not file.is_file():
@@ -133,9 +134,6 @@ def _tiny(source: BackboneSource) -> Backbone:
                 f"set backbone.pretrained to {EMBEDDED!r}, a file, or null"
             )
         load_exactly(backbone.model, {key: value.float() for key, value in load_file(file).items()}, file)
-    if source.image_size is not None:
-        preprocess = replace(backbone.preprocess, image_size=source.image_size)
-        return OpenClipBackbone(backbone.model, backbone.tokenizer, preprocess, source.name, source.pretrained)
     return backbone
 
 
@@ -149,25 +147,18 @@ def _open_clip(source: BackboneSource) -> Backbone:
         config["quick_gelu"] = published.settings["quick_gelu"]
     if source.quick_gelu is not None:
         config["quick_gelu"] = source.quick_gelu
-    model: Any = open_clip_models.build_model(config, source.text, name)
-    if published is not None:
-        unused = open_clip_models.UNUSED_KEYS if source.text else open_clip_models.TEXT_KEYS
-        load_exactly(model, read_weights(published.weights), published.weights, unused)
-    image_tower, text_tower = open_clip_models.towers_of(model, source.image_size)
     settings = {**(published.settings if published else {}), **stored.get("preprocess_cfg", {})}
-    preprocess = replace(_preprocess(source, settings), image_size=image_tower.image_size)
-    text_cfg = config["text_cfg"]
-    tokenizer: TextTokenizer | None = None
+    plan = Blueprint(OPEN_CLIP, config, _preprocess(source, settings), source.image_size, source.text)
+    backbone = plan.build(name, source.pretrained)
+    text_cfg, text_tower = config["text_cfg"], backbone.text_tower
     if text_tower is not None and "hf_model_name" in text_cfg:
         repository = text_cfg.get("hf_tokenizer_name", text_cfg["hf_model_name"])
-        tokenizer = _published_tokenizer("wordpiece", published, repository, source, text_tower)
+        _give_tokenizer(backbone, plan, _published_tokenizer("wordpiece", published, repository, source, text_tower))
     elif source.text:
-        tokenizer = _clip_tokenizer(text_cfg, name)
-    if isinstance(model, open_clip.CLIP) and isinstance(model.visual, VisionTransformer):
-        backbone: Backbone = OpenClipBackbone(model, tokenizer, preprocess, name, source.pretrained)
-    else:
-        backbone = Backbone(model, image_tower, text_tower, tokenizer, preprocess, name, source.pretrained)
-    backbone.variant = "quick_gelu" if config.get("quick_gelu") else ""
+        _give_tokenizer(backbone, plan, _clip_tokenizer(text_cfg, name))
+    if published is not None:
+        unused = open_clip_models.UNUSED_KEYS if source.text else open_clip_models.TEXT_KEYS
+        load_exactly(backbone.model, read_weights(published.weights), published.weights, unused)
     return backbone
 
 
@@ -177,21 +168,24 @@ def _transformers(source: BackboneSource) -> Backbone:
     published = None if source.pretrained is None else _find(source)
     stored = (published.config("config.json") if published else None) or {}
     config = stored if "vision_config" in stored else kind.config
-    model = kind.build(config, source.text)
+    plan = Blueprint(source.architecture, config, _preprocess(source, {}), source.image_size, source.text)
+    backbone = plan.build(source.name, source.pretrained)
+    text_tower = backbone.text_tower
+    if text_tower is not None and kind.tokenizer == "clip":
+        _give_tokenizer(backbone, plan, ClipTokenizer(text_tower.context_length))
+    elif text_tower is not None:
+        found = _published_tokenizer(kind.tokenizer, published, kind.published_tokenizer, source, text_tower)
+        _give_tokenizer(backbone, plan, found)
     if published is not None:
         unused = () if source.text else kind.unused
-        load_exactly(model, kind.renamed(read_weights(published.weights), model), published.weights, unused)
-    image_tower, text_tower = kind.towers(model, source.image_size)
-    preprocess = replace(_preprocess(source, {}), image_size=image_tower.image_size)
-    tokenizer: TextTokenizer | None = None
-    if text_tower is not None and kind.tokenizer == "clip":
-        tokenizer = ClipTokenizer(text_tower.context_length)
-    elif text_tower is not None:
-        tokenizer = _published_tokenizer(kind.tokenizer, published, kind.published_tokenizer, source, text_tower)
-    activation = config.get("vision_config", {}).get("hidden_act", "")
-    return Backbone(
-        model, image_tower, text_tower, tokenizer, preprocess, source.name, source.pretrained, variant=activation
-    )
+        state = kind.renamed(read_weights(published.weights), backbone.model)
+        load_exactly(backbone.model, state, published.weights, unused)
+    return backbone
+
+
+def _give_tokenizer(backbone: Backbone, plan: Blueprint, tokenizer: TextTokenizer) -> None:
+    """Add the tokenizer, which is chosen by the size of the text tower."""
+    backbone.tokenizer, backbone.blueprint = tokenizer, replace(plan, tokenizer=tokenizer)
 
 
 def _find(source: BackboneSource) -> Published:

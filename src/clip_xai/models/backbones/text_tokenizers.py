@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import regex
@@ -30,6 +31,9 @@ class TextTokenizer(Protocol):
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the character span of each token of ``text``, markers left out."""
+
+    def plain(self) -> dict[str, Any]:
+        """Everything that ``tokenizer_from_plain`` needs, as values that JSON can hold."""
 
 
 class ClipTokenizer:
@@ -71,6 +75,10 @@ class ClipTokenizer:
             cursor += len(word)
         return spans[: self._tokenizer.context_length - 2]
 
+    def plain(self) -> dict[str, Any]:
+        """Its length; the vocabulary is open_clip's."""
+        return {"kind": "clip", "context_length": self._tokenizer.context_length}
+
 
 class ByteLevelClipTokenizer:
     """The embedded CLIP's tokenizer: the caption tokenizer's byte-level BPE between start and end markers.
@@ -99,6 +107,10 @@ class ByteLevelClipTokenizer:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the character span of each token that fits into the context, markers left out."""
         return self._tokenizer.spans(text)[: self.context_length - 2]
+
+    def plain(self) -> dict[str, Any]:
+        """Its length and its whole vocabulary."""
+        return {"kind": "byte_level", "context_length": self.context_length, "json": self._tokenizer.json()}
 
 
 class PublishedTokenizer:
@@ -137,6 +149,28 @@ class PublishedTokenizer:
         """Return the character span of each token that fits into the context, markers left out."""
         spans = self._tokenizer.encode(text, add_special_tokens=False).offsets[: self.context_length - 1 - self.first]
         return [_without_space(text, start, end) for start, end in spans]
+
+    def plain(self) -> dict[str, Any]:
+        """Its settings and its whole vocabulary."""
+        return {
+            "kind": "published",
+            "context_length": self.context_length,
+            "pad_id": self._pad_id,
+            "first": self.first,
+            "name": Path(self.name).name,  # where it lay is nobody's business elsewhere
+            "json": self._tokenizer.to_str(),
+        }
+
+
+def tokenizer_from_plain(values: dict[str, Any]) -> TextTokenizer:
+    """Return the tokenizer whose ``plain`` gave these values."""
+    length = int(values["context_length"])
+    if values["kind"] == "clip":
+        return ClipTokenizer(length)
+    tokenizer = Tokenizer.from_str(values["json"])
+    if values["kind"] == "byte_level":
+        return ByteLevelClipTokenizer(CaptionTokenizer(tokenizer), length)
+    return PublishedTokenizer(tokenizer, length, int(values["pad_id"]), int(values["first"]), values["name"])
 
 
 def canonical(normalizer: Any) -> Any:

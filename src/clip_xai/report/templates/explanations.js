@@ -145,6 +145,7 @@
     $("wholes").replaceChildren(...wholes.map(({ index }) => wordButton(entry, index, label(entry, index))));
     $("caption-title").textContent = entry.caption === null ? "Explained texts" : "Generated caption";
     $("caption").hidden = entry.caption === null;
+    $("sure-legend").hidden = !entry.items.some((item) => item.span && item.score_name === "log-probability");
   };
   const fillPairs = (list, pairs) => list.replaceChildren(...Object.entries(pairs).flatMap(([key, value]) => [element("dt", key), element("dd", value)]));
   const fillMethods = (entry) => {
@@ -168,11 +169,20 @@
       return [line];
     }));
   };
+  // The photographs that a search leaves, in the order of the list.
+  const neighbour = (by) => {
+    const seen = [...$("list").querySelectorAll("li:not([hidden]) button")].map((button) => Number(button.dataset.image));
+    return seen[seen.indexOf(state.image) + by];
+  };
   const fillImage = () => {
     const entry = image();
     photo.src = entry.photo;
     photo.alt = entry.caption ?? entry.name;
-    $("stage").style.maxWidth = `${Math.min(1, entry.width / entry.height) * 100}%`;
+    $("original").src = entry.photo;
+    $("original").alt = "";
+    $("pictures").style.setProperty("--tall", Math.min(1, entry.width / entry.height));
+    $("place").textContent = `${state.image + 1} of ${data.images.length}`;
+    for (const [id, by] of [["previous", -1], ["next", 1]]) $(id).disabled = neighbour(by) === undefined;
     $("name").textContent = entry.name;
     $("facts").textContent = Object.entries(entry.facts).map(([key, value]) => `${key}: ${value}`).join("   ·   ");
     fillCaption(entry);
@@ -209,8 +219,12 @@
     const none = state.shown === null;
     $("shown").textContent = none ? "The photograph alone" : label(entry, state.shown);
     $("score").textContent = none ? "" : entry.items[state.shown].score_text;
+    $("context").textContent = none ? "" : entry.items[state.shown].context;
     $("certain").textContent = none ? "" : entry.items[state.shown].note;
-    $("reading").textContent = explanation ? `${explanation.title}. ${explanation.reading}` : "";
+    const reading = explanation?.reading ?? "";
+    $("reading").textContent = !explanation || reading.startsWith(explanation.title) ? reading : `${explanation.title}. ${reading}`;
+    $("evidence").textContent = explanation?.evidence ?? "";
+    $("map-title").textContent = explanation && !none ? `${explanation.title}, over the photograph` : "";
     $("notes").replaceChildren(...(explanation ? explanation.notes : []).map((text) => element("p", text, "note warning")));
     fillPairs($("settings"), explanation ? explanation.settings : {});
   };
@@ -222,7 +236,17 @@
     $("text-sheet").hidden = !found.length;
     if (!found.length) return;
     $("text-title").textContent = `The text behind “${label(image(), state.shown)}”`;
-    $("texts").replaceChildren(...found.flatMap(shadedText), element("p", "Green raised the score, purple lowered it.", "quiet"));
+    $("texts").replaceChildren(...found.flatMap(shadedText));
+  };
+  // The legend of shaded words: the colours from one end of the scale to the other, with the values that they stand for.
+  const ramp = (scale) => {
+    const line = element("div", undefined, "ramp quiet num");
+    const colours = Array.from({ length: 17 }, (_, step) => tint(scale.low + ((scale.high - scale.low) * step) / 16, scale, 1));
+    const bar = element("i");
+    bar.style.background = `linear-gradient(to right, ${colours.map(([r, g, b]) => `rgb(${r} ${g} ${b})`).join(", ")})`;
+    const [low, high] = scale.ends;
+    line.append(element("span", `${low}, lowered the score`), bar, element("span", `${high}, raised it`));
+    return high ? line : element("p", low, "quiet num");
   };
   const shadedText = (explanation) => {
     const row = rowOf(explanation, state.shown);
@@ -237,7 +261,7 @@
       node.title = number(values[index]);
       return [node, document.createTextNode(" ")];
     }));
-    return [element("h4", explanation.title), tokens, element("p", `${scale.text} ${explanation.notes.join(" ")}`, "quiet num")];
+    return [element("h4", explanation.title), tokens, ramp(scale), element("p", `${scale.text} ${explanation.notes.join(" ")}`, "quiet num")];
   };
   const tile = (entry, explanation, row, title, subtitle, pressed, act) => {
     const button = element("button", undefined, "tile");
@@ -268,7 +292,7 @@
     const shown = state.shown === null ? [] : pictures(entry).filter((explanation) => rowOf(explanation, state.shown) >= 0);
     $("compare-sheet").hidden = shown.length < 2;
     $("left-out").hidden = !entry.left_out.length;
-    $("left-out").querySelector("summary").textContent = `${entry.left_out.length} methods left out`;
+    $("left-out").querySelector("summary").textContent = entry.left_out.length === 1 ? "1 method left out" : `${entry.left_out.length} methods left out`;
     $("left-out").querySelector("ul").replaceChildren(...entry.left_out.map((reason) => element("li", reason)));
     $("compare").replaceChildren(...(shown.length < 2 ? [] : shown).map((explanation) => {
       const row = rowOf(explanation, state.shown);
@@ -315,15 +339,20 @@
     state.image = index;
     const entry = image();
     const methods = pictures(entry).map((explanation) => explanation.method);
-    if (!methods.includes(state.method)) state.method = methods[0] ?? null;
+    if (!methods.includes(state.method)) state.method = methods.includes(data.opening.method) ? data.opening.method : methods[0] ?? null;
     state.kept = state.shown = item === undefined ? entry.first : item;
     fillImage();
     (photo.decode ? photo.decode().catch(() => undefined) : Promise.resolve()).then(refresh);
   };
+  // Scrolls the list alone: on a narrow screen it stands at the end of the page, which must not jump there.
+  const reveal = () => {
+    const [row, side] = [$("list").children[state.image], document.querySelector(".side")];
+    if (getComputedStyle(side).overflowY === "auto") side.scrollTop = row.offsetTop - side.clientHeight / 2;
+    $("list").scrollLeft = row.offsetLeft - $("list").clientWidth / 2;
+  };
   const step = (by) => {
-    const seen = [...$("list").querySelectorAll("li:not([hidden]) button")].map((button) => Number(button.dataset.image));
-    const next = seen[seen.indexOf(state.image) + by];
-    if (next !== undefined) { open(next); $("list").children[next].scrollIntoView({ block: "nearest" }); }
+    const next = neighbour(by);
+    if (next !== undefined) { open(next); reveal(); }
   };
   const stepWord = (by) => {
     const order = [...document.querySelectorAll(".word")].map((button) => Number(button.dataset.item));
@@ -353,7 +382,7 @@
       const text = element("span");
       picture.src = entry.thumb;
       picture.alt = "";
-      text.append(element("b", entry.name), element("span", entry.caption ?? entry.items.map((item) => item.label).join(", ")));
+      text.append(element("b", entry.name), element("span", entry.caption ?? entry.items.map((item) => item.score_text).join(" · ")));
       button.type = "button";
       button.dataset.image = index;
       button.append(picture, text);
@@ -362,6 +391,7 @@
       return row;
     }));
   };
+  const photographs = (count) => `${count} photograph${count === 1 ? "" : "s"}`;
   const filter = () => {
     const wanted = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
@@ -371,9 +401,14 @@
       $("list").children[index].hidden = !match;
       count += match;
     });
-    $("count").textContent = `${count} of ${data.images.length} photographs`;
+    const all = data.images.length;
+    $("count").textContent = count === all ? photographs(all) : `${count} of ${photographs(all)}`;
+    for (const [id, by] of [["previous", -1], ["next", 1]]) $(id).disabled = neighbour(by) === undefined;
   };
   $("search").addEventListener("input", filter);
+  $("opening").textContent = data.opening.text;
+  $("previous").addEventListener("click", () => step(-1));
+  $("next").addEventListener("click", () => step(1));
   $("opacity").addEventListener("input", paint);
   $("lesion").addEventListener("change", refresh);
   $("scale").addEventListener("change", refresh);
@@ -413,9 +448,9 @@
     const asked = new URLSearchParams(location.hash.slice(1)).get("method");
     if (index !== state.image || (item ?? null) !== state.kept || (asked && asked !== state.method)) open(index, item);
   });
-  if (data.images.length === 0) { $("count").textContent = "No photographs"; document.querySelector(".columns").hidden = $("contact-sheet").hidden = true; return; }
+  if (data.images.length === 0) { $("count").textContent = "No photographs"; for (const part of document.querySelectorAll(".image-head, #caption-sheet, .viewer, .columns, #contact-sheet")) part.hidden = true; return; }
   fillList();
   filter();
   open(...readAddress());
-  $("list").children[state.image].scrollIntoView({ block: "nearest" });
+  reveal();
 })();

@@ -13,6 +13,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import POOL, BlockIndex, BlockTrace, batched_vjp, evaluation_mode
 from clip_xai.xai.explainer import TraceExplainer
+from clip_xai.xai.methods.depth import no_such_block, too_deep
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace, refuse_zero
 
@@ -95,7 +96,8 @@ class GradEclip(TraceExplainer):
             return "with a single head reads the class token, which this tower has not or this target does not read"
         if reads_pool(backbone, target) and self.layers == 1 and self.layer == -1:
             return None
-        return super().refusal(backbone, target) or _lacking(backbone)
+        reason = super().refusal(backbone, target) or _lacking(backbone)
+        return reason or self._outside(blocks_of(backbone), reads_pool(backbone, target))
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """Queries, keys and values, and the gradient at the context."""
@@ -130,6 +132,10 @@ class GradEclip(TraceExplainer):
         skipped = slice(trace.prefix_tokens, None)
         parts = (query[:, :, :1], key[:, :, skipped], value[:, :, skipped], weights[:, :, :, :1])
         return _loosened_map(*(part.float() for part in parts)).unflatten(-1, trace.grid)
+
+    def _outside(self, depth: int, pooled: bool) -> str | None:
+        above = self.layer % depth + 1 + int(pooled and self.layer == -1)  # blocks that there are up to this one
+        return no_such_block("gradeclip.layer", self.layer, depth) or too_deep("gradeclip.layers", self.layers, above)
 
     def _blocks(self, backbone: Backbone, target: Target) -> list[BlockIndex]:
         blocks: list[BlockIndex] = [self.layer - step for step in range(self.layers)]
@@ -258,6 +264,11 @@ class AttentionGradient(TraceExplainer):
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F, 1 batched B down to `start_layer`"
 
+    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+        """The first block must be there."""
+        reason = super().refusal(backbone, target)
+        return reason or no_such_block("attention_gradient.start_layer", self.start_layer, blocks_of(backbone))
+
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """Attention probabilities, values, and the gradient at the context, of the blocks from the first one on."""
         return Needs(weak=frozenset((block, "context") for block in self._blocks(backbone, target)))
@@ -300,10 +311,6 @@ class AttentionGradient(TraceExplainer):
 
     def _blocks(self, backbone: Backbone, target: Target) -> list[BlockIndex]:
         depth = blocks_of(backbone)
-        if not -depth <= self.start_layer < depth:
-            raise UserError(
-                f"the tower has {depth} blocks: choose xai.attention_gradient.start_layer from {-depth} to {depth - 1}"
-            )
         blocks: list[BlockIndex] = list(range(self.start_layer % depth, depth))
         return [*blocks, POOL] if reads_pool(backbone, target) else blocks
 

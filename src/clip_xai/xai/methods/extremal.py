@@ -22,7 +22,7 @@ from clip_xai.xai.trace import Trace
 VARIANTS = ("preserve", "delete", "dual")
 FILLS = ("blur", "fade")
 COLDNESS = 20.0
-TIED = 0.01  # pixels whose mask differs by no more are not told apart
+TIED = 0.01  # pixels whose masks differ by no more, as a share of the mean mask, are not told apart
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class ExtremalPerturbation(BankExplainer):
         dual       scale ( s(x * m) - s(x * (1 - m)) )
 
     minus ``lambda_t mean( (sort(m) - r_a)^2 )``, with r_a the sorted mask that has the area a at 1 and the rest at 0,
-    its values averaged over pixels that are tied (whose masks differ by no more than 0.01). The map is the mean mask
-    over the areas. In all variants, high values are where the evidence lies.
+    its values averaged over pixels that are tied (whose masks differ by no more than 0.01 of the mean mask); here m is
+    taken without the ripples that bumps of equal parameters leave. The map is the mean mask over the areas. In all
+    variants, high values are where the evidence lies.
 
     A map that is the same everywhere says that no region was found: the score needs none more than another.
 
@@ -55,7 +56,9 @@ class ExtremalPerturbation(BankExplainer):
     mirrored (there a margin around the image counts, so that an area of 0.1 becomes about 0.25); tied pixels are drawn
     to the same value, so that only the score tells them apart (there the order of their numbers does, and a score that
     hardly moves until most of the image is gone gets the same region in every image); bumps and blurs scale with the
-    image (the defaults are TorchRay's at 224 pixels); fewer iterations with as many times larger steps and the same
+    image (the defaults are TorchRay's at 224 pixels); beyond the border a blur sees the image mirrored, and its kernel
+    is cut at three standard deviations, or one pixel short of the image's side where that is less, and summed to 1
+    again; fewer iterations with as many times larger steps and the same
     final lambda (``iterations=800`` with ``cells=32`` is the published course; steps shrink with fewer cells, whose
     gradients are larger); a cosine is multiplied by the model's tau (``scale``), or the area would be all that counts;
     the model's parameters are not touched.
@@ -146,7 +149,8 @@ class ExtremalPerturbation(BankExplainer):
                 sign * target.score(self._read(bank, _mixed(pyramid, mask), target, step))[each, which].float().sum()
                 for sign, mask in self._asked(masks)
             )
-            off = (masks.flatten(1).sort(dim=1).values - aim_of(masks, outside)).square().mean(dim=1).sum()
+            even = masks - bumps.ripples(parameters)
+            off = (even.flatten(1) - aim_of(even, outside)).square().mean(dim=1).sum()
             loss = 300 * 1.0035 ** (share * step) * off - scale * gain
             (gradient,) = torch.autograd.grad(loss, parameters)
             # SGD with momentum 0.9 and dampening 0.9, from the first step on (PyTorch's leaves that one undampened).
@@ -154,8 +158,9 @@ class ExtremalPerturbation(BankExplainer):
             parameters = (parameters.detach() - rate * momentum).clamp(0, 1)
         with torch.no_grad():
             masks = bumps.masks(parameters)
-            mean, least, most = masks.mean((1, 2), True), masks.amin((1, 2), True), masks.amax((1, 2), True)
-            return torch.where(most - least > TIED, masks, mean)  # no region: what is left are ripples of the bumps
+            even = masks - bumps.ripples(parameters)
+            mean, least, most = masks.mean((1, 2), True), even.amin((1, 2), True), even.amax((1, 2), True)
+            return torch.where(most - least > TIED * mean, masks, mean)  # no region: what is left are ripples
 
     def _asked(self, masks: Tensor) -> list[tuple[int, Tensor]]:
         """The sign of each score that counts, and what it keeps."""
@@ -214,12 +219,22 @@ class Bumps:
         bumps = around * self.kernel
         return (bumps * (COLDNESS * bumps).softmax(dim=-1)).sum(dim=-1).clamp(0, 1)
 
+    @torch.no_grad()
+    def ripples(self, parameters: Tensor) -> Tensor:
+        """Return what of the unevenness of masks ``[n, S, S]`` equal parameters of the same mean would have, too.
+
+        Bumps of a few cells make ripples as high as the differences by which a weak score tells places apart.
+        """
+        even = self.masks(parameters.mean((1, 2), True).expand_as(parameters))
+        return even - even.mean((1, 2), True)
+
 
 def aim_of(masks: Tensor, outside: Tensor) -> Tensor:
-    """Return what the sorted masks are drawn to: 0 for the first pixels, 1 for the others, tied ones to their mean.
+    """Return what masks are drawn to: 0 for the lowest pixels, 1 for the others, tied ones to their mean.
 
     Where masks are tied, only an accident of order would tell which of two pixels shall go to 0, and what that decides
-    no score gets back: a caption's diagnosis, say, of which the model is certain until most of the image is gone.
+    no score gets back: a caption's diagnosis, say, of which the model is certain until most of the image is gone. What
+    is a tie shrinks with the masks: a weak score, too, tells places apart once most of the image is gone.
 
     Args:
         masks: ``[n, S, S]``.
@@ -231,13 +246,14 @@ def aim_of(masks: Tensor, outside: Tensor) -> Tensor:
     Example:
         >>> import torch
         >>> aim_of(torch.tensor([[[0.5, 0.5], [0.1, 0.5]]]), torch.tensor([[3]])).tolist()
-        [[0.0, 0.3333333432674408, 0.3333333432674408, 0.3333333432674408]]
+        [[0.3333333432674408, 0.3333333432674408, 0.0, 0.3333333432674408]]
     """
-    ordered = masks.detach().flatten(1).sort(dim=1).values
-    first = torch.searchsorted(ordered, ordered - TIED)
-    behind = torch.searchsorted(ordered, ordered + TIED, right=True)
+    ordered, places = masks.detach().flatten(1).sort(dim=1)
+    tied = TIED * ordered.mean(dim=1, keepdim=True)
+    first = torch.searchsorted(ordered, ordered - tied)
+    behind = torch.searchsorted(ordered, ordered + tied, right=True)
     inside = (behind - torch.maximum(first, outside)).clamp(min=0)  # those of the tied pixels that shall go to 1
-    return inside / (behind - first)
+    return torch.empty_like(ordered).scatter(1, places, inside / (behind - first))
 
 
 def _mixed(pyramid: Tensor, masks: Tensor) -> Tensor:

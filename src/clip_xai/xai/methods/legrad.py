@@ -13,7 +13,8 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import BlockIndex, Point, batched_vjp, evaluation_mode
 from clip_xai.xai.explainer import TraceExplainer
-from clip_xai.xai.methods.attention import ATTENTION, reads_pool
+from clip_xai.xai.methods.attention import ATTENTION, blocks_of, reads_pool
+from clip_xai.xai.methods.depth import too_deep
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
@@ -61,6 +62,11 @@ class LeGrad(TraceExplainer):
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise UserError(f"xai.legrad.layers is {self.layers}: choose at least 1")
+
+    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+        """So many blocks are needed."""
+        reason = super().refusal(backbone, target)
+        return reason or too_deep("legrad.layers", self.layers, blocks_of(backbone))
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """The activations of the last blocks, with all rows of the very last one."""

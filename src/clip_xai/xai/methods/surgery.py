@@ -14,6 +14,7 @@ from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import evaluation_mode
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods.attention import ATTENTION, blocks_of, reads_pool
+from clip_xai.xai.methods.depth import too_deep
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget, Target
 from clip_xai.xai.trace import Needs, Trace
 
@@ -51,11 +52,13 @@ class ClipSurgery(TraceExplainer):
     multimodal reading) by ``token_map``.
 
     Attributes:
-        layers: How many of the last blocks have the second stream; the paper takes 6. At most all of them.
+        layers: How many of the last blocks have the second stream; the paper takes 6, which stands for all of them in
+            a tower of fewer. Any other number beyond the tower's is refused.
         redundancy: ``empty``, ``texts`` or ``none``.
 
     Raises:
-        UserError: The target reads patch tokens, or the embedding comes out of an attention pool.
+        UserError: The target reads patch tokens, the embedding comes out of an attention pool, or the tower has fewer
+            blocks.
 
     Example:
         >>> from clip_xai.xai.examples import example
@@ -85,7 +88,8 @@ class ClipSurgery(TraceExplainer):
             return "projects single patches into the embedding space, which an attention pool does not allow"
         if self.redundancy == "texts" and len(target.labels) < 2:
             return "needs several texts to find what they share (redundancy=texts)"
-        return super().refusal(backbone, target)
+        reason = super().refusal(backbone, target)
+        return reason or too_deep("clip_surgery.layers", self.layers, blocks_of(backbone), published=6)
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """Values and outputs of the last blocks."""

@@ -17,6 +17,7 @@ from clip_xai.models.backbones.trace import batched_vjp, evaluation_mode, outsid
 from clip_xai.models.backbones.transformer import TextTower
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.methods.depth import no_such_block, too_deep
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
 from clip_xai.xai.words import Word, words_of
 
@@ -202,7 +203,7 @@ class TokenIntegratedGradients(TextExplainer):
             scores = target.score_of(read, fixed)
             between = torch.zeros(whole.shape[:2], device=whole.device)
             for row, found in zip(between, words, strict=True):
-                row[[1 + token for word in found for token in word.tokens]] = 1
+                row[[backbone.first_token + token for word in found for token in word.tokens]] = 1
             difference = whole * between[..., None].to(whole)
         total = torch.zeros(len(texts), len(read), *whole.shape[1:], device=whole.device)
         points = gauss_legendre(self.steps)
@@ -251,7 +252,7 @@ class TokenGradEclip(TextExplainer):
     code also counts those behind the end marker, which change nothing that is read; nothing is scaled to a sum of 1.
 
     Attributes:
-        layers: Blocks that count, from the end.
+        layers: Blocks that count, from the end; the published 8 stand for all of them in a text tower of fewer.
 
     Raises:
         UserError: The target has no texts, the text tower cannot be opened, or it is not read at one token.
@@ -269,6 +270,15 @@ class TokenGradEclip(TextExplainer):
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"text_trace"})
     captions: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower"
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise UserError(f"xai.{self.name}.layers={self.layers}: choose at least 1")
+
+    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+        """So many blocks are needed, or fewer than the published number."""
+        reason = super().refusal(backbone, target)
+        return reason or too_deep("token_gradeclip.layers", self.layers, len(text_tower(backbone).blocks), published=8)
 
     def texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
@@ -339,13 +349,16 @@ class TokenAttentionGradient(TextExplainer):
     captions: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower"
 
+    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+        """The first block must be there."""
+        reason = super().refusal(backbone, target)
+        return reason or no_such_block(f"{self.name}.start_layer", self.start_layer, len(text_tower(backbone).blocks))
+
     def texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words and the scores."""
         depth = len(text_tower(backbone).blocks)
-        if not -depth <= self.start_layer < depth:
-            raise UserError(f"the text tower has {depth} blocks: choose a start_layer from {-depth} to {depth - 1}")
         points = [(block, "context") for block in range(self.start_layer % depth, depth)]
         trace = backbone.trace_text(backbone.tokenize(texts).to(read.device), watch=points)
         if trace.read_rows is None:

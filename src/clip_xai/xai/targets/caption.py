@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.data.vocabulary import diagnosis_span
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.trace import evaluation_mode
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import Target
-from clip_xai.xai.words import Word, spans_of_ids, words_of
+from clip_xai.xai.words import Word, places_of, spans_of_ids, words_of
 
 WHOLE_CAPTION = "whole caption"
 
@@ -102,7 +103,7 @@ class CaptionTarget(Target):
         Args:
             captioner: The captioner.
             token_ids: The caption's tokens.
-            text: What stands in the caption (capitals do not matter; the first place counts); None for the diagnosis
+            text: Whole words of the caption (capitals do not matter; the first place counts); None for the diagnosis
                 that the caption states.
 
         Raises:
@@ -237,7 +238,8 @@ def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) 
     Args:
         text: The caption.
         spans: Character span of each of its tokens.
-        wanted: Found in the caption whatever the capitals, first place; None for the diagnosis that it states.
+        wanted: Whole words of the caption whatever the capitals, first place ('red' is not in 'scarred'); None for the
+            diagnosis that it states.
 
     Raises:
         UserError: The caption is empty, or what is wanted is not there.
@@ -247,26 +249,33 @@ def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) 
     if wanted is None:
         run = diagnosis_words(text, words)
         if not run:
-            raise UserError(f"the caption {text!r} states no diagnosis: name the words with target.span")
+            raise UserError(
+                f"the caption {text!r} states no diagnosis, or several and not which: name the words with target.span"
+            )
         return run
-    start = text.lower().find(wanted.strip().lower()) if wanted.strip() else -1
-    if start < 0:
-        raise UserError(f"{wanted!r} is not in the caption {text!r}: set target.span to words of it")
-    end = start + len(wanted.strip())
-    return [word for word in words if word.start < end and word.end > start]
+    place = _whole_words(text, wanted.strip())
+    if place is None:
+        raise UserError(f"{wanted!r} is not in the caption {text!r} as whole words: set target.span to words of it")
+    return _between(words, *place)
 
 
 def diagnosis_words(text: str, words: Sequence[Word]) -> list[Word]:
-    """Return the fewest neighbouring words that state the diagnosis of the whole text; none where it states none."""
-    diagnosis = read_diagnosis(text)
-    if diagnosis is None:
-        return []
-    for length in range(1, len(words) + 1):
-        for first in range(len(words) - length + 1):
-            run = list(words[first : first + length])
-            if read_diagnosis(text[run[0].start : run[-1].end]) == diagnosis:
-                return run
-    return list(words)
+    """Return the words of the phrase that states the text's diagnosis; none where it states none or several."""
+    span = diagnosis_span(text)
+    return [] if span is None else _between(words, *span)
+
+
+def _whole_words(text: str, wanted: str) -> tuple[int, int] | None:
+    """Where a text first starts and ends with words of another, whatever the capitals."""
+    starts, ends = ({place[edge] for place in places_of(text)} for edge in (0, 1))
+    for match in re.finditer(f"(?=({re.escape(wanted)}))", text, re.IGNORECASE) if wanted else ():
+        if match.start(1) in starts and match.end(1) in ends:
+            return match.span(1)
+    return None
+
+
+def _between(words: Sequence[Word], start: int, end: int) -> list[Word]:
+    return [word for word in words if word.start < end and word.end > start]
 
 
 def _refuse_empty(words: Sequence[Word]) -> None:

@@ -95,7 +95,10 @@ class SimilarityTarget(Target):
 
 
 class ContrastTarget(SimilarityTarget):
-    """Margin of each text over the others: ``s_t - mean over u != t of s_u``, with s of the chosen kind."""
+    """Margin of each text over the others: ``s_t - mean over u != t of s_u``, with s of the chosen kind.
+
+    Its scores are named as what they are, ``cosine margin``: no similarity, and nothing without the others.
+    """
 
     name = "contrast"
 
@@ -115,6 +118,7 @@ class ContrastTarget(SimilarityTarget):
         if len(labels) < 2:
             raise UserError("a contrast needs at least two texts: give another one, or choose target=similarity")
         super().__init__(text_embeddings, labels, kind, logit_scale, texts)
+        self.score_name = f"{kind} margin"
 
     def score_of(self, read: Tensor, text_embeddings: Tensor) -> Tensor:
         """Return the margins ``[B, T]``."""

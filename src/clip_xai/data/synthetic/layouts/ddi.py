@@ -17,6 +17,7 @@ from clip_xai.data.synthetic.layouts.common import (
 from clip_xai.data.vocabulary import DIAGNOSES, MALIGNANT
 
 NAME, FOLDER, ROWS = "ddi", "ddidiversedermatologyimages", 656
+TABLES = ("ddi_metadata.csv",)
 
 _COLUMNS = ("", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease")
 _DISEASES = {
@@ -68,4 +69,4 @@ def plan(seed: int, count: int, shares: Shares) -> list[PlannedPhotograph]:
 
 def write_tables(root: Path, planned: list[PlannedPhotograph]) -> None:
     """Write ``ddi_metadata.csv``."""
-    write_csv(root / FOLDER / "ddi_metadata.csv", _COLUMNS, [photograph.row for photograph in planned])
+    write_csv(root / FOLDER / TABLES[0], _COLUMNS, [photograph.row for photograph in planned])

@@ -19,6 +19,7 @@ from clip_xai.data.synthetic.profiles import PROFILES
 from clip_xai.data.vocabulary import DIAGNOSES, MALIGNANT
 
 NAME, FOLDER, ROWS = "ddi2", "ddi2diversedermatologyimages2", 665
+TABLES = ("final_DDI2_Asian_spreadsheet.xlsx",)
 
 _COLUMNS = ("photo_id", "fitzpatrick_skin_type", "diagnosis_detailed", "diagnosis_general", "benign/malignant")
 _SKIN_TYPES = {2: 10, 3: 40, 4: 40, 5: 10}
@@ -69,4 +70,4 @@ def plan(seed: int, count: int, shares: Shares) -> list[PlannedPhotograph]:
 def write_tables(root: Path, planned: list[PlannedPhotograph]) -> None:
     """Write the spreadsheet."""
     rows = [photograph.row for photograph in planned]
-    write_xlsx(root / FOLDER / "final_DDI2_Asian_spreadsheet.xlsx", _COLUMNS, rows)
+    write_xlsx(root / FOLDER / TABLES[0], _COLUMNS, rows)

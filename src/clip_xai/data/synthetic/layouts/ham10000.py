@@ -21,6 +21,7 @@ from clip_xai.data.synthetic.layouts.common import (
 )
 
 NAME, FOLDER, ROWS = "ham10000", "ham10000", 11720
+TABLES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Test_GroundTruth.csv")
 
 _TEST_SHARE = 1512 / 11720
 _COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
@@ -95,7 +96,7 @@ def plan(seed: int, count: int, shares: Shares) -> list[PlannedPhotograph]:
 
 def write_tables(root: Path, planned: list[PlannedPhotograph]) -> None:
     """Write the metadata of the training images and the test images' table of the same columns."""
-    for official_split, name in (("train", "HAM10000_metadata.csv"), ("test", "ISIC2018_Task3_Test_GroundTruth.csv")):
+    for official_split, name in zip(("train", "test"), TABLES, strict=True):
         rows = [photograph.row for photograph in planned if photograph.official_split == official_split]
         write_csv(root / FOLDER / name, _COLUMNS, rows)
 

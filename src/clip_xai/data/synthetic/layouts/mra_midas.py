@@ -22,6 +22,7 @@ from clip_xai.data.synthetic.layouts.common import (
 )
 
 NAME, FOLDER, ROWS = "mra_midas", "midasmultimodalimagedatasetforaibasedskincancer", 3416
+TABLES = ("release_midas.xlsx",)
 
 _INDEX = ""
 _COLUMNS = (
@@ -105,7 +106,7 @@ def plan(seed: int, count: int, shares: Shares) -> list[PlannedPhotograph]:
 def write_tables(root: Path, planned: list[PlannedPhotograph]) -> None:
     """Write ``release_midas.xlsx``."""
     rows = [photograph.row for photograph in planned]
-    write_xlsx(root / FOLDER / "release_midas.xlsx", [_INDEX, *_COLUMNS], rows)
+    write_xlsx(root / FOLDER / TABLES[0], [_INDEX, *_COLUMNS], rows)
 
 
 def _faults(rng: np.random.Generator, count: int) -> dict[int, str]:

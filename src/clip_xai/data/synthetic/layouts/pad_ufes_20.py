@@ -22,6 +22,7 @@ from clip_xai.data.synthetic.layouts.common import (
 )
 
 NAME, FOLDER, ROWS = "pad_ufes_20", "pad_ufes_20/zr7vgbcyr2-1", 2298
+TABLES = ("metadata.csv",)
 
 _COLUMNS = (
     "patient_id", "lesion_id", "smoke", "drink", "background_father", "background_mother", "age", "pesticide",
@@ -90,7 +91,7 @@ def plan(seed: int, count: int, shares: Shares) -> list[PlannedPhotograph]:
 
 def write_tables(root: Path, planned: list[PlannedPhotograph]) -> None:
     """Write ``metadata.csv``."""
-    write_csv(root / FOLDER / "metadata.csv", _COLUMNS, [photograph.row for photograph in planned])
+    write_csv(root / FOLDER / TABLES[0], _COLUMNS, [photograph.row for photograph in planned])
 
 
 def _patient_row(rng: np.random.Generator, patient_id: str) -> dict[str, Any]:

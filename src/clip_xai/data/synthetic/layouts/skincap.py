@@ -21,6 +21,7 @@ from clip_xai.data.synthetic.profiles import PROFILES
 from clip_xai.data.vocabulary import DIAGNOSES
 
 NAME, FOLDER, ROWS = "skincap", "SkinCAP", 4000
+TABLES = ("skincap_v240623.csv",)
 
 _DDI_SHARE = 635 / 656
 _DESCRIBED = (
@@ -102,7 +103,7 @@ def write_tables(root: Path, planned: list[PlannedPhotograph]) -> None:
     """Write the table, with the byte-order mark that the real one has."""
     rows = [photograph.row for photograph in planned]
     columns = [*_DESCRIBED, _EXCLUDED, *_CONCEPTS]
-    write_csv(root / FOLDER / "skincap_v240623.csv", columns, rows, encoding="utf-8-sig")
+    write_csv(root / FOLDER / TABLES[0], columns, rows, encoding="utf-8-sig")
 
 
 def _row(number: int, scene: Scene, original: str, source: str) -> dict[str, Any]:

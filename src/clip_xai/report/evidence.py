@@ -1,0 +1,108 @@
+"""What is known of the maps of a method for one model, and which of them a page opens with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clip_xai.report.explained import METHOD_TITLES
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure with its 95 % interval; ``low`` and ``high`` are None where there is none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def text(self) -> str:
+        """``.82 [.70, .90]``."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.2f}"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    def above(self, other: Measured) -> bool:
+        """Whether the whole interval lies above the other one."""
+        return self.low is not None and other.high is not None and self.low > other.high
+
+
+@dataclass(frozen=True)
+class Localised:
+    """How well one method ranks lesion above skin (AUPRC), on the model and on the same tower at random weights.
+
+    Attributes:
+        trained: On the model.
+        random: At random weights; None where that was not measured.
+    """
+
+    trained: Measured
+    random: Measured | None = None
+
+    @property
+    def learned(self) -> bool:
+        """Whether the map finds lesions because of what the model learned: the intervals are apart."""
+        return self.random is not None and self.trained.above(self.random)
+
+    @property
+    def text(self) -> str:
+        """Both values in words."""
+        said = f"AUPRC of heat against lesion masks {self.trained.text}"
+        if self.random is None:
+            return f"{said}, not measured at random weights"
+        verdict = "" if self.learned else ": the intervals overlap, the map may owe nothing to what the model learned"
+        return f"{said}, the same method at random weights {self.random.text}{verdict}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Localisation of several methods for the model of a page.
+
+    Attributes:
+        where: What it was measured on: photographs, data set, what was explained.
+        methods: By the method's name.
+    """
+
+    where: str
+    methods: Mapping[str, Localised]
+
+    def of(self, method: str) -> str:
+        """What is known of one method, for a reader."""
+        found = self.methods.get(method)
+        return "Localisation of this method was not measured for this model." if found is None else f"{found.text}."
+
+
+def opening_method(methods: Sequence[str], evidence: Evidence | None, command: str) -> tuple[str | None, str]:
+    """Choose the method that a page opens with, and say why: the one rule for all pages.
+
+    Of the methods whose localisation was measured for this model and lies above their own at random weights, the one
+    with the largest AUPRC. Where nothing was measured, or no method rises above random weights, the first one.
+
+    Args:
+        methods: The methods of the page, in its order.
+        evidence: What was measured for its model; None where nothing was.
+        command: How to measure it.
+
+    Returns:
+        The method, None where the page has none; and a sentence for the reader.
+    """
+    if not methods:
+        return None, ""
+    known = {name: evidence.methods[name] for name in methods if evidence and name in evidence.methods}
+    if evidence is None or not known:
+        return methods[0], (
+            "How well these methods localise was not measured for this model; their order says nothing about their "
+            f"worth. Measure it: {command}"
+        )
+    learned = {name: found for name, found in known.items() if found.learned}
+    if not learned:
+        return methods[0], (
+            f"None of these methods localises above its own random-weights level for this model ({evidence.where}); "
+            "their order says nothing about their worth."
+        )
+    best = max(learned, key=lambda name: learned[name].trained.value)
+    return best, (
+        f"Opens with {METHOD_TITLES.get(best, best)}, which localised best for this model: {known[best].text} "
+        f"({evidence.where}). This is localisation: it does not show that a map is faithful to the model."
+    )
