@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from clip_xai.runs import cli
 from clip_xai.runs.cli import compose_job
@@ -87,24 +86,6 @@ def test_the_whole_traceback_is_there_on_demand(typed, monkeypatch: pytest.Monke
     with pytest.raises(Exception, match="no_such_key"):
         monkeypatch.setattr(sys, "argv", ["train.py", "no_such_key=3"])
         cli.run_job("train", CONF)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["a photo of melanoma", "red, scaly: (upper left) [1] {2}", "it's \\ 'here'", "=", "a, b\\"],
-)
-def test_free_text_needs_no_quotes_of_its_own(text: str) -> None:
-    for key in ("text", "image"):
-        argument = cli.quote_free_text(f"{key}={text}")
-        override = OverridesParser.create().parse_override(argument)
-        assert (override.key_or_group, override.value()) == (key, text)
-
-
-@pytest.mark.parametrize(
-    "argument", ["text=null", "text=", "text='already'", 'text="already, so"', "stage=2", "--help"]
-)
-def test_other_arguments_stay_as_they_are(argument: str) -> None:
-    assert cli.quote_free_text(argument) == argument
 
 
 def test_help_needs_no_torch() -> None:

@@ -57,7 +57,8 @@ def test_every_option_of_every_group_fits_its_schema(job: str, group: str, optio
     config = composed(job, f"{group}={option}", "data.root=somewhere")
     assert isinstance(config, SCHEMAS[job])
     for item in fields(config):
-        assert type(getattr(config, item.name)) in kinds(SCHEMAS[job], item.name)
+        allowed = kinds(SCHEMAS[job], item.name)
+        assert Any in allowed or type(getattr(config, item.name)) in allowed
 
 
 def kinds(schema: type, name: str) -> tuple[Any, ...]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from clip_xai.errors import UserError
+from clip_xai.files import replacing
 from clip_xai.models.retrieval import CaptionIndex
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.models.weights import load_captioner, load_settings
 from clip_xai.runs.config import TrainConfig
+from clip_xai.runs.directories import occupants
 from clip_xai.runs.export import evaluation_of, run_facts
 from clip_xai.runs.photographs import Photograph
 from clip_xai.runs.results import Result, ResultStore, read_result
@@ -22,11 +24,18 @@ from tests.training.conftest import small_captioner
 DAMAGED = (b"", b"{", b"<html>")
 
 
+def two_photographs(tmp_path: Path) -> tuple[ResultStore, list[Photograph]]:
+    store = ResultStore(tmp_path / "run")
+    photographs = [Photograph(tmp_path / name, name) for name in ("one.png", "other.png")]
+    store.expect(photographs)
+    store.write_list()
+    return store, photographs
+
+
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_result_is_made_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    one, other = (Photograph(tmp_path / name, name) for name in ("one.png", "other.png"))
-    store = expecting(tmp_path, one, other)
-    for number, photograph in enumerate((one, other), start=1):
+    store, photographs = two_photographs(tmp_path)
+    for number, photograph in enumerate(photographs, start=1):
         store.write(number, Result(photograph, "a red spot", {}))
     place = next(store.folder.glob("0001*"))
     place.write_bytes(content)
@@ -35,25 +44,22 @@ def test_a_damaged_result_is_made_anew(tmp_path: Path, content: bytes, caplog: p
     assert any(str(place) in message for message in caplog.messages)
     with pytest.raises(UserError, match=r"0001_one\.safetensors is empty or damaged"):
         read_result(place)
-    store.write(1, Result(one, "a red spot", {}))
+    store.write(1, Result(photographs[0], "a red spot", {}))
     assert store.done(1)
-
-
-def expecting(run_dir: Path, *photographs: Photograph) -> ResultStore:
-    store = ResultStore(run_dir)
-    store.expect(photographs)
-    store.write_list()
-    return store
 
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_problem_does_not_count(tmp_path: Path, content: bytes) -> None:
-    photographs = [Photograph(tmp_path / name, name) for name in ("one.png", "other.png")]
-    store = expecting(tmp_path, *photographs)
+    store, photographs = two_photographs(tmp_path)
     for number, photograph in enumerate(photographs, start=1):
         store.write_problem(number, photograph, "cannot be read")
     next(store.folder.glob("0001*")).write_bytes(content)
     assert store.problems() == ["other.png: cannot be read"]
+
+
+def test_an_unfinished_file_occupies_no_directory(tmp_path: Path) -> None:
+    with replacing(tmp_path / "asked.json"):
+        assert occupants(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", DAMAGED)

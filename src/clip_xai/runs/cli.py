@@ -22,17 +22,24 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clip_xai.disk import disk_line, places_of
 from clip_xai.errors import UserError
-from clip_xai.runs.config import SCHEMAS, DataOfTheRun, EvaluateConfig, ExplainConfig, register_schemas
+from clip_xai.runs.config import (
+    SCHEMAS,
+    DataOfTheRun,
+    EvaluateConfig,
+    ExplainConfig,
+    dataclasses_in,
+    register_schemas,
+)
+from clip_xai.runs.typed import quote_free_text, unreadable
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
-FREE_TEXT = ("text", "image")
 _COMPOSED: dict[str, DictConfig] = {}  # the last settings of each job: which directories it writes to
 
 
@@ -45,13 +52,13 @@ def run_job(job: str, conf: Path) -> None:
         conf: The directory of the YAML files.
     """
     register_schemas()
-    if not {"-m", "--multirun"} & set(sys.argv):
-        sys.argv[1:] = [quote_free_text(argument) for argument in sys.argv[1:]]
-    refuse_files_as_directories(sys.argv[1:])
+    typed = sys.argv[1:]
+    refuse_files_as_directories(typed)
+    sys.argv[1:] = [quote_free_text(argument) for argument in typed]
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines of its own and exits
     try:
-        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=job)(_task(job, show_all))()
+        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=job)(_task(job, show_all, typed))()
     except Exception as error:
         _end(error, job, show_all)
     finally:
@@ -59,10 +66,15 @@ def run_job(job: str, conf: Path) -> None:
 
 
 def refuse_files_as_directories(arguments: Sequence[str]) -> None:
-    """Exit with one line where a directory that Hydra is to make is a file, or lies below one."""
+    """Exit with one line where a directory that Hydra is to make is a file, lies below one, or is no text to it."""
     for argument in arguments:
         setting, _, value = argument.lstrip("+").partition("=")
-        place = Path(value.strip("'\""))
+        place = Path(value)
+        if setting == "runs_root" and "${" in value:
+            print(
+                f"{setting}={value}: Hydra cannot make a directory with ${{ in its name; name another", file=sys.stderr
+            )
+            raise SystemExit(1)
         if setting in ("run_dir", "runs_root", "hydra.run.dir", "hydra.sweep.dir") and value:
             found = next((path for path in (place, *place.parents) if path.is_file()), None)
             if found is not None:
@@ -85,7 +97,7 @@ def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
     if not (CONF / f"{job}.yaml").is_file():
         raise UserError(f"{CONF} is missing: run this from a checkout of the repository, installed with make setup")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose(job, [f"run_dir={run_dir}", *(quote_free_text(override) for override in overrides)])
+        config = hydra.compose(job, [quote_free_text(override) for override in (f"run_dir={run_dir}", *overrides)])
     _refuse_additions(config, SCHEMAS[job])
     _COMPOSED[job] = config
     return with_data_of_the_run(OmegaConf.to_object(config), overrides)
@@ -123,8 +135,9 @@ def user_line(error: BaseException, schema: type, config: Any = None) -> str | N
     return disk_line(error, places_of(config))
 
 
-def _task(job: str, show_all: bool) -> Callable[[DictConfig], Any]:
+def _task(job: str, show_all: bool, typed: Sequence[str]) -> Callable[[DictConfig], Any]:
     def task(config: DictConfig) -> Any:
+        sys.argv[1:] = typed  # Hydra has read it; Lightning starts its other processes with what was typed
         try:
             return _start(job, config)
         except Exception as error:
@@ -168,8 +181,11 @@ def with_data_of_the_run(settings: Any, overrides: Sequence[str]) -> Any:
 
 def _compose_trial(overrides: Sequence[str]) -> Any:
     """The settings of one trial: what was typed, without the search, and the overrides."""
-    typed = [item for item in HydraConfig.get().overrides.task if not re.match(r"\+*hparams_search\b", item)]
-    config = hydra.compose("train", [*typed, *overrides])
+    # Not resolved: an override that holds ${...} as text stays what it is.
+    task = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(task, list)
+    typed = [item for item in task if not re.match(r"\+*hparams_search\b", item)]
+    config = hydra.compose("train", [*typed, *map(quote_free_text, overrides)])
     _refuse_additions(config, SCHEMAS["train"])
     return OmegaConf.to_object(config)
 
@@ -223,20 +239,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def quote_free_text(argument: str) -> str:
-    """Quote the value of ``text=`` and ``image=``, so that commas, colons and brackets need no quotes of Hydra's own.
-
-    >>> quote_free_text("text=a photo of melanoma, upper left")
-    "text='a photo of melanoma, upper left'"
-    """
-    key, equals, value = argument.partition("=")
-    if key not in FREE_TEXT or not equals or value[:1] in ("'", '"') or value in ("", "null"):
-        return argument
-    # Hydra's rule: a backslash is an escape only before a quote or at the end of the text.
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"{key}='{escaped}'"
-
-
 def one_line(error: BaseException, schema: type) -> str:
     """What went wrong and what to do next, in one line.
 
@@ -248,6 +250,9 @@ def one_line(error: BaseException, schema: type) -> str:
         return " ".join(str(error).split())
     if isinstance(error, MissingConfigException):
         return _unknown_option(error)
+    refused = next((part for part in _chain(error) if isinstance(part, OverrideParseException)), None)
+    if refused is not None:
+        return unreadable(refused.override)
     text = "\n".join(str(part) for part in _chain(error))
     several = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text)
     if several:
@@ -292,10 +297,8 @@ def setting_names(schema: type, prefix: str = "") -> list[str]:
     hints = get_type_hints(schema)
     for item in fields(schema):
         names.append(prefix + item.name)
-        kinds = [hints[item.name], *getattr(hints[item.name], "__args__", ())]
-        for kind in kinds:
-            if isinstance(kind, type) and is_dataclass(kind):
-                names += setting_names(kind, f"{prefix}{item.name}.")
+        for kind in dataclasses_in(hints[item.name]):
+            names += setting_names(kind, f"{prefix}{item.name}.")
     return names
 
 

@@ -7,7 +7,8 @@ receive plain instances of them, so that a job can be run from Python without Hy
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -15,6 +16,7 @@ from omegaconf import MISSING
 from clip_xai.data.settings import Columns
 from clip_xai.errors import UserError
 from clip_xai.models.retrieval import TEMPLATE
+from clip_xai.ranges import setting
 from clip_xai.runs.explainer_settings import XaiConfig
 from clip_xai.runs.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
 
@@ -41,7 +43,7 @@ class BackboneConfig:
 
     name: str = MISSING
     architecture: str = MISSING
-    pretrained: str | None = None
+    pretrained: str | None = setting(None, free_text=True)
     revision: str | None = None
     image_size: int | None = None
     text: bool = True
@@ -113,11 +115,11 @@ class LanguageModelConfig:
     """
 
     name: str = MISSING
-    pretrained: str | None = None
-    prompt: str = ""
+    pretrained: str | None = setting(None, free_text=True)
+    prompt: str = setting("", free_text=True)
     lora: LoraConfig | None = None
     retrieved_captions: int = 0
-    retrieval_template: str = TEMPLATE
+    retrieval_template: str = setting(TEMPLATE, free_text=True)
 
     def __post_init__(self) -> None:
         if self.retrieved_captions < 0:
@@ -180,15 +182,15 @@ class DataConfig:
     """
 
     name: str = MISSING
-    root: str = MISSING
-    output_dir: str = MISSING
-    cache_dir: str = MISSING
+    root: str = setting(MISSING, free_text=True)
+    output_dir: str = setting(MISSING, free_text=True)
+    cache_dir: str = setting(MISSING, free_text=True)
     synthetic: SyntheticConfig | None = None
     captions: str = "clinical"
     split: str = "stratified"
     seed: int = 0
     fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.75, "val": 0.1, "test": 0.15})
-    held_out: str | None = None
+    held_out: str | None = setting(None, free_text=True)
     folds: int = 5
     fold: int = 0
     near_bits: int | None = 6
@@ -226,8 +228,8 @@ class LoggerConfig:
 
     wandb: bool = True
     csv: bool = False
-    project: str = "clip-xai"
-    group: str | None = None
+    project: str = setting("clip-xai", free_text=True)
+    group: str | None = setting(None, free_text=True)
     tags: list[str] = field(default_factory=list)
 
 
@@ -293,8 +295,8 @@ class TargetConfig:
     classes: list[str] = field(default_factory=list)
     templates: list[str] | None = None
     dimensions: list[int] = field(default_factory=list)
-    word: str | None = None
-    span: str | None = None
+    word: str | None = setting(None, free_text=True)
+    span: str | None = setting(None, free_text=True)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.names if name not in TARGETS]
@@ -302,6 +304,12 @@ class TargetConfig:
             raise UserError(f"target.names: {', '.join(unknown) or 'nothing'} is not of {', '.join(TARGETS)}")
         if self.kind not in ("cosine", "dot", "logit", "log_probability"):
             raise UserError(f"target.kind: {self.kind} is not one of cosine, dot, logit, log_probability")
+        for name in ("against", "classes", "templates"):
+            if not all(text.strip() for text in getattr(self, name) or ()):
+                raise UserError(f"target.{name} has a blank text in it: leave that out")
+        for name in ("word", "span"):
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                raise UserError(f"target.{name} is blank: name words of the caption, or leave it out")
 
 
 @dataclass
@@ -331,13 +339,13 @@ class TrainConfig:
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     hparams_search: SearchConfig | None = None
-    init_from: str | None = None
-    ckpt_path: str | None = None
+    init_from: str | None = setting(None, free_text=True)
+    ckpt_path: str | None = setting(None, free_text=True)
     allow_overlap: bool = False
     debug: str | None = None
     seed: int = 42
-    runs_root: str = "runs"
-    run_dir: str = MISSING
+    runs_root: str = setting("runs", free_text=True)
+    run_dir: str = setting(MISSING, free_text=True)
 
 
 @dataclass
@@ -361,16 +369,16 @@ class EvaluateConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    ckpt: str = "latest"
+    ckpt: str = setting("latest", free_text=True)
     split: str = "test"
     allow_overlap: bool = False
-    bert_score: str | None = None
+    bert_score: str | None = setting(None, free_text=True)
     clip_score: str | None = "own"
     tokenizer: str = "auto"
     bootstrap: int = 1000
     seed: int = 42
-    runs_root: str = "runs"
-    run_dir: str = MISSING
+    runs_root: str = setting("runs", free_text=True)
+    run_dir: str = setting(MISSING, free_text=True)
 
 
 @dataclass
@@ -382,7 +390,7 @@ class ExplainConfig:
         data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
         ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
         image: A photograph or a directory of photographs; null for records of the data set.
-        text: What similarity is measured with; null for the generated caption.
+        text: What similarity is measured with, one text or a list of them; null for the generated caption.
         split: The records explained where no image is given.
         samples: How many records.
     """
@@ -394,17 +402,29 @@ class ExplainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    ckpt: str = "latest"
-    image: str | None = None
-    text: str | None = None
+    ckpt: str = setting("latest", free_text=True)
+    image: str | None = setting(None, free_text=True)
+    text: Any = setting(None, free_text=True)
     split: str = "test"
     samples: int = 16
     seed: int = 42
-    runs_root: str = "runs"
-    run_dir: str = MISSING
+    runs_root: str = setting("runs", free_text=True)
+    run_dir: str = setting(MISSING, free_text=True)
+
+    def __post_init__(self) -> None:
+        texts = self.text if isinstance(self.text, (list, tuple)) else [] if self.text is None else [self.text]
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(f"text: {self.text} is no text and no list of texts")
+        if self.text is not None and not (texts and all(text.strip() for text in texts)):
+            raise UserError('text= is blank: give a text, such as text="a photo of melanoma", or leave it out')
 
 
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig}
+
+
+def dataclasses_in(kind: Any) -> list[type]:
+    """The dataclasses that a field's type names: itself, or one that may be None."""
+    return [part for part in (kind, *getattr(kind, "__args__", ())) if isinstance(part, type) and is_dataclass(part)]
 
 
 def register_schemas() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from clip_xai.files import write_json
+from clip_xai.files import whole_files, write_json
 from clip_xai.metrics.results import Verdict
 from clip_xai.report.demo_page import Curve, Link, read_curves, write_index
 from clip_xai.report.pages import Table
@@ -99,7 +99,7 @@ def front_page(
     root: Path, manifest: Path, judged: dict[str, Any], localised: Table, lines: Sequence[Curve], clock: Clock
 ) -> Path:
     """Write ``index.html``, which leads to everything else."""
-    cards = sorted((root / "explain" / "cards").glob("*.png"))
+    cards = whole_files(root / "explain" / "cards", "*.png")
     links = [
         Link(
             "Explanations",

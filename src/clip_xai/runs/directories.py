@@ -15,7 +15,7 @@ from typing import Any
 
 import clip_xai
 from clip_xai.errors import UserError
-from clip_xai.files import write_json
+from clip_xai.files import whole_files, write_json
 
 ASKED = "asked.json"
 NOTED = "noted"  # what is written down and not compared
@@ -150,7 +150,7 @@ def occupants(run_dir: Path) -> list[str]:
     """Return the names of what a directory holds besides what Hydra puts there before any job runs."""
     if not run_dir.is_dir():
         return []
-    return sorted(path.name for path in run_dir.iterdir() if path.name not in _HYDRAS)
+    return [path.name for path in whole_files(run_dir, "*") if path.name not in _HYDRAS]
 
 
 def free_directory(run_dir: Path) -> Path:

@@ -258,7 +258,7 @@ def choose(config: ExplainConfig) -> Chosen:
     alone = config.backbone is not None
     if config.image is not None:
         photographs = photographs_at(config.image)
-        return Chosen(None if alone else resolve_checkpoint(config.ckpt, Path(config.runs_root)), photographs)
+        return Chosen(None if alone else _captioner_of(config), photographs)
     place: Path | None = None
     notes: tuple[str, ...] = ()
     if alone:
@@ -271,12 +271,22 @@ def choose(config: ExplainConfig) -> Chosen:
     return Chosen(place, [Photograph.of(record) for record in evenly(records, config.samples)], data, notes)
 
 
+def _captioner_of(config: ExplainConfig) -> Path:
+    try:
+        return resolve_checkpoint(config.ckpt, Path(config.runs_root))
+    except UserError as error:
+        if config.text is None:
+            raise
+        raise UserError(f"{error}; or explain the text by a CLIP alone: add backbone=NAME") from error
+
+
 def inquiry_of(config: ExplainConfig, place: Path | None) -> Inquiry:
     """What the settings ask, of the captioner of a place or of the backbone that they choose."""
+    question = question_of(config.target, config.text, captioner=place is not None)  # refused before weights are read
+    methods, how = explainers(config.xai), decoding(config.generation)
     captioner, retrieval = (None, None) if place is None else open_captioner(place)
     backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
-    question = question_of(config.target, config.text)
-    return Inquiry(backbone, captioner, explainers(config.xai), question, decoding(config.generation), retrieval)
+    return Inquiry(backbone, captioner, methods, question, how, retrieval)
 
 
 def model_in_words(place: Path | None, inquiry: Inquiry) -> str:

@@ -57,7 +57,7 @@ def measure_forgetting(settings: Sequence[str], run_dir: Path) -> list[Way]:
     train(compose_job("train", [*quiet, "stage=1"], run_dir / "stage 1"))
     ways = []
     for name, changes in WAYS.items():
-        start = f"init_from='{run_dir / 'stage 1'}'"
+        start = f"init_from={run_dir / 'stage 1'}"
         folder = run_dir / name.replace(", ", " ")  # a comma would be a list of values
         metrics = train(compose_job("train", [*quiet, "stage=2", *changes, start], folder))
         before, after = metrics["val/common_loss before"], metrics["val/common_loss"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -10,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.explained import POOLED_NOTE
 from clip_xai.runs.config import TargetConfig
 from clip_xai.xai.target import CaptionTarget, Target
-from clip_xai.xai.targets.build import CAPTION_PARTS, OF_CAPTIONS, Question, caption_parts, targets_of
+from clip_xai.xai.targets.build import CAPTION_PARTS, OF_CAPTIONS, OF_TEXTS, Question, caption_parts, targets_of
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "question_of",
     "with_prompt",
 ]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,45 @@ class Asked:
     notes: tuple[str, ...] = ()
 
 
-def question_of(settings: TargetConfig, text: str | None = None) -> Question:
-    """Return the question that the settings of ``target`` and ``text=`` put."""
+def question_of(settings: TargetConfig, text: str | Sequence[str] | None = None, captioner: bool = True) -> Question:
+    """Return the question that the settings of ``target`` and ``text=``, one or several, put.
+
+    Args:
+        settings: Of ``target``.
+        text: What similarity is measured with.
+        captioner: Whether a captioner is asked, and not a CLIP by itself. Where that leaves one of the default targets
+            alone, it is taken.
+
+    Raises:
+        UserError: What is asked lacks what it is made of, or a text is given that nothing asks for.
+    """
+    names = tuple(settings.names)
+    if not captioner and names == tuple(TargetConfig().names):
+        if text is None:
+            raise UserError('a CLIP by itself is asked about a text: add text="a photo of melanoma"')
+        log.info("a CLIP by itself writes no caption: target=similarity is explained")
+        names = ("similarity",)
+    of_caption = [name for name in names if name in OF_CAPTIONS]
+    of_text = [name for name in names if name in OF_TEXTS]
+    if of_caption and not captioner:
+        raise UserError(
+            f"target={of_caption[0]} explains a caption, and a CLIP by itself writes none: leave out backbone=, or "
+            "choose target=similarity with text=..."
+        )
+    if of_text and text is None and not captioner:
+        raise UserError(f'target={of_text[0]} needs a text: add text="a photo of melanoma"')
+    if text is not None and not of_text:
+        raise UserError(
+            f"text= is for target=similarity and contrast, and target={names[0]} is asked: choose one of them, or "
+            "leave out text="
+        )
     asked: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in vars(settings).items()
     }
     if settings.templates is None:
         del asked["templates"]
-    return Question(text=text, **asked)
+    asked |= {"names": names, "text": text if text is None or isinstance(text, str) else tuple(text)}
+    return Question(**asked)
 
 
 def ask(

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from clip_xai.errors import UserError
+from clip_xai.ranges import setting
 
 ADAPTATION = 0  # the stage that trains a backbone on pictures and captions
 CAPTIONER_PARTS = ("mapper", "embeddings", "token_embeddings", "lora", "final_norm")
@@ -187,8 +188,8 @@ class SearchConfig:
             be an option of a group, such as ``mapper``.
     """
 
-    name: str = "search"
-    storage: str | None = None
+    name: str = setting("search", free_text=True)
+    storage: str | None = setting(None, free_text=True)
     trials: int = 20
     seed: int = 0
     startup_trials: int = 5

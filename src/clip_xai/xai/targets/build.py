@@ -16,7 +16,8 @@ from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
 
 CAPTION_PARTS = ("caption_word", "caption_span", "caption")
 OF_CAPTIONS = (*CAPTION_PARTS, "caption_contrast")
-TARGETS = (*OF_CAPTIONS, "similarity", "contrast", "class", "embedding_dimension")
+OF_TEXTS = ("similarity", "contrast")
+TARGETS = (*OF_CAPTIONS, *OF_TEXTS, "class", "embedding_dimension")
 Span = tuple[int, int] | None
 
 
@@ -28,7 +29,7 @@ class Question:
         names: Names of targets, out of ``TARGETS``. ``caption_word``, ``caption_span`` and ``caption`` of one question
             are one target with several scores, for they share each pass.
         kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``.
-        text: The text of ``similarity`` and ``contrast``; None for the generated caption.
+        text: The text, or the texts, of ``similarity`` and ``contrast``; None for the generated caption.
         against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place.
         classes: The classes.
         templates: Texts with ``{}`` where the class stands.
@@ -39,7 +40,7 @@ class Question:
 
     names: tuple[str, ...] = (*CAPTION_PARTS, "similarity")
     kind: str = "cosine"
-    text: str | None = None
+    text: str | tuple[str, ...] | None = None
     against: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = TEMPLATES
@@ -50,7 +51,7 @@ class Question:
     @property
     def needs_captioner(self) -> bool:
         """Whether it cannot be answered by the backbone alone."""
-        of_text = self.text is None and bool({"similarity", "contrast"} & set(self.names))
+        of_text = self.text is None and bool(set(OF_TEXTS) & set(self.names))
         return of_text or bool(set(OF_CAPTIONS) & set(self.names))
 
 
@@ -153,16 +154,18 @@ def _of_backbone(
         return ClassTarget.from_classes(backbone, question.classes, question.templates, question.kind)
     if name == "embedding_dimension":
         return EmbeddingDimensionTarget(question.dimensions, embed_dim=backbone.embed_dim)
-    text = question.text
-    if text is None:
+    texts = (question.text,) if isinstance(question.text, str) else question.text
+    if texts is None:
         if captioner is None or token_ids is None:
             raise UserError(f"without a captioner target={name} needs a text: add text=...")
-        text = captioner.tokenizer.decode(token_ids)
-    if not text.strip():
-        raise UserError("the generated caption is empty; train the captioner further, or give text=...")
+        texts = (captioner.tokenizer.decode(token_ids),)
+        if not texts[0].strip():
+            raise UserError("the generated caption is empty; train the captioner further, or give text=...")
+    if not all(text.strip() for text in texts):
+        raise UserError('text= is blank: give a text, such as text="a photo of melanoma"')
     if name == "similarity":
-        return SimilarityTarget.from_texts(backbone, [text], question.kind)
-    return ContrastTarget.from_texts(backbone, [text, *question.against], question.kind)
+        return SimilarityTarget.from_texts(backbone, texts, question.kind)
+    return ContrastTarget.from_texts(backbone, [*texts, *question.against], question.kind)
 
 
 __all__ = ["TARGETS", "WHOLE_CAPTION", "Asked", "Question", "caption_parts", "targets_of"]

@@ -1,0 +1,113 @@
+"""What a setting may be: a range beside its default, in the dataclass that is used, and one check of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, field, fields, is_dataclass
+from typing import Any, ClassVar
+
+from clip_xai.errors import UserError
+
+FREE_TEXT = "free_text"
+_BOUNDS = ("least", "most", "above", "below", "one_of")
+_NOT_GIVEN = "???"  # what OmegaConf has in the place of a value that is still to come
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    factory: Any = MISSING,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    one_of: Sequence[str] | None = None,
+    free_text: bool = False,
+) -> Any:
+    """A field of a dataclass of settings, with what its value may be. A list's range is that of each element.
+
+    Args:
+        default: As in ``dataclasses.field``.
+        factory: Its ``default_factory``.
+        least: Smallest value.
+        most: Largest value.
+        above: A value must be larger.
+        below: A value must be smaller.
+        one_of: The only values.
+        free_text: A text or a path, which may hold any sign: the command line reads it as it is typed.
+    """
+    bounds = {"least": least, "most": most, "above": above, "below": below, "one_of": one_of}
+    metadata: dict[str, Any] = {key: value for key, value in bounds.items() if value is not None}
+    if free_text:
+        metadata[FREE_TEXT] = True
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Checked:
+    """A dataclass of settings whose values are checked when it is made.
+
+    Attributes:
+        group: The name before the settings' own, as in ``stage`` of ``stage.epochs``.
+    """
+
+    group: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check(self, self.group)
+
+
+def check(settings: Any, group: str = "") -> None:
+    """Hold every value against its range; a number that is not finite is in none.
+
+    Args:
+        settings: A dataclass of settings. Other dataclasses in it have names below it.
+        group: The name before the settings' own.
+
+    Raises:
+        UserError: A value is out of its range: the line has the setting, the value and the range.
+    """
+    for item in fields(settings):
+        value, name = getattr(settings, item.name), f"{group}.{item.name}" if group else item.name
+        if is_dataclass(value):
+            check(value, name)
+            continue
+        several = isinstance(value, (list, tuple, Mapping))
+        for one in value.values() if isinstance(value, Mapping) else value if several else (value,):
+            if not _allowed(one, item.metadata):
+                each = " for each" if several else ""
+                raise UserError(f"{name}={_text(value)}: {_text(one)} is out of range; {_range(item.metadata)}{each}")
+
+
+def _allowed(value: Any, bounds: Mapping[str, Any]) -> bool:
+    if value is None or value == _NOT_GIVEN:
+        return True
+    if "one_of" in bounds:
+        return value in bounds["one_of"]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return True
+    return (
+        math.isfinite(value)
+        and value >= bounds.get("least", -math.inf)
+        and value <= bounds.get("most", math.inf)
+        and value > bounds.get("above", -math.inf)
+        and value < bounds.get("below", math.inf)
+    )
+
+
+def _range(bounds: Mapping[str, Any]) -> str:
+    if "one_of" in bounds:
+        return f"choose one of {', '.join(bounds['one_of'])}"
+    words = {"least": "at least", "most": "at most", "above": "more than", "below": "less than"}
+    said = [f"{words[key]} {bounds[key]}" for key in _BOUNDS if key in bounds and key in words]
+    return f"give {' and '.join(said)}" if said else "give a finite number"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_text(one)}" for key, one in value.items()) + "}"
+    return str(value)

@@ -1,0 +1,83 @@
+"""What was typed: texts and paths are taken as they are, and what Hydra cannot read is shown with its quotes.
+
+Hydra's grammar has commas, colons, brackets, quotes, ``=`` and ``${...}`` of its own. In a text or a path they mean
+nothing, so that such a value reaches Hydra in quotes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import fields
+from typing import get_type_hints
+
+from clip_xai.ranges import FREE_TEXT
+from clip_xai.runs.config import SCHEMAS, dataclasses_in
+
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_TEXTS = re.compile(rf"\[\s*{_QUOTED}(?:\s*,\s*{_QUOTED})*\s*\]", re.DOTALL)
+_AS_TYPED = ("", "null")
+
+
+@functools.cache
+def free_text_settings() -> frozenset[str]:
+    """The settings whose values are texts or paths."""
+    return frozenset(name for schema in SCHEMAS.values() for name in _free_text(schema))
+
+
+def _free_text(schema: type, prefix: str = "") -> list[str]:
+    hints, names = get_type_hints(schema), []
+    for item in fields(schema):
+        if item.metadata.get(FREE_TEXT):
+            names.append(prefix + item.name)
+        for kind in dataclasses_in(hints[item.name]):
+            names += _free_text(kind, f"{prefix}{item.name}.")
+    return names
+
+
+def quote_free_text(argument: str) -> str:
+    """Quote the value of a setting that is a text or a path, so that nothing in it has a meaning for Hydra.
+
+    A list of quoted texts stays a list; a value that is empty or ``null`` stays what it is.
+
+    >>> quote_free_text("text=a photo of melanoma, upper left")
+    "text='a photo of melanoma, upper left'"
+    >>> quote_free_text("text=['one, with a comma','another']")
+    "text=['one, with a comma','another']"
+    """
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") not in free_text_settings() or not equals or value in _AS_TYPED:
+        return argument
+    if _TEXTS.fullmatch(value):
+        return f"{key}=[{','.join(hydra_quoted(text) for text in _texts(value))}]"
+    return f"{key}={hydra_quoted(value)}"
+
+
+def hydra_quoted(text: str) -> str:
+    """A text as Hydra reads it back letter by letter."""
+    # OmegaConf's rule: a backslash before ${ makes it text, and backslashes before that are doubled.
+    plain = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
+    # Hydra's rule: a backslash is an escape only before a quote or at the end of the text.
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), plain) + "'"
+
+
+def unreadable(argument: str) -> str:
+    """The line for an argument that Hydra cannot read: the setting, and how it is quoted in a shell."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument}: an argument is SETTING=VALUE"
+    if value.startswith("[") and value.endswith("]"):
+        parts = [part.strip().strip("'\"") for part in value[1:-1].split(",")]
+        quoted = f"[{','.join(map(hydra_quoted, parts))}]"
+    else:
+        quoted = hydra_quoted(value.strip("'\""))
+    return f"{key}: {value} cannot be read; put what is in it in quotes, {_in_shell(f'{key}={quoted}')}"
+
+
+def _texts(listed: str) -> list[str]:
+    """The texts of a list of quoted texts: a backslash makes the quote, or the backslash, behind it a letter."""
+    return [re.sub(r"\\(['\"\\])", r"\1", quoted[1:-1]) for quoted in re.findall(_QUOTED, listed, re.DOTALL)]
+
+
+def _in_shell(argument: str) -> str:
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", argument) + '"'
