@@ -202,6 +202,20 @@ def test_the_skincap_hold_out_is_the_same_for_every_seed_and_every_company() -> 
     assert held(3, alone) == one
 
 
+def test_the_skincap_hold_out_does_not_depend_on_the_order_of_rows_or_keys() -> None:
+    def held(turned: bool) -> set[str]:
+        keys = [(f"case:{n}", f"patient:{n}", f"lesion:{n}") for n in range(60)]
+        rows = [row("skincap", 2 * n + part, keys[n][part : part + 2]) for n in range(60) for part in (0, 1)]
+        for record in rows if turned else ():
+            record.keys = record.keys[::-1]
+        rows = rows[::-1] if turned else rows
+        assign_groups(rows)
+        assign_splits(rows, BuildSettings(split="skincap_holdout"))
+        return {record.group for record in rows if record.split == "test"}
+
+    assert held(False) == held(True) and 2 < len(held(False)) < 30
+
+
 def test_folds_partition_and_each_is_tested_once() -> None:
     tested: Counter[str] = Counter()
     for fold in range(5):

@@ -87,6 +87,11 @@ def test_the_record_speaks_before_the_references() -> None:
     assert true_diagnosis("unheard of", ("a lesion",)) is None
 
 
+def test_a_reference_below_the_record_s_diagnosis_knows_better_and_one_above_does_not() -> None:
+    assert true_diagnosis("melanoma", ("a melanoma in situ",)) == "melanoma in situ"
+    assert true_diagnosis("melanoma in situ", ("a melanoma",)) == "melanoma in situ"
+
+
 def test_attributes_count_where_a_reference_states_them() -> None:
     references = [
         ("a black lesion",),

@@ -132,6 +132,17 @@ def test_rows_whose_reference_is_silent_do_not_count() -> None:
         assert f"{key}_answered" in keys  # beside every accuracy stands how many answered
 
 
+def test_a_wrong_answer_is_an_answer() -> None:
+    wrong = {"melanoma": "psoriasis", "psoriasis": "melanoma"}
+    captions = [record.caption for record in RECORDS]
+    told = [f"this is {wrong.get(record.diagnosis, 'a lesion')}" for record in RECORDS]
+    share = np.mean([record.diagnosis in wrong for record in RECORDS])
+    for said, right, answered in ((captions, 1.0, 1.0), (told, 0.0, share)):
+        result = evaluate_captions({MODEL: said}, RECORDS, samples=50)
+        assert result.score("diagnosis").value == right
+        assert result.score("diagnosis_answered").value == pytest.approx(answered)
+
+
 def test_empty_captions_are_counted_and_said_first() -> None:
     result = evaluate_captions(
         {MODEL: [*PERFECT[:-2], "", " \n"], BLIND: BLIND_CAPTIONS}, RECORDS, cautions=["Six steps."], samples=50
@@ -222,6 +233,24 @@ def test_clip_score_follows_the_features() -> None:
     assert result.score("clip_score").value == pytest.approx(expected, abs=1e-3)
     assert result.score("clip_score", SHUFFLED).high < result.score("clip_score").low
     assert result.settings["CLIPScore"].startswith("planted|")
+
+
+def test_each_scope_and_measure_is_clustered_by_its_own_patients() -> None:
+    """Sources photograph a patient once or five times; rows that a measure leaves out are no patients of its."""
+    silent = [Planted("a", f"silent {i}", "a lesion", ("a lesion",), None) for i in range(12)]
+    records = [*silent, *planted_records(30, source="a", per_group=1), *planted_records(60, source="b", per_group=5)]
+    captions = [record.caption if i % 3 else "a lesion" for i, record in enumerate(records)]
+    result = evaluate_captions({MODEL: captions, BLIND: ["a lesion"] * len(records)}, records, samples=300)
+    for scope, sources, patients in (("a", "a", 30), ("b", "b", 12), (OVERALL, "ab", 42)):
+        score = result.score("diagnosis", scope=scope)
+        assert score.groups == patients
+        assert result.score("rouge_l", scope=scope).groups == patients + 12 * ("a" in sources)
+        rows = [i for i, record in enumerate(records) if record.source in sources and record.diagnosis]
+        right = [float(captions[i] != "a lesion") for i in rows]
+        expected = mean_interval(right, [records[i].group for i in rows], 300, span=(0, 1), share=True)
+        assert (score.low, score.high) == pytest.approx((expected.low, expected.high))
+        [gap] = [c for c in result.comparisons if c.scope == scope and c.metric == "diagnosis"]
+        assert gap.clusters == pytest.approx(expected.clusters)
 
 
 def test_intervals_are_clustered() -> None:

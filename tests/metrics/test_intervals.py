@@ -164,6 +164,47 @@ def test_many_independent_photographs_of_few_patients_count_as_photographs() -> 
     assert found.high - found.low == pytest.approx(rows.high - rows.low, rel=0.25)
 
 
+def test_a_share_of_clusters_has_the_bounds_of_korn_and_graubard() -> None:
+    """Their formula (1998), by the F distribution, with the variance of equal clusters in closed form."""
+    right = np.array([4, 4, 4, 3, 3, 4, 0, 1, 4, 2, 4, 3])  # of four photographs of each of twelve patients
+    values = np.concatenate([[1.0] * hits + [0.0] * (4 - hits) for hits in right])
+    groups = np.repeat(np.arange(12), 4).astype(str).tolist()
+    found = mean_interval(values, groups, samples=40000, span=(0, 1), share=True)
+    share = right.sum() / 48
+    variance = (right / 4).var(ddof=1) / 12
+    trials = share * (1 - share) / variance * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 11)) ** 2
+    hits, misses = share * trials, (1 - share) * trials
+    lower = hits * stats.f.ppf(0.025, 2 * hits, 2 * (misses + 1))
+    upper = (hits + 1) * stats.f.ppf(0.975, 2 * (hits + 1), 2 * misses)
+    assert found.low == pytest.approx(lower / (misses + 1 + lower), abs=0.004)
+    assert found.high == pytest.approx(upper / (misses + upper), abs=0.004)
+
+
+def test_patients_who_are_all_half_right_tell_no_more_than_their_photographs() -> None:
+    """Rows that differ within patients and not between them: resamples hardly vary, and yet there are 24 rows alone."""
+    values = [1.0, 0.0] * 11 + [1.0, 1.0]
+    groups = np.repeat(np.arange(12), 2).astype(str).tolist()
+    found = mean_interval(values, groups, span=(0, 1), share=True)
+    rows = stats.binomtest(13, 24).proportion_ci(0.95, "exact")
+    assert found.low <= rows.low and found.high >= rows.high
+
+
+def test_the_percentiles_of_ten_groups_are_as_far_out_as_students_interval() -> None:
+    """Resamples of the shape that the mean of many has: normal, with the deviation over n and not over n - 1."""
+    means = np.random.default_rng(5).normal(3.0, 2.0, size=10)
+    normal = stats.norm.ppf((np.arange(40000) + 0.5) / 40000)
+    draws = means.mean() + means.std(ddof=0) / np.sqrt(10) * normal
+    found = bounds(means.mean(), draws, [str(group) for group in range(10)])
+    student = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((student.low, student.high), abs=1e-2)
+
+
+def test_twelve_groups_of_which_one_is_nearly_all_are_fewer_than_ten() -> None:
+    groups = ["large"] * 12 + [str(row) for row in range(11)]
+    values = np.random.default_rng(0).random(len(groups))
+    assert np.isnan(mean_interval(values, groups).low)
+
+
 def test_a_null_difference_is_beaten_in_no_more_trials_than_the_level_says() -> None:
     """Two systems that are equally good, ten patients: the whole interval lies above 0 in 2.5 % of trials."""
     generator = np.random.default_rng(1)

@@ -75,11 +75,15 @@ def test_nothing_is_computed_twice_and_a_changed_file_is_computed_anew(records: 
 
 def test_another_tower_and_another_format_have_features_of_their_own(records: list[Record], tmp_path: Path) -> None:
     one, other = small_captioner(seed=0).backbone, small_captioner(seed=1).backbone
+    counting = Counting(one)
     first = FeatureCache(tmp_path / "cache", one).table(paths(records), "pooled")
     second = FeatureCache(tmp_path / "cache", other).table(paths(records), "pooled")
     assert not torch.allclose(first[records[0].image], second[records[0].image])
     half = FeatureCache(tmp_path / "cache", one, dtype="float16").table(paths(records), "pooled")
     assert half[records[0].image].dtype == torch.float16
+    again = FeatureCache(tmp_path / "cache", one).table(paths(records), "pooled")
+    assert torch.equal(again.stack(paths(records)), first.stack(paths(records)))
+    assert counting.images == 2 * len(records)  # neither format takes the other's place
 
 
 def test_unreadable_images_are_named_and_have_no_features(records: list[Record], tmp_path: Path) -> None:

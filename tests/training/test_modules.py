@@ -147,6 +147,26 @@ def test_accumulated_batches_train_as_the_whole_step_does(records: list[Record],
         torch.testing.assert_close(cut.state_dict()[key], value, atol=2e-5, rtol=1e-4, msg=key)
 
 
+def test_the_mean_over_a_step_s_parts_is_the_step_s_loss_per_token(records: list[Record], tmp_path: Path) -> None:
+    """Adam does not see how large a gradient is, but clipping does."""
+    texts = ["a red spot", "a spot of blue, a spot of red, a green spot, a spot of black, a red spot"]
+    uneven = [Record(**{**vars(r), "references": (texts[i % 2],)}) for i, r in enumerate(records)]
+    captioner = small_captioner()
+    table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in uneven], captioner.reads)
+    data = CaptionData(captioner, table, uneven, uneven, batch_size=6, max_tokens=60, seed=5, accumulate=3, bucket=None)
+    module = CaptionerModule(captioner, SETTINGS, Optimisation(), Unfreezing())
+    batches = list(data.train_dataloader())
+    assert len(batches) == 6
+    for step in (batches[:3], batches[3:]):
+        mean = sum(module.training_step(batch, 0) for batch in step) / 3
+        log_probs, count = 0.0, 0
+        for row in (int(row) for batch in step for row in batch["row"]):
+            tokens = captioner.encode_captions(uneven[row].references)
+            log_probs += captioner.log_prob(table[uneven[row].image].unsqueeze(0), tokens).item()
+            count += tokens.numel()
+        assert mean.item() == pytest.approx(-log_probs / count, rel=1e-5)
+
+
 def test_warm_up_counts_steps_of_the_optimiser_however_they_are_cut(records: list[Record], tmp_path: Path) -> None:
     whole, cut = Steps(), Steps()
     fit(records, tmp_path, [whole], warmup_steps=5)

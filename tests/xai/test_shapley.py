@@ -63,6 +63,19 @@ def test_samples_are_paired_complete_from_the_outside_and_weighted_by_the_kernel
     assert not torch.equal(coalitions(players, samples, seed=2).present, asked.present)
 
 
+def test_sizes_are_drawn_as_often_as_the_kernel_weighs_them_and_players_alike() -> None:
+    counts = coalitions(30, 4000, seed=0).present[60:]  # behind all coalitions of one and of all but one
+    sizes = counts.sum(1).bincount(minlength=31)[2:29].double()
+    kernel = torch.tensor([1 / (size * (30 - size)) for size in range(2, 29)], dtype=torch.float64)
+    expected = len(counts) * kernel / kernel.sum()
+    # Pairs are drawn, so that a size has the count of its complement: twice the variance of single draws.
+    assert ((sizes - expected).abs() < 4 * (2 * expected).sqrt()).all()
+    assert torch.equal(counts.sum(0), torch.full((30,), len(counts) // 2))
+    alone = counts[0::2][counts[0::2].sum(1) < 8].double()  # of a pair, the one that was drawn
+    chance = alone.mean()
+    assert ((alone.mean(0) - chance).abs() < 4 * (chance / len(alone)).sqrt()).all()
+
+
 def test_an_additive_game_is_found_from_any_sample() -> None:
     worth = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     asked = coalitions(20, 90, seed=0)
