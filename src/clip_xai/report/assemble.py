@@ -76,6 +76,7 @@ def assemble(
     mask: NDArray[np.bool_] | None = None,
     facts: Mapping[str, str] | None = None,
     measurements: Mapping[str, str] | None = None,
+    warning: str = "",
 ) -> ExplainedImage:
     """Put together what is shown of one photograph; the items of several targets follow one another.
 
@@ -91,6 +92,7 @@ def assemble(
         mask: Lesion mask of the photograph's size.
         facts: Short facts to show and search.
         measurements: Finished measurements to show.
+        warning: What a reader must see before anything else.
     """
     shown = photograph if max(photograph.size) <= LONGEST_SIDE else fitted(photograph, LONGEST_SIDE, LONGEST_SIDE)
     if mask is not None and shown is not photograph:
@@ -106,6 +108,7 @@ def assemble(
         mask=mask,
         facts=dict(facts or {}),
         measurements=dict(measurements or {}),
+        warning=warning,
         left_out=tuple(dict.fromkeys(reason for answer in answers for reason in answer.left_out)),
     )
 

@@ -102,6 +102,7 @@ def chosen_items(image: ExplainedImage) -> list[int]:
 
 def _draw_head(canvas: Canvas, image: ExplainedImage) -> int:
     y = canvas.text(MARGIN, MARGIN, image.name, WIDTH - 2 * MARGIN, size=24, bold=True, lines=2)
+    y = canvas.text(MARGIN, y + 2, image.warning, WIDTH - 2 * MARGIN, size=17, bold=True, ink=ACCENT)
     facts = "   ·   ".join(f"{key}: {value}" for key, value in image.facts.items())
     y = canvas.text(MARGIN, y + 2, facts, WIDTH - 2 * MARGIN, size=15, ink=QUIET) + GAP
     photograph = fitted(image.photograph, *PHOTOGRAPH)

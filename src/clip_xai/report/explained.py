@@ -197,6 +197,7 @@ class ExplainedImage:
         facts: Short facts to show and search: source, diagnosis ...
         measurements: Finished measurements to show, such as localisation: name -> text.
         left_out: Which methods say nothing about some of the items, and why.
+        warning: What a reader must see before anything else; empty for most.
     """
 
     name: str
@@ -210,6 +211,7 @@ class ExplainedImage:
     facts: Mapping[str, str] = field(default_factory=dict)
     measurements: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    warning: str = ""
 
 
 def short_label(image: ExplainedImage, index: int) -> str:

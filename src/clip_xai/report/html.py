@@ -106,6 +106,7 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
         "letters": list(image.caption or ""),
         "references": list(image.references),
         "facts": dict(image.facts),
+        "warning": image.warning,
         "measurements": dict(image.measurements),
         "left_out": list(image.left_out),
         "first": chosen_items(image)[0] if image.items else None,

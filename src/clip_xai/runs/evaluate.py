@@ -377,21 +377,23 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
 def show(result: EvaluationResult, run_dir: Path) -> None:
     """Print the verdicts, the overall values of what is judged, and where the rest is.
 
-    The model alone is printed with its intervals: a terminal of 80 columns holds no more, `evaluation.md` has all.
+    The model alone is printed with its intervals, and the baselines that a verdict speaks of: a terminal of 80 columns
+    holds no more, `evaluation.md` has all.
     """
     console = Console()
     for verdict in result.verdicts:
         console.print(verdict.text, style="bold red" if verdict.warning else "bold green", markup=False)
-    table = Table(title="Overall, the model with 95 % intervals", box=box.SIMPLE, pad_edge=False)
+    table = Table(title="Overall, the model with 95 % intervals", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("measure", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    for system in result.systems:
+    systems = [system for system in result.systems if system != ACROSS]
+    for system in systems:
         table.add_column(system, justify="right", no_wrap=True)
     for metric in result.metrics:
         score = result.score(metric.key)
         if score is not None and metric.judged:
             cells = [escape(result.cell(metric, MODEL, OVERALL))]
-            others = [result.score(metric.key, system) for system in result.systems[1:]]
+            others = [result.score(metric.key, system) for system in systems[1:]]
             cells += ["–" if other is None else f"{other.value:.{metric.digits}f}" for other in others]
             table.add_row(metric.label, str(score.n), *cells)
     console.print(table)

@@ -52,6 +52,7 @@ from clip_xai.runs.evidence import localisation_of
 from clip_xai.runs.instantiate import decoding, explainers, open_captioner
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
 from clip_xai.runs.lesion_maps import LesionMaps
+from clip_xai.runs.lineage import Lineage
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.photographs import Photograph, photographs_at
 from clip_xai.runs.questions import Asked, Question, ask, in_brief, question_of, with_prompt
@@ -64,6 +65,9 @@ from clip_xai.xai.target import SimilarityTarget
 
 log = logging.getLogger(__name__)
 ON_THE_PAGE = 200  # photographs; of a longer run, the page shows the first ones
+RENDERED_ALONE = (
+    "This captioner has seen rendered pictures alone, and this is a photograph: what it says of it means nothing."
+)
 IN_THE_TABLE = 16  # photographs in the logger's table
 
 
@@ -101,6 +105,8 @@ class Inquiry:
         Raises:
             UserError: It cannot be read, or a target cannot be explained.
         """
+        if self.saw_rendered_alone and not photograph.rendered:
+            photograph = replace(photograph, warning=RENDERED_ALONE)
         picture = read_image(photograph.path)
         geometry = self.backbone.preprocess.geometry(picture.width, picture.height)
         # At reduced size, as features are computed: else the caption may be another than the evaluated one.
@@ -109,6 +115,12 @@ class Inquiry:
             if self.captioner is not None and self.retrieval is not None:
                 photograph = replace(photograph, facts=photograph.facts | {"prompt": self.captioner.prompt})
             return self._result(photograph, pixels, geometry)
+
+    @functools.cached_property
+    def saw_rendered_alone(self) -> bool:
+        """Whether all that the captioner has learned from was drawn by this package."""
+        lineage = None if self.captioner is None else Lineage.unpacked(self.captioner.provenance)
+        return lineage is not None and lineage.only_rendered
 
     def _result(self, photograph: Photograph, pixels: Tensor, geometry: Geometry) -> Result:
         caption = None
@@ -446,6 +458,7 @@ def shown(result: Result, backbone: Backbone, lesions: LesionMaps | None = None)
         mask=mask,
         facts=photograph.facts,
         measurements=measured,
+        warning=photograph.warning,
     )
 
 

@@ -86,6 +86,11 @@ class Lineage:
         longest = None if None in updates else max(number for number in updates if number is not None)
         return Lineage(hashes, tuple(steps), tuple(learned), longest)
 
+    @property
+    def only_rendered(self) -> bool:
+        """Whether all that was learned, as far as it is known, are photographs that this package drew."""
+        return bool(self.learned) and all(one.rendered == one.photographs for one in self.learned)
+
     def with_learned(self, learned: Iterable[Learned]) -> Lineage:
         """Note what this run learns from, beside what its ancestors have."""
         return replace(self, learned=tuple(dict.fromkeys([*self.learned, *learned])))

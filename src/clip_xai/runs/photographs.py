@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from clip_xai.data.images import SUFFIXES
 from clip_xai.data.record import Record
 from clip_xai.data.regular import is_regular
+from clip_xai.data.rendered_mark import is_marked
 from clip_xai.data.sources.files import LEFT_OVERS, walk
 from clip_xai.errors import UserError
 from clip_xai.text import printable
@@ -24,7 +27,19 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph to explain, with what is known about it."""
+    """One photograph to explain, with what is known about it.
+
+    Attributes:
+        path: Where it is.
+        name: What it is called on pages.
+        mask: Its lesion mask, if there is one.
+        group: Its patient or lesion.
+        references: Captions that others gave it.
+        facts: What is shown beside it.
+        mask_values: Which of the mask's values are lesion; none where they say so themselves.
+        rendered: Drawn by this package.
+        warning: What a reader must see before anything else; empty for most.
+    """
 
     path: Path
     name: str
@@ -33,13 +48,24 @@ class Photograph:
     references: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
     mask_values: tuple[int, ...] = ()
+    rendered: bool = False
+    warning: str = ""
 
     @classmethod
     def of(cls, record: Record) -> Photograph:
         """The photograph of a record."""
         facts = {"source": record.shown_source, "diagnosis": record.diagnosis or "", "view": record.view}
         shown = {key: value for key, value in facts.items() if value}
-        return cls(record.image, record.name, record.mask, record.group, record.references, shown, record.mask_values)
+        return cls(
+            record.image,
+            record.name,
+            record.mask,
+            record.group,
+            record.references,
+            shown,
+            record.mask_values,
+            record.rendered,
+        )
 
     def plain(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
@@ -81,4 +107,15 @@ def photographs_at(image: str) -> list[Photograph]:
     if not paths:
         raise UserError(f"image={image}: no photograph there; give a file, a folder of photographs or a pattern")
     names = [printable(path.relative_to(home).as_posix()) for path in paths]
-    return [Photograph(path, name, group=name) for path, name in zip(paths, names, strict=True)]
+    return [
+        Photograph(path, name, group=name, rendered=_is_rendered(path)) for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _is_rendered(path: Path) -> bool:
+    """Whether a file says that this package drew it; one that cannot be opened is named when its turn comes."""
+    try:
+        with Image.open(path) as opened:
+            return is_marked(opened)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False

@@ -185,6 +185,8 @@
     for (const [id, by] of [["previous", -1], ["next", 1]]) $(id).disabled = neighbour(by) === undefined;
     $("name").textContent = entry.name;
     $("facts").textContent = Object.entries(entry.facts).map(([key, value]) => `${key}: ${value}`).join("   ·   ");
+    $("warning").textContent = entry.warning;
+    $("warning").hidden = !entry.warning;
     fillCaption(entry);
     $("references").replaceChildren(...entry.references.map((text) => element("p", text, "reference")));
     $("reference-sheet").hidden = entry.references.length === 0;
