@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from clip_xai.data.rendered_mark import marked
+from clip_xai.models.decoding import Decoding
 from clip_xai.runs.explain import RENDERED_ALONE, Inquiry, shown
 from clip_xai.runs.lineage import Learned, Lineage
 from clip_xai.runs.photographs import photographs_at
@@ -24,8 +25,10 @@ def test_a_photograph_is_no_rendered_picture(tmp_path: Path, rendered: int, warn
     captioner = small_captioner()
     captioner.provenance = Lineage(learned=(Learned("ham10000", 4, 2, rendered),)).packed()
     question = Question(names=("similarity",), text="nevus")
-    inquiry = Inquiry(captioner.backbone, captioner, [METHODS["gradcam"]()], question)
+    inquiry = Inquiry(captioner.backbone, captioner, [METHODS["gradcam"]()], question, Decoding(max_new_tokens=4))
     results = [inquiry.result(photograph) for photograph in photographs_at(str(tmp_path))]
+    # So small a language model has no room for a caption as it is evaluated: that is said in its place.
+    assert all("none: " in " ".join(result.photograph.facts.values()) for result in results)
     said = {result.photograph.name: shown(result, captioner.backbone).warning for result in results}
     assert [name for name, warning in said.items() if warning] == warned
     assert set(said.values()) <= {RENDERED_ALONE, ""}

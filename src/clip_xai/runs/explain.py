@@ -128,7 +128,10 @@ class Inquiry:
             decoding = self.decoding or REPORTED
             caption = self._caption(self.captioner, pixels, photograph, decoding)
             if decoding != REPORTED:
-                evaluated = self._caption(self.captioner, pixels, photograph, REPORTED).text
+                try:
+                    evaluated = self._caption(self.captioner, pixels, photograph, REPORTED).text
+                except UserError as error:  # its language model may have too few positions for that
+                    evaluated = f"none: {error}"
                 said = {
                     "decoding": decoding.beside(REPORTED),
                     f"caption as evaluated ({REPORTED.beside(decoding)})": evaluated,
