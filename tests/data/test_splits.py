@@ -256,6 +256,20 @@ def test_conflicts_reach_every_copy_and_finer_names_are_none() -> None:
     assert records[4].group == records[5].group != records[0].group
 
 
+def test_a_copy_lends_its_mask_only_where_it_has_the_same_size_and_the_same_diagnosis() -> None:
+    def lent(size: tuple[int, int], diagnosis: str = "melanoma", own: str | None = None) -> tuple[str, tuple[int, ...]]:
+        stands, copy = row("a", 1, ("k1",), sha="same"), row("b", 2, ("k2",), diagnosis, sha="same")
+        (stands.height, stands.width), (copy.height, copy.width) = (30, 40), size
+        stands.mask, copy.mask, copy.mask_values = Path(own) if own else None, Path("copy.png"), (1,)
+        mark_duplicates([stands, copy])
+        assert copy.duplicate_of == stands.identifier
+        return str(stands.mask), stands.mask_values
+
+    assert lent((30, 40)) == ("copy.png", (1,))
+    assert lent((60, 80)) == lent((40, 30)) == lent((30, 40), "psoriasis") == ("None", ())
+    assert lent((30, 40), own="own.png") == ("own.png", ())
+
+
 @pytest.mark.parametrize("wrong", [{"captions": "poem"}, {"split": "random"}, {"near_bits": 40}, {"workers": 0}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
     with pytest.raises(UserError, match=r"data\."):
