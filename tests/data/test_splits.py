@@ -202,6 +202,20 @@ def test_the_skincap_hold_out_is_the_same_for_every_seed_and_every_company() -> 
     assert held(3, alone) == one
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_shares_are_of_photographs_and_not_of_their_copies(seed: int) -> None:
+    records = [
+        row("a", 100 * number + copy, (f"k{number}",), sha=f"s{number}")
+        for number in range(100)
+        for copy in range(9 if number % 2 else 1)
+    ]
+    assign_groups(records)
+    mark_duplicates(records)
+    assign_splits(records, BuildSettings(seed=seed))
+    found = Counter(record.split for record in records if record.duplicate_of is None)
+    assert all(abs(found[split] - share) <= 1 for split, share in (("train", 75), ("val", 10), ("test", 15)))
+
+
 def test_the_skincap_hold_out_does_not_depend_on_the_order_of_rows_or_keys() -> None:
     def held(turned: bool) -> set[str]:
         keys = [(f"case:{n}", f"patient:{n}", f"lesion:{n}") for n in range(60)]
