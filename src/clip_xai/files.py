@@ -25,6 +25,7 @@ _SAID = (  # of libraries that do not raise an OSError
     (re.compile(r"os error (\d+)"), None),  # safetensors, tokenizers
     (re.compile(r"errno (\d+)", re.IGNORECASE), None),  # pyarrow
     (re.compile(r"database or disk is full"), errno.ENOSPC),  # SQLite
+    (re.compile(r"disk I/O error"), errno.EIO),
     (re.compile(r"attempt to write a readonly database"), errno.EROFS),
 )
 

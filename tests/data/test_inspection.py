@@ -91,3 +91,19 @@ def _saved(base: Path) -> int:
             return int(connection.execute("SELECT count(*) FROM files").fetchone()[0])
         except sqlite3.OperationalError:
             return 0
+
+
+def test_a_full_disk_is_no_damaged_database(tmp_path: Path) -> None:
+    for number in range(40):
+        photograph(tmp_path / f"{number}.png", number)
+    limited = (
+        "import resource, sys; from pathlib import Path; from clip_xai.data.inspection import inspect_files\n"
+        "root = Path(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n    inspect_files(sorted(root.glob('*.png')), root / 'kept.sqlite')\n"
+        "except OSError as error:\n    print(error.errno, error.filename)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split()[1:] == [str(tmp_path / "kept.sqlite")]

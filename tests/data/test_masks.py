@@ -102,6 +102,21 @@ def test_a_jpeg_and_sixteen_bits_of_shades(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "r.png")[0].sum() == 128 and not read_mask(tmp_path / "r.png")[0, 127]
 
 
+def test_a_share_of_exactly_half_is_not_above_half() -> None:
+    shares = np.array([[0.0, 0.25, 0.5, 0.75, 1.0]], np.float32)
+    inside, how = mask_rule.lesion_of(Image.fromarray(shares))
+    assert (inside.tolist(), how) == ([[False, False, False, True, True]], mask_rule.HALF)
+
+
+def test_small_numbers_are_labels_up_to_the_last_and_shades_from_there_on() -> None:
+    labels = np.array([[0, 7, mask_rule.MAX_LABEL]], np.uint8)
+    inside, how = mask_rule.lesion_of(Image.fromarray(labels))
+    assert (inside.tolist(), how) == ([[False, True, True]], mask_rule.LABELS)
+    labels[0, 2] += 1
+    with pytest.raises(ValueError, match="0, 7, 32"):
+        mask_rule.lesion_of(Image.fromarray(labels))
+
+
 def test_one_value_marks_nothing_or_everything(tmp_path: Path) -> None:
     for name, image, share in (
         ("black", Image.new("L", (9, 9)), 0), ("white", Image.new("L", (9, 9), 255), 1),

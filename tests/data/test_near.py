@@ -50,6 +50,12 @@ def test_the_index_connects_what_comparing_all_pairs_connects(rows: list, bits: 
     assert components(found, len(seen)) == components(every, len(seen))
 
 
+def test_codes_that_share_a_band_in_hundreds_are_each_compared_once_with_every_other() -> None:
+    codes = list(range(700))  # the upper bands are the same in all
+    every = [(i, j) for j in range(700) for i in range(j) if (i ^ j).bit_count() <= 2]
+    assert near_pairs(looks(codes, [7] * 700), 2, 4.0) == sorted(every)
+
+
 def test_thousands_of_blank_pictures_take_no_more_pairs_than_rows() -> None:
     assert len(near_pairs(looks([5] * 4000, [7] * 4000), 4, 6.0)) == 3999
     assert near_pairs([], 4, 6.0) == []

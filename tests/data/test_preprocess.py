@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import Resize
 
 from clip_xai.data.preprocess import Geometry, Preprocess
 
@@ -38,6 +39,18 @@ def test_equals_open_clip_bit_for_bit(resize: str, interpolation: str) -> None:
                 96, is_train=False, mean=ours.mean, std=ours.std, resize_mode=resize, interpolation=interpolation
             )
             assert torch.equal(ours(image), theirs(image)), (width, height, encoding)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 339), (339, 100)])
+def test_each_side_is_measured_by_its_own_scale(width: int, height: int) -> None:
+    """The longer side is rounded to whole pixels, so that the two scales differ; torchvision says what it becomes."""
+    resized = Resize(30)(Image.new("RGB", (width, height)))
+    box = Preprocess(30).geometry(width, height)
+    edges = {"x": (width, resized.width, box.left, box.right), "y": (height, resized.height, box.top, box.bottom)}
+    assert width / resized.width != height / resized.height
+    for full, new, first, last in edges.values():
+        start = round((new - 30) / 2)  # torchvision's centre crop
+        assert (first / full, last / full) == pytest.approx((start / new, (start + 30) / new))
 
 
 def test_a_planted_square_is_placed_where_it_stands_on_the_photograph() -> None:

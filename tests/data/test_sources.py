@@ -297,3 +297,9 @@ def test_captions_say_what_is_known_and_vary_with_the_name_alone() -> None:
 def test_sizes_of_zero_are_no_measurement() -> None:
     assert size_in_mm(0.0, 0.0) == () and size_in_mm(None, None) == ()
     assert size_in_mm(5.0, 6.0) == (6.0, 5.0) and size_in_mm(5.0, None) == (5.0,) and size_in_mm(0.0, 4.0) == (4.0,)
+
+
+def test_a_raised_digit_is_no_skin_type() -> None:
+    from clip_xai.data.sources.common import skin_types_of
+
+    assert skin_types_of("²") == () and skin_types_of("2") == (2,)

@@ -202,6 +202,20 @@ def test_the_skincap_hold_out_is_the_same_for_every_seed_and_every_company() -> 
     assert held(3, alone) == one
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_shares_are_of_photographs_and_not_of_their_copies(seed: int) -> None:
+    records = [
+        row("a", 100 * number + copy, (f"k{number}",), sha=f"s{number}")
+        for number in range(100)
+        for copy in range(9 if number % 2 else 1)
+    ]
+    assign_groups(records)
+    mark_duplicates(records)
+    assign_splits(records, BuildSettings(seed=seed))
+    found = Counter(record.split for record in records if record.duplicate_of is None)
+    assert all(abs(found[split] - share) <= 1 for split, share in (("train", 75), ("val", 10), ("test", 15)))
+
+
 def test_the_skincap_hold_out_does_not_depend_on_the_order_of_rows_or_keys() -> None:
     def held(turned: bool) -> set[str]:
         keys = [(f"case:{n}", f"patient:{n}", f"lesion:{n}") for n in range(60)]
@@ -254,6 +268,20 @@ def test_conflicts_reach_every_copy_and_finer_names_are_none() -> None:
     assert records[0].references == ("A melanoma.", "A nodular melanoma.") and records[2].references == ("c",)
     assign_groups(records, near=[(4, 5)])
     assert records[4].group == records[5].group != records[0].group
+
+
+def test_a_copy_lends_its_mask_only_where_it_has_the_same_size_and_the_same_diagnosis() -> None:
+    def lent(size: tuple[int, int], diagnosis: str = "melanoma", own: str | None = None) -> tuple[str, tuple[int, ...]]:
+        stands, copy = row("a", 1, ("k1",), sha="same"), row("b", 2, ("k2",), diagnosis, sha="same")
+        (stands.height, stands.width), (copy.height, copy.width) = (30, 40), size
+        stands.mask, copy.mask, copy.mask_values = Path(own) if own else None, Path("copy.png"), (1,)
+        mark_duplicates([stands, copy])
+        assert copy.duplicate_of == stands.identifier
+        return str(stands.mask), stands.mask_values
+
+    assert lent((30, 40)) == ("copy.png", (1,))
+    assert lent((60, 80)) == lent((40, 30)) == lent((30, 40), "psoriasis") == ("None", ())
+    assert lent((30, 40), own="own.png") == ("own.png", ())
 
 
 @pytest.mark.parametrize("wrong", [{"captions": "poem"}, {"split": "random"}, {"near_bits": 40}, {"workers": 0}])

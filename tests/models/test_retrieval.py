@@ -43,6 +43,14 @@ def test_the_nearest_captions_are_those_of_a_loop_without_ones_own_group(seed: i
         assert captions == slow_nearest(index, query, count, group)
 
 
+def test_as_many_captions_as_there_are_come_all_and_equally_near_ones_too() -> None:
+    captions = ["far.", "near.", "nearest.", "as far."]
+    index = CaptionIndex(torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 1]]), captions, ["a", "b", "c", "d"])
+    asking = torch.tensor([[1.0, 0.1]])
+    assert index.nearest(asking, 4) == [["nearest.", "near.", "far.", "as far."]]
+    assert index.nearest(asking, 3, ["c"]) == [["near.", "far.", "as far."]]
+
+
 def test_a_photograph_never_gets_the_captions_of_its_own_group() -> None:
     index = index_of(0)
     index.captions = [f"{caption} {group}" for caption, group in zip(index.captions, index.groups, strict=True)]

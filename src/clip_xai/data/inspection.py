@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from clip_xai.data.images import ImageFacts, MaskFacts, UnreadableImageError, inspect_image, inspect_mask
 from clip_xai.errors import UserError
+from clip_xai.files import naming
 from clip_xai.progress import track
 
 #: Raise it when files must be looked at anew because a change here finds out more about them.
@@ -104,7 +105,7 @@ def _with_base(
     kept: Path, look: _Look[Facts], paths: Iterable[Path], workers: int | None, said: str
 ) -> dict[Path, Facts | str]:
     try:
-        with closing(sqlite3.connect(kept)) as base, base:
+        with naming(kept), closing(sqlite3.connect(kept)) as base, base:
             return _inspect_new(list(dict.fromkeys(paths)), base, look, workers or os.cpu_count() or 1, said)
     except sqlite3.Error as error:
         raise UserError(

@@ -55,8 +55,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
         UserError: There is no such photograph.
     """
     on = judged(config)
-    found = [record for record in on.records if record.mask and record.diagnosis]
-    records = [record for record in found if not {EMPTY_MASK, FULL_MASK}.intersection(record.flags)]
+    records, idle = measurable(on.records)
     if not records:
         raise UserError(
             f"split={config.split}: no photograph has a lesion mask and a diagnosis; localisation needs both"
@@ -77,9 +76,16 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     assert table is not None
     fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
     said = [table.note, f"Captioner: {on.place}, {fingerprints}.", *(f"{note}." for note in on.notes)]
-    if len(records) < len(found):
-        said.append(f"{len(found) - len(records)} masks that mark nothing or everything measure nothing: left out.")
+    if idle:
+        said.append(f"{idle} masks that mark nothing or everything measure nothing: left out.")
     return rows, replace(table, note=" ".join(said))
+
+
+def measurable(records: Sequence[Record]) -> tuple[list[Record], int]:
+    """Return the records on which heat can be measured, and how many more have a mask of nothing or of everything."""
+    found = [record for record in records if record.mask and record.diagnosis]
+    able = [record for record in found if not {EMPTY_MASK, FULL_MASK}.intersection(record.flags)]
+    return able, len(found) - len(able)
 
 
 def asked_of_localisation(config: ExplainConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:

@@ -194,6 +194,6 @@ def skin_types_of(text: str) -> tuple[int, ...]:
     if plain in _TONES:
         return _TONES[plain]
     roman = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
-    found = {int(word) if word.isdigit() else roman.get(word, 0) for word in re.findall(r"-?\w+", plain.casefold())
-             if word.isdigit() or word in roman}  # fmt: skip
+    found = {int(word) if word.isdecimal() else roman.get(word, 0) for word in re.findall(r"-?\w+", plain.casefold())
+             if word.isdecimal() or word in roman}  # fmt: skip
     return tuple(sorted(found)) if found and found <= set(range(1, 7)) else ()
