@@ -107,6 +107,9 @@ class Preprocess:
         mean: Mean of red, green and blue on the scale [0, 1].
         std: Standard deviation of red, green and blue on the scale [0, 1].
         grey: Show the model luminance alone, three times (MedCLIP).
+        scaled: For ``shortest``: the length that the shorter side is scaled to before the crop, where it is not the
+            model's input.
+        floored: Round the corner of the crop down, as transformers does; torchvision and open_clip round to even.
     """
 
     image_size: int = 224
@@ -115,6 +118,8 @@ class Preprocess:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     grey: bool = False
+    scaled: int | None = None
+    floored: bool = False
 
     def __post_init__(self) -> None:
         if self.resize not in _RESIZES:
@@ -123,6 +128,8 @@ class Preprocess:
             raise ValueError(f"interpolation is {self.interpolation!r}; choose one of {', '.join(_FILTERS)}")
         if self.image_size < 1:
             raise ValueError(f"image_size is {self.image_size}; it must be at least 1")
+        if self.scaled is not None and (self.resize != "shortest" or self.scaled < self.image_size):
+            raise ValueError(f"scaled is {self.scaled}: it must be at least image_size, and goes with shortest alone")
         # JSON knows lists only; tuples keep the fingerprint and the hash the same after a round trip.
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
@@ -159,7 +166,7 @@ class Preprocess:
         Raises:
             UnreadableImageError: The file cannot be shown as a photograph.
         """
-        image, size = read_reduced(path, REDUCED_MARGIN * self.image_size)
+        image, size = read_reduced(path, REDUCED_MARGIN * (self.scaled or self.image_size))
         return self._normalised(self._square(image, size))
 
     def square(self, image: Image.Image) -> Image.Image:
@@ -179,7 +186,7 @@ class Preprocess:
         width, height = self._resized(*full)
         if (width, height) != image.size:
             image = image.resize((width, height), _FILTERS[self.interpolation])
-        left, top = _offset(width, size), _offset(height, size)
+        left, top = self._offset(width), self._offset(height)
         # PIL fills what lies outside of the picture with black, which is open_clip's padding.
         return image.crop((left, top, left + size, top + size))
 
@@ -191,7 +198,7 @@ class Preprocess:
             height: Height of the photograph in pixels.
         """
         new_width, new_height = self._resized(width, height)
-        left, top = _offset(new_width, self.image_size), _offset(new_height, self.image_size)
+        left, top = self._offset(new_width), self._offset(new_height)
         # The two scales differ slightly: open_clip rounds the longer side to whole pixels.
         x_scale, y_scale = width / new_width, height / new_height
         return Geometry(
@@ -209,6 +216,9 @@ class Preprocess:
         settings = asdict(self)
         if not self.grey:
             del settings["grey"]  # features that were cached before the setting came stay valid
+        for name in ("scaled", "floored"):
+            if not settings[name]:
+                del settings[name]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
@@ -217,19 +227,22 @@ class Preprocess:
         if self.resize == "squash":
             return size, size
         if self.resize == "shortest":
+            size = self.scaled or size
             longer = int(size * max(width, height) / min(width, height))
             return (size, longer) if width <= height else (longer, size)
         ratio = max(width / size, height / size)
         # A hair-thin picture would round to nothing.
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
+    def _offset(self, length: int) -> int:
+        """Return where a centred window of the input's side starts in `length` pixels: negative where it is padded.
 
-def _offset(length: int, size: int) -> int:
-    """Return where a centred window of `size` starts in `length` pixels: negative where the picture is padded.
-
-    torchvision rounds the crop to even and open_clip floors the padding; both are kept.
-    """
-    return round((length - size) / 2.0) if length >= size else -((size - length) // 2)
+        torchvision rounds the crop to even and open_clip floors the padding; both are kept.
+        """
+        size = self.image_size
+        if length < size:
+            return -((size - length) // 2)
+        return (length - size) // 2 if self.floored else round((length - size) / 2.0)
 
 
 def _inside(length: int, start: float, end: float) -> Tensor:

@@ -62,7 +62,8 @@ class Decoding:
         top_p: Draw among the likeliest tokens that together have this probability.
         seed: Seed of the draws; a caption's draws depend on it and on the caption's row alone, not on the batch.
         banned_phrases: Never written, however they are split into tokens, in whatever case, after a space or not.
-        whole_sentences: A caption that reaches ``max_new_tokens`` is cut back to the end of its last sentence.
+        whole_sentences: A caption that reaches ``max_new_tokens`` is cut back to the end of its last sentence, or where
+            there is none of its last word.
     """
 
     beams: int = 1
@@ -275,8 +276,16 @@ def finished(token_ids: Sequence[int], tokenizer: CaptionTokenizer, whole_senten
                 following = tokenizer.decode(ids)[len(text) :]
                 if is_sentence_end(text, following):
                     return Caption(text, tuple(ids[:count]))
-        return Caption(tokenizer.decode(ids), tuple(ids), complete=False)
+        ids = _whole_words(ids, tokenizer)
     return Caption(tokenizer.decode(ids), tuple(ids), complete=False)
+
+
+def _whole_words(ids: list[int], tokenizer: CaptionTokenizer) -> list[int]:
+    """Cut a row whose tokens ran out back to its last whole word; one that is a single word stays."""
+    for count in range(len(ids) - 1, 0, -1):
+        if tokenizer.decode(ids)[len(tokenizer.decode(ids[:count])) :][:1].isspace():
+            return ids[:count]
+    return ids
 
 
 _CLOSING = "\"')]}”’"

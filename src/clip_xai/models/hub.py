@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
 from clip_xai.errors import UserError
 
 TIMEOUT_SECONDS = 5.0
+# What the network and the hub answer with; the first is the HTTP library's own, of whatever version. Anything else is a
+# fault of this program and is not reported as missing weights.
+_FAILURES = (*HfHubHTTPError.__bases__, OSError, EntryNotFoundError, HFValidationError)
 
 
 def hub_folder(
@@ -51,7 +54,7 @@ def hub_folder(
             repository, revision=revision, allow_patterns=list(patterns), cache_dir=cache, endpoint=endpoint
         )
         return Path(folder)
-    except Exception as error:
+    except _FAILURES as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         at = f" at {revision}" if revision else ""
         raise UserError(f"the weights {repository}{at} are missing ({reason}); {advice}") from error

@@ -15,9 +15,9 @@ was never trained; here every key is accounted for.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -30,10 +30,12 @@ from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import Decoding
+from clip_xai.models.finite import require_finite
 from clip_xai.models.hub import hub_folder
 from clip_xai.models.language_model import load_tokenizer
 from clip_xai.models.lora import TARGETS, add_lora
 from clip_xai.models.mappers import build_mapper
+from clip_xai.models.reading import read_pickle
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.models.weights import CaptionerSettings, load_state
 
@@ -68,27 +70,38 @@ class Original:
     decoding: Decoding
 
 
-def read_original(file: Path) -> Original:
+def read_original(file: Path, heads: int | None = None) -> Original:
     """Read a checkpoint of the original; nothing in it can run code.
 
+    Args:
+        file: The checkpoint.
+        heads: Attention heads of its GPT-2, which its weights do not tell; None for those of the published sizes.
+
     Raises:
-        UserError: The file is no such checkpoint, or has a key that has no place.
+        UserError: The file is no such checkpoint, lacks a key, has one that has no place, or holds NaN.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        source, config = content["model"], dict(content["cfg"])
-    except (OSError, RuntimeError, LookupError, TypeError, EOFError, ValueError, UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(f"{file} is no checkpoint of the original captioner ({reason})") from error
-    meta: dict[str, Any] = content.get("meta") or {}
+        content = read_pickle(file)
+    except UserError as error:
+        raise UserError(f"{error}; it is no checkpoint of the original captioner") from error
+    parts = content if isinstance(content, dict) else {}
+    source, config, meta = parts.get("model"), parts.get("cfg"), parts.get("meta") or {}
+    if not isinstance(source, dict) or not isinstance(config, dict) or not isinstance(meta, dict):
+        raise UserError(f"{file} is no checkpoint of the original captioner: it has no model and cfg")
+    if not all(isinstance(value, Tensor) for value in source.values()):
+        raise UserError(f"{file} is no checkpoint of the original captioner: its model holds more than tensors")
+    require_finite(source, file)
     state = renamed(source, file)
-    model, rank, blocks = _language_model(state, file)
+    _require(state, ("mapper.hidden.weight", "mapper.output.weight"), 2, file)
+    model, rank, blocks = _language_model(state, file, heads)
     tower = meta.get("clip_repo") or PRESETS.get(config.get("CLIP_PRESET", ""), "")
     places = {entry.pretrained: name for name, entry in CATALOGUE.items()}
     name = places.get(f"hf-hub:{tower}")
     if name is None:
         raise UserError(f"{file} was trained on the tower {tower or '?'}; known are {', '.join(PRESETS.values())}")
-    slots = state["mapper.output.weight"].shape[0] // model.n_embd
+    slots, rest = divmod(state["mapper.output.weight"].shape[0], model.n_embd)
+    if rest or not slots:
+        raise UserError(f"{file}: its mapper's output is no whole number of slots of {model.n_embd}")
     settings = CaptionerSettings(
         backbone=BackboneSource(name, CATALOGUE[name].architecture, f"hf-hub:{tower}"),
         mapper="bottleneck_mlp",
@@ -117,6 +130,7 @@ def renamed(source: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for key, value in source.items():
         if key == "gpt2.lm_head.weight":
+            _require(source, ("gpt2.transformer.wte.weight",), 2, file)
             if not torch.equal(value, source["gpt2.transformer.wte.weight"]):
                 raise UserError(f"{file}: its output layer is not tied to its embedding, as it is in the original")
         elif re.fullmatch(r"gpt2\.transformer\.h\.\d+\.attn\.(bias|masked_bias)", key):
@@ -131,6 +145,7 @@ def load_original(
     tokenizer: str | None = None,
     backbone: str | None = None,
     revision: str | None = None,
+    heads: int | None = None,
 ) -> tuple[Captioner, CaptionerSettings, Decoding]:
     """Build the captioner that a checkpoint of the original holds, in evaluation mode.
 
@@ -139,12 +154,13 @@ def load_original(
         tokenizer: A folder with GPT-2's ``tokenizer.json``, or a hub name; the language model's own name if None.
         backbone: Where the tower's weights are, as in ``backbone.pretrained``; their own repository if None.
         revision: A commit of the repository.
+        heads: Attention heads of its GPT-2; see :func:`read_original`.
 
     Raises:
         UserError: Something is missing, or a key has no place.
     """
     file = Path(source) if Path(source).is_file() else _downloaded(source, revision)
-    original = read_original(file)
+    original = read_original(file, heads)
     settings = original.settings
     if backbone is not None:
         settings = replace(settings, backbone=replace(settings.backbone, pretrained=backbone))
@@ -203,13 +219,27 @@ def _require_constant(key: str, value: Tensor, file: Path) -> None:
         raise UserError(f"{file}: {key} is not GPT-2's causal mask")
 
 
-def _language_model(state: dict[str, Tensor], file: Path) -> tuple[GPT2Config, int | None, int | None]:
+def _require(state: dict[str, Tensor], keys: Sequence[str], dimensions: int, file: Path) -> None:
+    for key in keys:
+        if key not in state:
+            raise UserError(f"{file} lacks {key}: it is cut, or no checkpoint of the original captioner")
+        if state[key].ndim != dimensions:
+            raise UserError(f"{file}: {key} has the shape {tuple(state[key].shape)}, which is no matrix")
+
+
+def _language_model(
+    state: dict[str, Tensor], file: Path, heads: int | None
+) -> tuple[GPT2Config, int | None, int | None]:
     """Return the configuration, the adapters' rank and the number of last blocks that have them."""
-    try:
-        vocabulary, width = state["language_model.transformer.wte.weight"].shape
-        positions = state["language_model.transformer.wpe.weight"].shape[0]
-    except KeyError as error:
-        raise UserError(f"{file} holds no GPT-2") from error
+    words, places = (f"language_model.transformer.{name}.weight" for name in ("wte", "wpe"))
+    _require(state, (words, places), 2, file)
+    (vocabulary, width), positions = state[words].shape, state[places].shape[0]
+    if heads is None and width % HEAD_WIDTH:
+        raise UserError(
+            f"{file}: a GPT-2 of width {width} has no heads of {HEAD_WIDTH}: say how many it has with --heads"
+        )
+    if heads is not None and (heads < 1 or width % heads):
+        raise UserError(f"--heads={heads} does not divide the width of {width} of the GPT-2 in {file}")
     numbers = {int(key.split(".")[3]) for key in state if key.startswith("language_model.transformer.h.")}
     adapted = {int(key.split(".")[3]) for key in state if ".lora_A." in key}
     config = GPT2Config(
@@ -217,7 +247,7 @@ def _language_model(state: dict[str, Tensor], file: Path) -> tuple[GPT2Config, i
         n_positions=positions,
         n_embd=width,
         n_layer=len(numbers),
-        n_head=width // HEAD_WIDTH,
+        n_head=heads or width // HEAD_WIDTH,
         bos_token_id=vocabulary - 1,
         eos_token_id=vocabulary - 1,
     )
@@ -225,8 +255,10 @@ def _language_model(state: dict[str, Tensor], file: Path) -> tuple[GPT2Config, i
         return config, None, None
     if adapted != set(range(len(numbers) - len(adapted), len(numbers))):
         raise UserError(f"{file}: adapters in the blocks {sorted(adapted)}, which are not the last ones")
-    [rank] = {value.shape[0] for key, value in state.items() if ".lora_A." in key}
-    return config, rank, len(adapted)
+    ranks = {value.shape[0] for key, value in state.items() if ".lora_A." in key}
+    if len(ranks) > 1:
+        raise UserError(f"{file}: adapters of the ranks {sorted(ranks)}; the original has one rank")
+    return config, ranks.pop(), len(adapted)
 
 
 def _decoding(config: dict[str, Any], phrases: tuple[str, ...]) -> Decoding:

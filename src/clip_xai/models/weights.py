@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.blueprint import Blueprint
+from clip_xai.models.backbones.blueprint import TOWER, Blueprint
 from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
+from clip_xai.models.reading import read_json, read_state
 from clip_xai.models.retrieval import INDEX, TEMPLATE, CaptionIndex, Retrieval
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 _OTHER = "name another captioner, or train it again"
-TOWER = "tower.json"  # beside weights that hold the tower's: how it is built, its preprocessing and its tokenizer
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,17 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
     """Load what :func:`trainable_state` gave, every key accounted for.
 
     Raises:
-        UserError: A key is missing or unknown, or a weight is not finite.
+        UserError: A key is missing or unknown, or a weight has another shape or is no number.
     """
     require_finite(state, origin)
+    own = captioner.state_dict()
+    reshaped = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
+    if reshaped:
+        first = reshaped[0]
+        raise UserError(
+            f"{origin} does not fit this captioner: {len(reshaped)} weights have another shape, for one {first}, "
+            f"{tuple(state[first].shape)} in the file and {tuple(own[first].shape)} here"
+        )
     missing, unexpected = captioner.load_state_dict(state, strict=False)
     with_backbone = any(key.startswith("backbone.") for key in state)
     expected = {key for key in captioner.state_dict() if with_backbone or not key.startswith("backbone.")}
@@ -136,8 +143,7 @@ def load_captioner(directory: Path) -> Captioner:
     """
     config = _config(directory)
     settings = read_settings(config["settings"])
-    with reading(directory / "model.safetensors", _OTHER):
-        state = load_file(directory / "model.safetensors")
+    state = read_state(directory / "model.safetensors")
     backbone = _tower_of(directory, settings.backbone, bool(config.get("holds_backbone")))
     language_model = GPT2LMHeadModel(GPT2Config(**config["language_model_config"]))
     if settings.lora is not None:
@@ -195,7 +201,7 @@ def _tower_of(directory: Path, source: BackboneSource, held: bool) -> Backbone:
     if not held:
         return build_backbone(**asdict(source))
     if (directory / TOWER).is_file():
-        return Blueprint.from_plain(json.loads((directory / TOWER).read_text(encoding="utf-8"))).build(source.name)
+        return Blueprint.from_plain(read_json(directory / TOWER)).build(source.name)
     return build_backbone(**asdict(replace(source, pretrained=None)))  # exports of before there was this file
 
 
@@ -203,10 +209,10 @@ def _config(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     if not file.is_file():
         raise UserError(f"{directory} holds no captioner (no config.json); train one first: python train.py stage=1")
+    found = read_json(file)
     with reading(file, _OTHER):
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        read_settings(config["settings"])
-    return config
+        read_settings(found["settings"])
+    return found
 
 
 def _assemble(

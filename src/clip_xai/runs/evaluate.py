@@ -202,6 +202,7 @@ def evaluate_captioner(
         skipped=left_out,
         notes={
             "decoding": ", ".join(f"{key}={value}" for key, value in asdict(decoding).items()),
+            **cut_for_clip(captioner, captions if clip_score else []),
             **({} if retrieval is None else {"retrieved captions in each prompt": str(retrieval.count)}),
             **(notes or {}),
         },
@@ -212,6 +213,12 @@ def evaluate_captioner(
         seed=seed,
     )
     return Evaluation(judged, predictions, result)
+
+
+def cut_for_clip(captioner: Captioner, captions: Sequence[str]) -> dict[str, str]:
+    """Return a note where captions are longer than what the text tower reads of them for CLIPScore."""
+    cut = sum(bool(captioner.backbone.unread(caption)) for caption in captions)
+    return {"captions of which CLIPScore reads the beginning alone": f"{cut} of {len(captions)}"} if cut else {}
 
 
 def generate_captions(

@@ -59,7 +59,8 @@ from clip_xai.runs.questions import Asked, Question, ask, in_brief, question_of,
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.runs.results import Result, ResultStore, index_rows
 from clip_xai.runs.trainer import is_first_process, quiet_lightning
-from clip_xai.xai.explainer import Explainer, defined_for, explain_together
+from clip_xai.xai.attribution import Attribution
+from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import SimilarityTarget
 
@@ -137,16 +138,29 @@ class Inquiry:
                     f"caption as evaluated ({REPORTED.beside(decoding)})": evaluated,
                 }
                 photograph = replace(photograph, facts=photograph.facts | said)
+            if not caption.complete:
+                ended = f"the caption ends where generation.max_new_tokens={decoding.max_new_tokens} ran out"
+                photograph = replace(photograph, facts=photograph.facts | {"mind": ended})
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         brief = in_brief(self.question)
         shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption)
+        unanswered: list[str] = []
         for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
-            answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
-            if isinstance(asked.target, SimilarityTarget):
-                answer = replace(answer, contexts=self._scale(pixels, asked.target))
+            try:
+                answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
+                if isinstance(asked.target, SimilarityTarget):
+                    answer = replace(answer, contexts=self._scale(pixels, asked.target))
+            except UserError as error:
+                unanswered.append(f"target={name}: {error}")
+                continue
             placed = [attribution.with_geometry([geometry]) for attribution in answer.attributions]
             answers[name] = replace(answer, attributions=placed)
+        if not answers:
+            raise UserError(" ".join(unanswered))
+        if unanswered:
+            name, answer = next(iter(answers.items()))
+            answers[name] = replace(answer, left_out=(*answer.left_out, *unanswered))
         return Result(photograph, None if caption is None else caption.text, answers)
 
     @staticmethod
@@ -171,13 +185,20 @@ class Inquiry:
         left_out = [f"{reason}." for reason in refused]
         costly = [method for method in methods if not method.every_word and shorter.spans != asked.spans]
         quick = [method for method in methods if method not in costly]
-        found = explain_together(quick, self.backbone, pixels, asked.target, bank) if quick else []
+        found: list[Attribution] = []
+        if quick:
+            quick, found, failed = explain_apart(quick, self.backbone, pixels, asked.target, bank)
+            left_out += failed
         if costly:
-            found += explain_together(costly, self.backbone, pixels, shorter.target, bank)
+            costly, more, failed = explain_apart(costly, self.backbone, pixels, shorter.target, bank)
+            found += more
+            left_out += failed
             left_out += [
                 f"{method.name} takes dozens of passes for each word: asked of the words by target=caption_word alone."
                 for method in costly
             ]
+        if not found:
+            raise UserError(" ".join(left_out))
         spans = asked.spans if quick else shorter.spans
         settings = [method.settings for method in (*quick, *costly)]
         return Answer(asked.score_name, spans, found, settings, asked.notes, tuple(left_out))
@@ -207,6 +228,13 @@ class ExplainingModule(LightningModule):
             except UserError as error:
                 self.store.write_problem(number, photograph, str(error))
                 log.warning("%s: %s", photograph.name, error)
+                continue
+            except OSError:
+                raise  # a full disk ends the run; a photograph that cannot be read is no such error
+            except Exception as error:
+                reason = (str(error).splitlines() or [""])[0][:200]
+                self.store.write_problem(number, photograph, f"{type(error).__name__}: {reason}")
+                log.exception("%s", photograph.name)
                 continue
             name = self.store.name_of(number)
             write_card(image, self.store.run_dir / "cards" / f"{name}.png")

@@ -47,7 +47,7 @@ def export(arguments: argparse.Namespace) -> Path:
     index = None
     if arguments.original:
         captioner, settings, decoding = load_original(
-            arguments.ckpt, arguments.tokenizer, arguments.backbone, arguments.revision
+            arguments.ckpt, arguments.tokenizer, arguments.backbone, arguments.revision, arguments.heads
         )
         facts = CardFacts(
             name,
@@ -174,6 +174,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tokenizer", help="with --original: a folder with GPT-2's tokenizer.json")
     parser.add_argument("--backbone", help="with --original: where the tower's weights are")
     parser.add_argument("--revision", help="with --original: a commit of its repository")
+    parser.add_argument("--heads", type=int, help="with --original: attention heads of its GPT-2, if not width / 64")
     given = parser.parse_args(arguments)
     try:
         directory = export(given)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from clip_xai.runs.config import TargetConfig
 from clip_xai.xai.target import CaptionTarget, Target
 from clip_xai.xai.targets.build import CAPTION_PARTS, OF_CAPTIONS, OF_TEXTS, Question, caption_parts, targets_of
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
+from clip_xai.xai.targets.similarity import CutTextWarning
 
 __all__ = [
     "WHOLE_CAPTION",
@@ -101,16 +104,25 @@ def ask(
     Raises:
         UserError: There is no text to compare with, or no word to explain.
     """
-    made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutTextWarning)  # the page marks it, and the log says it once
+        made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids)
+    _say_once(tuple(note for one in made for note in one.target.notes))
     return {
         one.name: Asked(
             one.target,
             one.spans,
             one.target.score_name,
-            (POOLED_NOTE,) if one.name in OF_CAPTIONS and one.target.reads == "pooled" else (),
+            ((POOLED_NOTE,) if one.name in OF_CAPTIONS and one.target.reads == "pooled" else ()) + one.target.notes,
         )
         for one in made
     }
+
+
+@lru_cache(maxsize=1000)
+def _say_once(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        log.warning("%s", note)
 
 
 def in_brief(question: Question) -> Question | None:

@@ -85,6 +85,11 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     table = feature_table(captioner, records, config.data, config.trainer)
     retrieval, prompts = retrieved(captioner, settings, splits, config)
     data = caption_data(captioner, table, splits, config, prompts)
+    if data.train_set.cut:
+        log.warning(
+            "%d captions are longer than data.max_tokens=%d: their end is never learned; the longest has %d tokens",
+            *(data.train_set.cut, config.data.max_tokens, data.train_set.longest),
+        )
     learned = [record for record in learned_records(config, start.train) if record.image in table.rows]
     lineage = start.lineage.with_learned(Learned.from_records(learned))
     captioner.provenance = lineage.packed()

@@ -42,6 +42,10 @@ class CaptionDataset(Dataset[dict[str, Any]]):
     """Features and tokens of records; what stands at a place depends on nothing but the place and the seed.
 
     While training one of a record's references is drawn anew each epoch; otherwise it is always the first.
+
+    Attributes:
+        cut: How many references are longer than what is learned of them, and lose their end.
+        longest: Tokens of the longest reference, the end marker included.
     """
 
     def __init__(
@@ -71,10 +75,10 @@ class CaptionDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.drawn: tuple[int, np.ndarray] | None = None  # the last epoch and its draws
         self.padding = captioner.tokenizer.eos_id if supervise_padding else IGNORED
-        self.tokens = [
-            [row[row != IGNORED][:max_tokens] for row in captioner.encode_captions(record.references).cpu()]
-            for record in records
-        ]
+        whole = [[row[row != IGNORED] for row in captioner.encode_captions(r.references).cpu()] for r in records]
+        self.tokens = [[row[:max_tokens] for row in rows] for rows in whole]
+        self.cut = sum(len(row) > max_tokens for rows in whole for row in rows)
+        self.longest = max((len(row) for rows in whole for row in rows), default=0)
 
     def __len__(self) -> int:
         return len(self.records)

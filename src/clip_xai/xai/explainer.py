@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
+log = logging.getLogger(__name__)
 SUPPORTED = {
     "attention": "attention over all patches",
     "class_token": "a class token",
@@ -36,6 +38,7 @@ class Explainer(ABC):
         needs_of_tower: What a tower must support, out of ``Backbone.supports``; nothing for methods of every family.
         every_word: Whether reports explain every word of a caption by it. Where each score takes dozens of passes of
             its own, they explain the diagnosis and the whole caption, unless words alone are asked for.
+        shares_trace: False for one that needs a trace of its own kind, where others share one.
         cost: Forward (F) and backward (B) passes of the image tower for one image and T scores, for the table.
     """
 
@@ -45,6 +48,7 @@ class Explainer(ABC):
     linear_in_target: ClassVar[bool]
     needs_of_tower: ClassVar[frozenset[str]] = frozenset()
     every_word: ClassVar[bool] = True
+    shares_trace: ClassVar[bool] = True
     cost: ClassVar[str] = ""
 
     @property
@@ -99,13 +103,7 @@ class Explainer(ABC):
 
 @dataclass(frozen=True)
 class TraceExplainer(Explainer):
-    """An explainer whose map is a function of one trace.
-
-    Attributes:
-        shares_trace: False for one that needs a trace of its own kind.
-    """
-
-    shares_trace: ClassVar[bool] = True
+    """An explainer whose map is a function of one trace."""
 
     @abstractmethod
     def needs(self, backbone: Backbone, target: Target) -> Needs:
@@ -200,11 +198,58 @@ def explain_together(
     needs = Needs()
     for explainer in explainers:
         explainer.require(backbone, target)
-        if _shares(explainer):
+        if isinstance(explainer, TraceExplainer | BankExplainer) and explainer.shares_trace:
             needs |= explainer.needs(backbone, target)
     shared = Trace(backbone, pixels, target, needs) if needs != Needs() else None
     bank = bank or PerturbationBank(backbone, pixels)
     return [_with(explainer, shared, bank, backbone, pixels, target) for explainer in explainers]
+
+
+def explain_apart(
+    explainers: Sequence[Explainer],
+    backbone: Backbone,
+    pixels: Tensor,
+    target: Target,
+    bank: PerturbationBank | None = None,
+) -> tuple[list[Explainer], list[Attribution], list[str]]:
+    """Explain one target by several methods, of which one that fails takes no other with it.
+
+    Args:
+        explainers: As for :func:`explain_together`, and so are the others.
+        backbone: The tower.
+        pixels: Preprocessed images.
+        target: What is to be explained.
+        bank: A bank of the same tower and images.
+
+    Returns:
+        The methods that answered, their attributions, and a sentence for each of the others.
+    """
+    try:
+        return list(explainers), explain_together(explainers, backbone, pixels, target, bank), []
+    except OSError:
+        raise  # a full disk, say, is nobody's method
+    except Exception:
+        log.debug("one of several methods failed; each is tried by itself", exc_info=True)
+    bank = bank or PerturbationBank(backbone, pixels)
+    able: list[Explainer] = []
+    found: list[Attribution] = []
+    failed: list[str] = []
+    for explainer in explainers:
+        try:
+            found += explain_together([explainer], backbone, pixels, target, bank)
+            able.append(explainer)
+        except UserError as error:
+            failed.append(f"{explainer.name} is left out: {error}.")
+        except OSError:
+            raise
+        except Exception as error:
+            log.exception("%s failed", explainer.name)
+            failed.append(f"{explainer.name} is left out, it failed: {type(error).__name__}: {_first_line(error)}.")
+    return able, found, failed
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
 
 
 def _with(
@@ -220,7 +265,3 @@ def _with(
     if isinstance(explainer, BankExplainer):
         return explainer._attribution_of(bank, target, trace)
     return explainer.explain(backbone, pixels, target)
-
-
-def _shares(explainer: Explainer) -> bool:
-    return isinstance(explainer, BankExplainer) or (isinstance(explainer, TraceExplainer) and explainer.shares_trace)

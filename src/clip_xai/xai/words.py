@@ -9,8 +9,9 @@ from itertools import pairwise
 
 from clip_xai.models.tokenizer import CaptionTokenizer
 
-# A number with its decimals; a word with its inner hyphens, apostrophes and slashes; else one mark of punctuation.
-_WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:[-'’/]\w+)*|[^\w\s]")
+# A number with its decimals; a word with its inner hyphens, apostrophes and slashes, and with accents that are
+# characters of their own; else one mark of punctuation.
+_WORD = re.compile(r"\d+(?:[.,]\d+)+|[\w\u0300-\u036f]+(?:[-'’/][\w\u0300-\u036f]+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def words_of(text: str, spans: Sequence[tuple[int, int]]) -> list[Word]:
             first = start if unclaimed is None else unclaimed
             words.append(Word(text[first:end], first, end, tokens))
             unclaimed = None
-        elif words:
+        elif words and _nearest(places[index], spans, owners) <= index:
             words[-1] = Word(text[words[-1].start : end], words[-1].start, end, words[-1].tokens)
         elif unclaimed is None:
             unclaimed = start
@@ -81,6 +82,11 @@ def spans_of_ids(tokenizer: CaptionTokenizer, token_ids: Sequence[int]) -> tuple
     # A token that ends inside a multi-byte character decodes to a replacement mark; its edge stays inside the text.
     edges = [min(edge, len(text)) for edge in edges]
     return text, list(pairwise(edges))
+
+
+def _nearest(place: tuple[int, int], spans: Sequence[tuple[int, int]], owners: Sequence[int]) -> int:
+    """Return which word has the token that a place lies in."""
+    return owners[max(range(len(spans)), key=lambda position: _overlap(place, spans[position]))]
 
 
 def _overlap(place: tuple[int, int], span: tuple[int, int]) -> int:

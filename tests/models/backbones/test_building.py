@@ -13,17 +13,27 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import nn
-from transformers import BertConfig, BertTokenizerFast
+from transformers import (
+    BertConfig,
+    BertTokenizerFast,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+)
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.backbones import open_clip_models, transformers_models
 from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
-from clip_xai.models.backbones.files import load_exactly, read_tokenizer, read_weights
+from clip_xai.models.backbones.files import load_exactly, read_tokenizer
+from clip_xai.models.backbones.processor import read_processor
 from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
 from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer, canonical
+from clip_xai.models.reading import read_state
 from tests.models.backbones.support import TEXTS, assert_close, pixels_for, shaken
 from tests.models.backbones.test_families import CLIP_CONFIG, embedding_of
 from tests.support.hub import LoopbackHub
@@ -141,7 +151,7 @@ def test_a_revision_is_held_on_to(hub: LoopbackHub, tmp_path: Path) -> None:
     publish("dermlip", tmp_path / "first")
     first = hub.add("publisher/model", tmp_path / "first")
     old = build_backbone("dermlip", "ViT-B-16", "hf-hub:publisher/model")
-    changed = {key: value + 1 for key, value in read_weights(tmp_path / "first/open_clip_model.safetensors").items()}
+    changed = {key: value + 1 for key, value in read_state(tmp_path / "first/open_clip_model.safetensors").items()}
     save_file(changed, tmp_path / "first/open_clip_model.safetensors")
     second = hub.add("publisher/model", tmp_path / "first")
     assert build_backbone("dermlip", "ViT-B-16", "publisher/model", second).fingerprint != old.fingerprint
@@ -204,7 +214,7 @@ def test_weights_in_several_files_are_joined(tmp_path: Path) -> None:
     save_file({"b": torch.zeros(2)}, tmp_path / "model-2.safetensors")
     index = {"weight_map": {"a": "model-1.safetensors", "b": "../model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert set(read_weights(tmp_path / "model.safetensors.index.json")) == {"a", "b"}
+    assert set(read_state(tmp_path / "model.safetensors.index.json")) == {"a", "b"}
 
 
 def test_an_older_swin_and_bert_file_of_medclip_fits(tmp_path: Path) -> None:
@@ -342,3 +352,123 @@ def test_coca_encodes_and_says_that_its_text_tower_stays_closed(tmp_path: Path) 
     assert "text_trace" not in backbone.supports and "attention" in backbone.supports
     with pytest.raises(UserError, match="CoCa"):
         backbone.trace_text(ids)
+
+
+PROCESSORS = {
+    "clip": CLIPImageProcessor(size={"shortest_edge": 24}, crop_size=24),
+    "squash": CLIPImageProcessor(
+        size={"height": 24, "width": 24}, do_center_crop=False, resample=2, image_mean=[0.5] * 3, image_std=[0.25] * 3
+    ),
+    "crop": CLIPImageProcessor(size={"shortest_edge": 30}, crop_size=24, resample=2),
+    "plain": CLIPImageProcessor(size={"shortest_edge": 24}, crop_size=24, do_normalize=False),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_the_processor_beside_the_weights_prepares_the_input(name: str, tmp_path: Path) -> None:
+    publish("pubmedclip", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL_CLIP, "model_type": "clip"}))
+    PROCESSORS[name].save_pretrained(tmp_path)
+    backbone = build_backbone("hf", "hf", str(tmp_path))
+    for size in ((90, 140), (141, 90), (24, 24), (31, 57)):  # odd differences: where the crop is rounded
+        photograph = Image.effect_noise(size, 90).convert("RGB")
+        expected = torch.as_tensor(PROCESSORS[name](photograph, return_tensors="pt")["pixel_values"][0])
+        levels = (backbone.preprocess(photograph) - expected).abs().max() * min(backbone.preprocess.std) * 255
+        assert levels <= 2.01  # the library resizes in another order of rounding
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": {"height": 24, "width": 30}}, "size"),
+        ({"resample": 0}, "resample 0"),
+        ({"do_resize": False}, "no do_resize"),
+        ({"rescale_factor": 1.0}, "rescale_factor"),
+        ({"size": {"shortest_edge": 24}, "do_center_crop": False}, "not square"),
+    ],
+)
+def test_a_processor_that_cannot_be_followed_is_refused(changes: dict, said: str) -> None:
+    values = {**json.loads(PROCESSORS["clip"].to_json_string()), **changes}
+    with pytest.raises(UserError, match=said):
+        read_processor(values, "mine")
+
+
+def own_words(folder: Path) -> PreTrainedTokenizerFast:
+    """A CLIP tokenizer of a few hundred tokens whose end marker is not the last of them."""
+    pieces = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<end>"))
+    pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<start>", "<end>"], end_of_word_suffix="</w>")
+    pieces.train_from_iterator(TEXTS * 3, trainer)
+    ends = [("<start>", 0), ("<end>", 1)]
+    pieces.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
+    pieces.save(str(folder / "tokenizer.json"))
+    return PreTrainedTokenizerFast(tokenizer_object=pieces)
+
+
+@torch.no_grad()
+def test_a_vocabulary_of_ones_own_is_taken_from_the_folder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = own_words(tmp_path)
+    sizes = {
+        **SMALL_CLIP["text_config"],
+        "vocab_size": words.vocab_size,
+        "eos_token_id": 1,
+        "max_position_embeddings": 20,
+    }
+    model = shaken(CLIPModel(CLIPConfig.from_dict({**SMALL_CLIP, "text_config": sizes})))
+    model.save_pretrained(tmp_path)
+    backbone = build_backbone("hf", "hf", str(tmp_path))
+    for text in TEXTS:
+        ids = torch.tensor([words(text)["input_ids"]])
+        assert_close(backbone.encode_text([text]), embedding_of(model.get_text_features(ids)))
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has a vocabulary of its own"):
+        build_backbone("hf", "hf", str(tmp_path))
+    stand_in_unigram(5000).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="the text tower knows"):
+        build_backbone("hf", "hf", str(tmp_path))
+    assert build_backbone("hf", "hf", str(tmp_path), text=False).text_tower is None
+
+
+def test_backbone_hf_builds_what_the_folder_holds(tmp_path: Path) -> None:
+    for name, family in (("pubmedclip", "clip"), ("medsiglip", "siglip")):
+        folder = tmp_path / name
+        publish(name, folder)
+        (folder / "config.json").write_text(json.dumps({**TRANSFORMERS[name], "model_type": family}))
+        backbone = build_backbone("hf", "hf", str(folder))
+        assert type(backbone.image_tower).__name__ == {"clip": "HuggingFaceClipTower", "siglip": "SiglipTower"}[family]
+    with pytest.raises(UserError, match="holds a siglip, and this backbone is another"):
+        build_backbone("pubmedclip", CATALOGUE["pubmedclip"].architecture, str(tmp_path / "medsiglip"))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UserError, match="holds a bert"):
+        build_backbone("hf", "hf", str(folder))
+
+
+def test_what_nothing_beside_the_weights_says_is_said_to_be_assumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish("dermlip", tmp_path / "model")
+    lone = tmp_path / "model" / "open_clip_model.safetensors"
+    assert build_backbone("mine", "ViT-B-16", str(lone)).preprocess.mean == (0.4, 0.4, 0.4) and not caplog.records
+    config = json.loads((tmp_path / "model" / "open_clip_config.json").read_text())
+    (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps({"model_cfg": config["model_cfg"]}))
+    build_backbone("mine", "ViT-B-16", str(lone))
+    [record] = caplog.records
+    assert "assumed: shortest, bicubic, mean 0.481" in record.getMessage()
+    (tmp_path / "model" / "open_clip_config.json").unlink()
+    with pytest.raises(UserError, match=r"needs its open_clip_config\.json"):
+        build_backbone("mine", "ViT-B-16", str(lone))
+    with pytest.raises(UserError, match=r"set backbone\.pretrained=FOLDER"):
+        build_backbone("mine", "MyViT", str(lone))
+
+
+def test_a_tower_behind_a_convolutional_stem_is_not_opened() -> None:
+    vision = {"timm_model_name": "vit_tiny_r_s16_p8_224", "timm_pool": "token", "timm_proj": None, "image_size": 224}
+    model = open_clip_models.build_model(
+        {"embed_dim": 192, "vision_cfg": vision, "text_cfg": TEXT, "custom_text": True}, False, "x"
+    )
+    tower, _ = open_clip_models.towers_of(model, None)
+    assert tower.grid == (7, 7) and not tower.supports
+    assert tower.features(torch.zeros(1, 3, 224, 224)).patches.shape[1] == 49
+    with pytest.raises(UserError, match="cannot be traced"):
+        tower.trace(torch.zeros(1, 3, 224, 224))

@@ -125,8 +125,14 @@ class Backbone(nn.Module):
         return self._tokenizer()(list(texts))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character span ``(start, end)`` in ``text`` of each token between the start and end markers."""
+        """Return the character span ``(start, end)`` in ``text`` of each token that is read, markers left out."""
         return self._tokenizer().spans(text)
+
+    def unread(self, text: str) -> str:
+        """Return the end of a text that is longer than the text tower's context; empty where all of it is read."""
+        tokenizer = self._tokenizer()
+        spans = tokenizer.all_spans(text)
+        return text[spans[tokenizer.room - 1][1] :] if len(spans) > tokenizer.room else ""
 
     def encode_tokens(self, token_ids: Tensor) -> Tensor:
         """Return text embeddings ``[T, D]`` of token ids ``[T, context]``, projected and not normalised."""

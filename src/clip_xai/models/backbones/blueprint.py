@@ -17,6 +17,7 @@ from clip_xai.models.backbones.text_tokenizers import TextTokenizer, tokenizer_f
 from clip_xai.models.backbones.transformers_models import KINDS
 
 OPEN_CLIP = "open_clip"
+TOWER = "tower.json"  # beside a tower's weights: how it is built, its preprocessing and its tokenizer
 
 
 @dataclass(frozen=True)

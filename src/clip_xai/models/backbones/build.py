@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from safetensors.torch import load_file
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones import open_clip_models
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.blueprint import OPEN_CLIP, Blueprint
-from clip_xai.models.backbones.catalogue import CATALOGUE
-from clip_xai.models.backbones.files import Published, find, load_exactly, read_tokenizer, read_weights
-from clip_xai.models.backbones.files import tokenizer_from_hub as _tokenizer_from_hub
+from clip_xai.models.backbones.blueprint import OPEN_CLIP, TOWER, Blueprint
+from clip_xai.models.backbones.described import HF, family_of, place_of, preprocessing_of, processed, say_assumed
+from clip_xai.models.backbones.files import CONFIG, OPEN_CLIP_CONFIG, Published, find, load_exactly
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
-from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
-from clip_xai.models.backbones.text_tokenizers import (
-    ByteLevelClipTokenizer,
-    ClipTokenizer,
-    PublishedTokenizer,
-    TextTokenizer,
-    canonical,
-)
-from clip_xai.models.backbones.transformer import TextTower
+from clip_xai.models.backbones.own_tokenizers import clip_tokenizer, published_tokenizer
+from clip_xai.models.backbones.processor import FILE as PROCESSOR
+from clip_xai.models.backbones.processor import read_processor
+from clip_xai.models.backbones.source import BackboneSource
+from clip_xai.models.backbones.text_tokenizers import ByteLevelClipTokenizer, TextTokenizer
 from clip_xai.models.backbones.transformers_models import KINDS
+from clip_xai.models.reading import read_json, read_state
 from clip_xai.models.tokenizer import CaptionTokenizer
 
+__all__ = ["EMBEDDED", "BackboneSource", "build_backbone", "tiny_backbone", "tiny_config"]
+
+log = logging.getLogger(__name__)
 EMBEDDED = "embedded:tiny"
-
-
-@dataclass(frozen=True)
-class BackboneSource:
-    """All that is needed to build a backbone again.
-
-    Attributes:
-        name: As in ``backbone=NAME``.
-        architecture: ``tiny``, one of this package's own (see ``catalogue.py``), or a model name of open_clip.
-        pretrained: ``"embedded:tiny"``, ``"hf-hub:ORGANISATION/MODEL"``, a directory, a file of weights, a tag of
-            open_clip, or None for random weights.
-        revision: Commit, tag or branch of the hub's repository; None for the newest.
-        image_size: Side of the input in pixels if it is not the tower's own; positions are resampled.
-        text: Whether the text tower is built; without it nothing can be compared with texts.
-        quick_gelu: The activation, where a publisher's configuration does not say it right; None to believe it.
-    """
-
-    name: str
-    architecture: str
-    pretrained: str | None
-    revision: str | None = None
-    image_size: int | None = None
-    text: bool = True
-    quick_gelu: bool | None = None
 
 
 def build_backbone(
@@ -86,11 +60,14 @@ def build_backbone(
             multiple of the patches.
     """
     source = BackboneSource(name, architecture, pretrained, revision, image_size, text, quick_gelu)
-    if quick_gelu is not None and (architecture in KINDS or architecture == "tiny"):
+    if quick_gelu is not None and architecture in ("tiny", HF, *KINDS):
         raise UserError("backbone.quick_gelu is a setting of models in open_clip's format: leave it out")
+    noted = _noted(source)
+    if noted is not None:
+        return noted
     if architecture == "tiny":
         return _tiny(source)
-    return _transformers(source) if architecture in KINDS else _open_clip(source)
+    return _transformers(source) if architecture in (HF, *KINDS) else _open_clip(source)
 
 
 def tiny_backbone(
@@ -118,7 +95,7 @@ def tiny_backbone(
 
 def tiny_config() -> dict[str, Any]:
     """Return the configuration of the embedded CLIP."""
-    return json.loads((TINY_CLIP / "open_clip_config.json").read_text())["model_cfg"]
+    return read_json(TINY_CLIP / OPEN_CLIP_CONFIG)["model_cfg"]
 
 
 def _tiny(source: BackboneSource) -> Backbone:
@@ -133,7 +110,7 @@ def _tiny(source: BackboneSource) -> Backbone:
                 f"backbone {source.name}: no weights at {file}; "
                 f"set backbone.pretrained to {EMBEDDED!r}, a file, or null"
             )
-        load_exactly(backbone.model, {key: value.float() for key, value in load_file(file).items()}, file)
+        load_exactly(backbone.model, {key: value.float() for key, value in read_state(file).items()}, file)
     return backbone
 
 
@@ -141,45 +118,60 @@ def _open_clip(source: BackboneSource) -> Backbone:
     """Build a model in open_clip's format; what its published configuration says comes first."""
     name = source.name
     published = None if source.pretrained is None else _find(source)
-    stored = (published.config("open_clip_config.json") if published else None) or {}
+    stored = (published.config(OPEN_CLIP_CONFIG) if published else None) or {}
     config = stored.get("model_cfg") or open_clip_models.config_of(source.architecture, name)
     if published is not None and "quick_gelu" in published.settings:
         config["quick_gelu"] = published.settings["quick_gelu"]
     if source.quick_gelu is not None:
         config["quick_gelu"] = source.quick_gelu
     settings = {**(published.settings if published else {}), **stored.get("preprocess_cfg", {})}
-    plan = Blueprint(OPEN_CLIP, config, _preprocess(source, settings), source.image_size, source.text)
+    plan = Blueprint(OPEN_CLIP, config, preprocessing_of(source, settings), source.image_size, source.text)
     backbone = plan.build(name, source.pretrained)
     text_cfg, text_tower = config["text_cfg"], backbone.text_tower
     if text_tower is not None and "hf_model_name" in text_cfg:
         repository = text_cfg.get("hf_tokenizer_name", text_cfg["hf_model_name"])
-        _give_tokenizer(backbone, plan, _published_tokenizer("wordpiece", published, repository, source, text_tower))
+        _give_tokenizer(backbone, plan, published_tokenizer("wordpiece", published, repository, source, text_tower))
     elif source.text:
-        _give_tokenizer(backbone, plan, _clip_tokenizer(text_cfg, name))
+        _give_tokenizer(backbone, plan, clip_tokenizer(published, text_cfg.get("vocab_size"), source, text_tower))
     if published is not None:
-        unused = open_clip_models.UNUSED_KEYS if source.text else open_clip_models.TEXT_KEYS
-        load_exactly(backbone.model, read_weights(published.weights), published.weights, unused)
+        load_exactly(backbone.model, read_state(published.weights), published.weights, _unused(plan))
+        said = {"model_cfg": stored.get("model_cfg"), "preprocess_cfg": settings}
+        if published.settings or (not stored and source.pretrained == place_of(source.name)):
+            said = {}  # open_clip's own table, or the catalogue, speaks for the publisher
+        say_assumed(source, published, plan, [key for key, value in said.items() if not value], OPEN_CLIP_CONFIG)
     return backbone
 
 
 def _transformers(source: BackboneSource) -> Backbone:
     """Build a model in transformers' format, or MedCLIP."""
-    kind = KINDS[source.architecture]
     published = None if source.pretrained is None else _find(source)
-    stored = (published.config("config.json") if published else None) or {}
+    stored = (published.config(CONFIG) if published else None) or {}
+    family = family_of(source, published, stored)
+    kind = KINDS[family]
     config = stored if "vision_config" in stored else kind.config
-    plan = Blueprint(source.architecture, config, _preprocess(source, {}), source.image_size, source.text)
+    processor = None if published is None else published.config(PROCESSOR)
+    plan = Blueprint(family, config, processed(source, processor), source.image_size, source.text)
     backbone = plan.build(source.name, source.pretrained)
     text_tower = backbone.text_tower
     if text_tower is not None and kind.tokenizer == "clip":
-        _give_tokenizer(backbone, plan, ClipTokenizer(text_tower.context_length))
+        size = text_tower.vocabulary_size
+        _give_tokenizer(backbone, plan, clip_tokenizer(published, size, source, text_tower))
     elif text_tower is not None:
-        found = _published_tokenizer(kind.tokenizer, published, kind.published_tokenizer, source, text_tower)
+        found = published_tokenizer(kind.tokenizer, published, kind.published_tokenizer, source, text_tower)
         _give_tokenizer(backbone, plan, found)
     if published is not None:
-        unused = () if source.text else kind.unused
-        state = kind.renamed(read_weights(published.weights), backbone.model)
-        load_exactly(backbone.model, state, published.weights, unused)
+        state = kind.renamed(read_state(published.weights), backbone.model)
+        load_exactly(backbone.model, state, published.weights, _unused(plan))
+        if source.pretrained != place_of(source.name):
+            said = {CONFIG: "vision_config" in stored, PROCESSOR: processor}
+            missing = [file for file, value in said.items() if not value]
+            say_assumed(source, published, plan, missing, " and ".join(missing))
+        size = None if processor is None else read_processor(processor, source.name).image_size
+        if size is not None and source.image_size is None and size != backbone.preprocess.image_size:
+            log.warning(
+                "backbone %s: its %s gives %d pixels, its tower takes %d: photographs are brought to %d",
+                *(source.name, PROCESSOR, size, backbone.preprocess.image_size, backbone.preprocess.image_size),
+            )
     return backbone
 
 
@@ -193,48 +185,23 @@ def _find(source: BackboneSource) -> Published:
     return find(source.name, source.architecture, source.pretrained, source.revision)
 
 
-def _preprocess(source: BackboneSource, settings: Mapping[str, Any]) -> Preprocess:
-    """Return the catalogue's preprocessing, with what the publisher's configuration says of it."""
-    entry = CATALOGUE.get(source.name)
-    preprocess = entry.preprocess if entry else Preprocess()
-    names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "resize"}
-    said: dict[str, Any] = {own: settings[key] for key, own in names.items() if settings.get(key)}
-    return replace(preprocess, **said)
+def _unused(plan: Blueprint) -> Collection[str]:
+    """Return the beginnings of keys for which the built model has no use."""
+    if plan.family == OPEN_CLIP:
+        return open_clip_models.UNUSED_KEYS if plan.text else open_clip_models.TEXT_KEYS
+    return () if plan.text else KINDS[plan.family].unused
 
 
-def _clip_tokenizer(text_cfg: Mapping[str, Any], name: str) -> TextTokenizer:
-    if "hf_tokenizer_name" in text_cfg:
-        raise UserError(
-            f"backbone {name}: the tokenizer {text_cfg['hf_tokenizer_name']} is not supported: "
-            "leave the text tower out with backbone.text=false"
-        )
-    return ClipTokenizer(text_cfg.get("context_length", 77))
-
-
-def _published_tokenizer(
-    kind: str,
-    published: Published | None,
-    repository: str | None,
-    source: BackboneSource,
-    text_tower: TextTower,
-) -> TextTokenizer:
-    """Return the tokenizer beside the weights, or of the encoder's own repository; a stand-in for random weights."""
-    first = int(kind == "wordpiece")
-    context_length, vocabulary_size = text_tower.context_length, text_tower.vocabulary_size
-    if published is None:
-        tokenizer = (stand_in_wordpiece if first else stand_in_unigram)(vocabulary_size)
-        name = f"stand-in {kind} of {vocabulary_size:,} ids: the published files come with the weights"
-        return PublishedTokenizer(tokenizer, context_length, 0 if first else 1, first, name)
-    found = read_tokenizer([published.folder])
-    if found is None and repository is not None:
-        found = _tokenizer_from_hub(repository, source.name)
-    if found is None:
-        raise UserError(
-            f"backbone {source.name}: {source.pretrained} holds no tokenizer.json: put it there, or leave the text "
-            "tower out with backbone.text=false"
-        )
-    tokenizer, file = found
-    if not first:
-        tokenizer.normalizer = canonical(tokenizer.normalizer)
-    pad = tokenizer.token_to_id("[PAD]") if first else 1
-    return PublishedTokenizer(tokenizer, context_length, 0 if pad is None else pad, first, file)
+def _noted(source: BackboneSource) -> Backbone | None:
+    """Return the backbone of a file beside which it is noted how it was built, as stage 0 does; None for others."""
+    file = Path(source.pretrained or "")
+    if source.pretrained is None or not file.is_file() or not (file.parent / TOWER).is_file():
+        return None
+    plan = Blueprint.from_plain(read_json(file.parent / TOWER))
+    if not source.text:
+        plan = replace(plan, text=False, tokenizer=None)
+    if source.image_size is not None:
+        plan = replace(plan, image_size=source.image_size)
+    backbone = plan.build(source.name, source.pretrained)
+    load_exactly(backbone.model, read_state(file), file, _unused(plan))
+    return backbone

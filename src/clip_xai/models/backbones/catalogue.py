@@ -21,7 +21,8 @@ class Entry:
         licence: Terms of the published weights, as their publisher states them.
         trained_on: What the weights have seen.
         tokenizer: The tokenizer, for people.
-        preprocess: The evaluation preprocessing; what a published ``preprocess_cfg`` says comes first.
+        preprocess: The evaluation preprocessing; what lies beside the weights comes first.
+        preprocesses_otherwise: The publisher's own code prepares photographs as stated here, whatever lies there.
     """
 
     architecture: str
@@ -30,6 +31,7 @@ class Entry:
     trained_on: str
     tokenizer: str
     preprocess: Preprocess
+    preprocesses_otherwise: bool = False
 
 
 _OPENAI = Preprocess(mean=CLIP_MEAN, std=CLIP_STD)
@@ -74,6 +76,7 @@ CATALOGUE: dict[str, Entry] = {
         "dermatology textbooks and articles",
         _BPE,
         Preprocess(mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        preprocesses_otherwise=True,
     ),
     "whylesionclip": Entry(
         "ViT-L-14",
@@ -102,5 +105,6 @@ CATALOGUE: dict[str, Entry] = {
         "Bio_ClinicalBERT WordPiece, 28,996",
         Preprocess(resize="longest", mean=MEDCLIP_MEAN, std=MEDCLIP_STD, grey=True),
     ),
+    "hf": Entry("hf", None, "as its publisher says", "any CLIP or SigLIP in transformers' format", "its own", _OPENAI),
     "open_clip": Entry("ViT-B-32", None, "as its publisher says", "any model of open_clip", _BPE, _OPENAI),
 }

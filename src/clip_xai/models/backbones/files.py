@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
-from safetensors.torch import load_file
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from torch import Tensor, nn
+from transformers import CLIPTokenizerFast
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.processor import FILE as PROCESSOR
+from clip_xai.models.finite import require_finite
 from clip_xai.models.hub import hub_folder
+from clip_xai.models.reading import read_json
 
 WEIGHT_FILES = (
     "open_clip_model.safetensors",
@@ -26,8 +26,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "model.safetensors.index.json",
 )
-CONFIG_FILES = ("open_clip_config.json", "config.json")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+OPEN_CLIP_CONFIG, CONFIG = "open_clip_config.json", "config.json"
+CONFIG_FILES = (OPEN_CLIP_CONFIG, CONFIG, PROCESSOR)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 # Tables that libraries rebuild; older files hold them as weights.
 REBUILT = ("position_ids", "token_type_ids", "relative_position_index", "attn_mask")
 
@@ -38,7 +39,7 @@ class Published:
 
     Attributes:
         weights: The file of weights, or the index of several.
-        folder: Where its configuration and tokenizer are looked for; None for a lone file.
+        folder: Where its configuration and tokenizer are looked for; None for a lone file, beside which there is none.
         settings: What open_clip's table of published weights says of the preprocessing, if it is from there.
     """
 
@@ -49,7 +50,7 @@ class Published:
     def config(self, name: str) -> dict[str, Any] | None:
         """Return a JSON file of the folder, None if there is none."""
         file = None if self.folder is None else self.folder / name
-        return json.loads(file.read_text()) if file is not None and file.is_file() else None
+        return read_json(file) if file is not None and file.is_file() else None
 
 
 def find(name: str, architecture: str, pretrained: str, revision: str | None) -> Published:
@@ -71,7 +72,9 @@ def find(name: str, architecture: str, pretrained: str, revision: str | None) ->
     )
     place = Path(pretrained)
     if place.is_file():
-        return Published(place, None, {})
+        # Checkpoints of one's own training often lie beside the configuration that they were trained with.
+        own = any((place.parent / file).is_file() for file in (OPEN_CLIP_CONFIG, CONFIG))
+        return Published(place, place.parent if own else None, {})
     settings = open_clip.get_pretrained_cfg(architecture, pretrained)
     if place.is_dir():
         folder = place
@@ -103,31 +106,6 @@ def _from_hub(repository: str, revision: str | None, advice: str) -> Path:
     return hub_folder(repository, WEIGHT_FILES, patterns, advice, revision)
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read a file of weights, or all that an index names.
-
-    Raises:
-        UserError: The file is damaged, or a pickle that holds more than tensors, which is never executed.
-    """
-    if file.name.endswith(".index.json"):
-        names = sorted(set(json.loads(file.read_text())["weight_map"].values()))
-        parts = [read_weights(file.parent / Path(name).name) for name in names]
-        return {key: value for part in parts for key, value in part.items()}
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0][:100]
-        raise UserError(
-            f"{file} is no file of plain weights ({reason}): give a .safetensors file, or a pickle of tensors alone"
-        ) from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{file} holds no state dict of tensors: save model.state_dict()")
-    return {key.removeprefix("module."): value for key, value in content.items()}
-
-
 def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unused: Collection[str] = ()) -> None:
     """Load weights, every key accounted for.
 
@@ -138,7 +116,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unuse
         unused: Beginnings of keys that this model has no use for (the text tower's, where it is not built).
 
     Raises:
-        UserError: A weight is missing, has another shape, or is unknown.
+        UserError: A weight is missing, has another shape, is unknown, or is no number.
     """
     own = model.state_dict()
     kept = {
@@ -151,25 +129,48 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unuse
     if missing or unexpected or reshaped:
         raise UserError(
             f"{origin} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}, "
-            f"of another shape {reshaped[:3]}"
+            f"of another shape {reshaped[:3]}; an architecture of your own needs its {OPEN_CLIP_CONFIG} or {CONFIG} "
+            "beside the weights"
         )
+    require_finite(kept, origin)
     model.load_state_dict(kept)
 
 
 def read_tokenizer(folders: Sequence[Path | None]) -> tuple[Tokenizer, str] | None:
     """Return the first tokenizer found in some folders and its file, None if none has one."""
     for folder in folders:
-        if folder is None:
-            continue
-        if (folder / "tokenizer.json").is_file():
-            return Tokenizer.from_file(str(folder / "tokenizer.json")), str(folder / "tokenizer.json")
-        if (folder / "vocab.txt").is_file():
-            settings = folder / "tokenizer_config.json"
-            # BERT's own default where the publisher says nothing.
-            lower = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
-            wordpiece = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lower)
-            return Tokenizer.from_str(wordpiece.to_str()), str(folder / "vocab.txt")
+        found = None if folder is None else _tokenizer_in(folder)
+        if found is not None:
+            return found
     return None
+
+
+def _tokenizer_in(folder: Path) -> tuple[Tokenizer, str] | None:
+    whole, words, pieces = (folder / name for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+    if whole.is_file():
+        return _read(whole, lambda: Tokenizer.from_file(str(whole))), str(whole)
+    if words.is_file():
+        settings = folder / "tokenizer_config.json"
+        # BERT's own default where the publisher says nothing.
+        lower = read_json(settings).get("do_lower_case", True) if settings.is_file() else True
+        wordpiece = BertWordPieceTokenizer(str(words), lowercase=lower)
+        return Tokenizer.from_str(wordpiece.to_str()), str(words)
+    if pieces.is_file() and (folder / "merges.txt").is_file():  # older files of CLIP's
+        return _read(pieces, lambda: _clip_pieces(folder)), str(pieces)
+    return None
+
+
+def _read(file: Path, read: Callable[[], Tokenizer]) -> Tokenizer:
+    read_json(file)  # damaged files are named before the library's own words
+    try:
+        return read()
+    except Exception as error:  # the library raises nothing more precise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(f"{file} is no tokenizer that can be read ({reason}): download it again") from error
+
+
+def _clip_pieces(folder: Path) -> Tokenizer:
+    return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True).backend_tokenizer
 
 
 def tokenizer_from_hub(repository: str, name: str) -> tuple[Tokenizer, str]:

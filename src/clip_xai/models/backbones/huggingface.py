@@ -207,7 +207,7 @@ class _TextTower(TextTower):
 
 
 class HuggingFaceClipTextTower(_TextTower):
-    """CLIP's causal text tower, read at the end marker: the highest id of the vocabulary."""
+    """CLIP's causal text tower, read at the end marker: the id that the configuration names, else the highest one."""
 
     def mask(self, token_ids: Tensor) -> Tensor:
         """Return the causal mask."""
@@ -217,7 +217,9 @@ class HuggingFaceClipTextTower(_TextTower):
 
     def read_rows(self, token_ids: Tensor) -> Tensor:
         """Return the position of the first end marker."""
-        return token_ids.argmax(dim=-1)
+        end = self.model.config.text_config.eos_token_id
+        # Configurations of before the library knew of other vocabularies name 2, which is no end marker.
+        return (token_ids if end == 2 else (token_ids == end).int()).argmax(dim=-1)
 
     def _projected(self, pooled: Tensor) -> Tensor:
         return self.model.text_projection(pooled)

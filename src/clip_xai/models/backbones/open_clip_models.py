@@ -12,6 +12,7 @@ from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import nn
 from transformers import BertConfig
@@ -80,7 +81,11 @@ def config_of(architecture: str, name: str) -> dict[str, Any]:
     if architecture in OWN_CONFIGS:
         return copy.deepcopy(OWN_CONFIGS[architecture])
     if architecture not in open_clip.list_models():
-        raise UserError(f"backbone {name}: open_clip has no architecture called {architecture!r}")
+        raise UserError(
+            f"backbone {name}: open_clip has no architecture called {architecture!r}; one of your own needs a folder "
+            "with its open_clip_config.json (model_cfg, preprocess_cfg) beside the weights: set "
+            "backbone.pretrained=FOLDER"
+        )
     config: dict[str, Any] | None = open_clip.get_model_config(architecture)
     if config is None:
         raise UserError(f"backbone {name}: open_clip has no architecture called {architecture!r}")
@@ -153,7 +158,9 @@ def _image_tower(visual: nn.Module, image_size: int | None) -> ImageTower:
     if isinstance(visual, PanDermVisionTransformer):
         return PanDermTower(visual, image_size)
     if isinstance(visual, TimmModel) and isinstance(visual.trunk, TimmVisionTransformer):
-        return TimmVisionTower(visual, image_size)
+        # Behind a convolutional stem, patches are no squares of the image: what is opened would have no place on it.
+        hybrid = not isinstance(visual.trunk.patch_embed, PatchEmbed)
+        return OpaqueTower(visual, image_size) if hybrid else TimmVisionTower(visual, image_size)
     if isinstance(visual, TimmModel):
         return OpaqueTower(visual, image_size)
     raise UserError(f"an image tower of type {type(visual).__name__} is not supported: choose another architecture")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,22 +22,40 @@ class TextTokenizer(Protocol):
     Attributes:
         name: For people; a stand-in says that it is one.
         first: Position of a text's first token: 1 behind a start marker, 0 without one.
+        room: How many tokens of a text are read, markers left out.
     """
 
     name: str
     first: int
+    room: int
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return ids ``[T, context]``."""
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character span of each token of ``text``, markers left out."""
+        """Return the character span of each token of ``text`` that is read, markers left out."""
+
+    def all_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the same of all tokens, also of those beyond the context."""
 
     def plain(self) -> dict[str, Any]:
         """Everything that ``tokenizer_from_plain`` needs, as values that JSON can hold."""
 
 
-class ClipTokenizer:
+class _Reading:
+    """What every tokenizer says of the part of a text that is read."""
+
+    room: int
+
+    def all_spans(self, text: str) -> list[tuple[int, int]]:
+        raise NotImplementedError
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token that fits into the context, markers left out."""
+        return self.all_spans(text)[: self.room]
+
+
+class ClipTokenizer(_Reading):
     """CLIP's lower-cased byte-pair encoding of 49,408 tokens (open_clip's ``SimpleTokenizer``)."""
 
     name = "CLIP BPE"
@@ -49,20 +68,22 @@ class ClipTokenizer:
         """Return ids ``[T, context]``: start, tokens, end, zeros; longer texts keep their end marker."""
         return self._tokenizer(list(texts))
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character span of each token that fits into the context, markers left out.
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """All but the start and end markers."""
+        return self._tokenizer.context_length - 2
 
-        Raises:
-            ValueError: The text holds something that CLIP's cleaning rewrites (an HTML entity, say), so that its
-                tokens have no place in it.
+    def all_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token in the text as it was written.
+
+        CLIP's cleaning rewrites it first: quotes, ligatures, accents, HTML entities. What of the text became a token
+        is found by comparing the two.
         """
+        cleaned = self._tokenizer.clean_fn(text)
+        places = aligned(text, cleaned)
         spans: list[tuple[int, int]] = []
-        lowered, cursor = text.lower(), 0
-        for word in regex.findall(self._tokenizer.pat, self._tokenizer.clean_fn(text)):
-            start = lowered.find(word, cursor)
-            if start < 0:
-                raise ValueError(f"cannot place the token {word!r} in {text!r}: write the text in plain characters")
-            cursor = start
+        for match in regex.finditer(self._tokenizer.pat, cleaned):
+            word, start = match.group(), match.start()
             letters = "".join(self._tokenizer.byte_encoder[byte] for byte in word.encode())
             read = 0
             for piece in self._tokenizer.bpe(letters).split(" "):
@@ -70,17 +91,18 @@ class ClipTokenizer:
                 # A token holds bytes; its characters are those whose first byte lies in it.
                 first = len(word.encode()[:read].decode(errors="ignore"))
                 last = len(word.encode()[: read + length].decode(errors="ignore"))
-                spans.append((cursor + first, cursor + last))
+                held = places[start + first : start + last]
+                edge = places[min(start + first, len(places) - 1)][0]
+                spans.append((held[0][0], held[-1][1]) if held else (edge, edge))
                 read += length
-            cursor += len(word)
-        return spans[: self._tokenizer.context_length - 2]
+        return spans
 
     def plain(self) -> dict[str, Any]:
         """Its length; the vocabulary is open_clip's."""
         return {"kind": "clip", "context_length": self._tokenizer.context_length}
 
 
-class ByteLevelClipTokenizer:
+class ByteLevelClipTokenizer(_Reading):
     """The embedded CLIP's tokenizer: the caption tokenizer's byte-level BPE between start and end markers.
 
     open_clip pools the text tower at the highest id of each row, so the end marker must be the vocabulary's last id.
@@ -104,16 +126,21 @@ class ByteLevelClipTokenizer:
             row[: len(ids)] = torch.tensor(ids)
         return rows
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character span of each token that fits into the context, markers left out."""
-        return self._tokenizer.spans(text)[: self.context_length - 2]
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """All but the start and end markers."""
+        return self.context_length - 2
+
+    def all_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token."""
+        return self._tokenizer.spans(text)
 
     def plain(self) -> dict[str, Any]:
         """Its length and its whole vocabulary."""
         return {"kind": "byte_level", "context_length": self.context_length, "json": self._tokenizer.json()}
 
 
-class PublishedTokenizer:
+class PublishedTokenizer(_Reading):
     """A tokenizer of the ``tokenizers`` library, as BERT and SigLIP have one.
 
     Attributes:
@@ -145,9 +172,14 @@ class PublishedTokenizer:
             row[: len(ids)] = torch.tensor(ids)
         return rows
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character span of each token that fits into the context, markers left out."""
-        spans = self._tokenizer.encode(text, add_special_tokens=False).offsets[: self.context_length - 1 - self.first]
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """All but the markers."""
+        return self.context_length - 1 - self.first
+
+    def all_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the character span of each token."""
+        spans = self._tokenizer.encode(text, add_special_tokens=False).offsets
         return [_without_space(text, start, end) for start, end in spans]
 
     def plain(self) -> dict[str, Any]:
@@ -171,6 +203,25 @@ def tokenizer_from_plain(values: dict[str, Any]) -> TextTokenizer:
     if values["kind"] == "byte_level":
         return ByteLevelClipTokenizer(CaptionTokenizer(tokenizer), length)
     return PublishedTokenizer(tokenizer, length, int(values["pad_id"]), int(values["first"]), values["name"])
+
+
+def aligned(text: str, cleaned: str) -> list[tuple[int, int]]:
+    """Return for each character of a cleaned text which characters of the text as written it stands for.
+
+    Example:
+        >>> aligned("a \u201cb\u201d &amp;", 'a "b" &')[2:]
+        [(2, 3), (3, 4), (4, 5), (5, 6), (6, 11)]
+    """
+    lowered = [character.lower()[:1] for character in text]
+    places: list[tuple[int, int]] = []
+    for _, start, end, first, last in SequenceMatcher(None, lowered, list(cleaned), autojunk=False).get_opcodes():
+        if end - start == last - first:
+            places += [(start + step, start + step + 1) for step in range(last - first)]
+        elif last > first:
+            places += [(start, end)] * (last - first)
+        elif places and not text[start:end].isspace():
+            places[-1] = (places[-1][0], end)  # what was taken out belongs to what stands before it
+    return places
 
 
 def canonical(normalizer: Any) -> Any:

@@ -73,6 +73,7 @@ class Kind:
         towers: The adapters of its towers, for an image size.
         tokenizer: ``"clip"``, ``"wordpiece"`` or ``"unigram"``.
         unused: Beginnings of the keys of the text side.
+        family: Kinds of one family differ in their configuration alone.
         published_tokenizer: Where the tokenizer is published if not beside the weights.
         renamed: Brings the names of published weights to those of the installed library.
     """
@@ -82,6 +83,7 @@ class Kind:
     towers: Callable[[Any, int | None], Towers]
     tokenizer: str
     unused: tuple[str, ...]
+    family: str
     published_tokenizer: str | None = None
     renamed: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = lambda state, model: state
 
@@ -167,16 +169,20 @@ def _medclip_renamed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 _CLIP_TEXT, _MEDCLIP_TEXT = ("text_model.", "text_projection."), ("text_model.",)
+HF_FAMILIES = {"clip": "hf-clip", "siglip": "hf-siglip"}  # by the model_type of a config.json
 KINDS: dict[str, Kind] = {
-    "hf-clip-vit-base-patch32": Kind(CLIP_B32, _clip, _clip_towers, "clip", _CLIP_TEXT),
-    "hf-clip-vit-large-patch14": Kind(CLIP_L14, _clip, _clip_towers, "clip", _CLIP_TEXT),
-    "hf-siglip-so400m-patch14-448": Kind(SIGLIP_SO400M, _siglip, _siglip_towers, "unigram", _CLIP_TEXT),
+    "hf-clip": Kind(CLIP_B32, _clip, _clip_towers, "clip", _CLIP_TEXT, "hf-clip"),
+    "hf-siglip": Kind(SIGLIP_SO400M, _siglip, _siglip_towers, "unigram", _CLIP_TEXT, "hf-siglip"),
+    "hf-clip-vit-base-patch32": Kind(CLIP_B32, _clip, _clip_towers, "clip", _CLIP_TEXT, "hf-clip"),
+    "hf-clip-vit-large-patch14": Kind(CLIP_L14, _clip, _clip_towers, "clip", _CLIP_TEXT, "hf-clip"),
+    "hf-siglip-so400m-patch14-448": Kind(SIGLIP_SO400M, _siglip, _siglip_towers, "unigram", _CLIP_TEXT, "hf-siglip"),
     "medclip-swin-tiny": Kind(
         MEDCLIP,
         MedClip,
         _medclip_towers,
         "wordpiece",
         _MEDCLIP_TEXT,
+        "medclip",
         published_tokenizer="emilyalsentzer/Bio_ClinicalBERT",
         renamed=_medclip_renamed,
     ),

@@ -23,12 +23,14 @@ class Target(ABC):
             the class token, where there is one, and the patches, ``[B, P + N, W]``.
         labels: What each of the T scores is about, for people.
         score_name: What the scores are: ``cosine``, ``log-probability`` ...
+        notes: Sentences that a reader must see beside every answer, such as that a text was cut.
     """
 
     name: str
     reads: str
     labels: list[str]
     score_name: str = "score"
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def score(self, read: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import evaluation_mode
 from clip_xai.xai.targets.base import Target
-from clip_xai.xai.targets.similarity import SimilarityTarget
+from clip_xai.xai.targets.similarity import SimilarityTarget, cut_notes
 
 TEMPLATES = ("a photo of {}.", "a dermatology photograph showing {}.", "a skin lesion, {}.")
 
@@ -96,7 +96,9 @@ class ClassTarget(SimilarityTarget):
             units = F.normalize(backbone.encode_text(prompts), dim=-1)
         means = units.unflatten(0, (len(classes), len(templates))).mean(dim=1)
         embeddings = F.normalize(means, dim=-1)
-        return cls(embeddings, labels or classes, kind, backbone.logit_scale.detach(), templates)
+        target = cls(embeddings, labels or classes, kind, backbone.logit_scale.detach(), templates)
+        target.notes = cut_notes(backbone, prompts)
+        return target
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,25 @@ from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
 from clip_xai.xai.targets.base import Target
 
 KINDS = ("cosine", "dot", "logit")
+
+
+class CutTextWarning(UserWarning):
+    """A text is longer than what the text tower reads."""
+
+
+def cut_notes(backbone: Backbone, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence for each text whose end is not read, and warn of it."""
+    notes = []
+    for text in dict.fromkeys(texts):
+        unread = backbone.unread(text)
+        if unread.strip():
+            read = text[: len(text) - len(unread)].rstrip()
+            notes.append(
+                f"Only the beginning of this text was read, up to “…{read[-40:]}”; not read: “{unread.strip()}”."
+            )
+    for note in notes:
+        warnings.warn(note, CutTextWarning, stacklevel=3)
+    return tuple(notes)
 
 
 class SimilarityTarget(Target):
@@ -71,10 +91,15 @@ class SimilarityTarget(Target):
     def from_texts(
         cls, backbone: Backbone, texts: Sequence[str], kind: str = "cosine", labels: Sequence[str] | None = None
     ) -> SimilarityTarget:
-        """Embed texts with a backbone; the labels are the texts unless given."""
+        """Embed texts with a backbone; the labels are the texts unless given.
+
+        What of a text is beyond the tower's context is not read: a warning says so, and the target's notes.
+        """
         with torch.no_grad(), evaluation_mode(backbone):
             embeddings = backbone.encode_text(texts)
-        return cls(embeddings, labels or texts, kind, backbone.logit_scale.detach(), texts)
+        target = cls(embeddings, labels or texts, kind, backbone.logit_scale.detach(), texts)
+        target.notes = cut_notes(backbone, texts)
+        return target
 
     @property
     def settings(self) -> dict[str, Any]:

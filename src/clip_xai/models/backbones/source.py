@@ -1,0 +1,29 @@
+"""Where a backbone comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """All that is needed to build a backbone again.
+
+    Attributes:
+        name: As in ``backbone=NAME``.
+        architecture: ``tiny``, one of this package's own (see ``catalogue.py``), or a model name of open_clip.
+        pretrained: ``"embedded:tiny"``, ``"hf-hub:ORGANISATION/MODEL"``, a directory, a file of weights, a tag of
+            open_clip, or None for random weights.
+        revision: Commit, tag or branch of the hub's repository; None for the newest.
+        image_size: Side of the input in pixels if it is not the tower's own; positions are resampled.
+        text: Whether the text tower is built; without it nothing can be compared with texts.
+        quick_gelu: The activation, where a publisher's configuration does not say it right; None to believe it.
+    """
+
+    name: str
+    architecture: str
+    pretrained: str | None
+    revision: str | None = None
+    image_size: int | None = None
+    text: bool = True
+    quick_gelu: bool | None = None

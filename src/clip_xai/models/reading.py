@@ -1,0 +1,185 @@
+"""Files of weights and settings that a person brings: read, or refused in one line that says what each seems to be."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clip_xai.errors import UserError
+
+# What training code puts in front of every key: torch.compile, DistributedDataParallel, wrappers.
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "clip.", "clip_model.", "student.")
+# Under which names checkpoints hold their state dict.
+HOLDERS = ("state_dict", "model_state_dict", "model", "module")
+_LONGEST = 100_000_000  # bytes of a safetensors header, the format's own limit
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Read a file of weights, or all that an index names; nothing in it is executed.
+
+    A checkpoint's own state dict is found in it, and what wrappers put in front of every key is taken off.
+
+    Raises:
+        UserError: The file is missing, damaged, something else, or a pickle that holds more than tensors.
+    """
+    if file.name.endswith(".index.json"):
+        names = sorted({str(name) for name in dict(read_json(file).get("weight_map") or {}).values()})
+        if not names:
+            raise UserError(f"{file} names no file of weights: download it again")
+        parts = [read_state(file.parent / Path(name).name) for name in names]
+        return {key: value for part in parts for key, value in part.items()}
+    if file.suffix == ".safetensors":
+        refuse_impostor(file)
+        _refuse_cut(file)
+        try:
+            return without_prefixes(load_file(file))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(file, error) from error
+    return without_prefixes(state_of(read_pickle(file), file))
+
+
+def read_pickle(file: Path) -> Any:
+    """Read a ``.pt``, ``.bin`` or ``.ckpt`` file of tensors and plain containers.
+
+    Raises:
+        UserError: The file is missing, damaged, or holds more than that.
+    """
+    refuse_impostor(file)
+    with file.open("rb") as opened:
+        if opened.read(1) not in (b"\x80", b"P"):  # neither a pickle nor an archive that holds one
+            raise UserError(f"{file} is no file of weights, whatever its name says: download it again")
+    if zipfile.is_zipfile(file) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()):
+        raise UserError(
+            f"{file} is a TorchScript program, which is never executed: save its model's state_dict() where you trust "
+            "it, best as .safetensors"
+        )
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        held = f" ({found[1]})" if found else ""
+        if not found and "Unsupported" not in str(error):
+            raise _damaged(file, error) from error
+        raise UserError(
+            f"{file} is no file of plain weights but a pickle that holds more than tensors{held}, which is never "
+            "executed: save model.state_dict() where you trust the file, best as .safetensors"
+        ) from error
+    except (RuntimeError, OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(file, error) from error
+
+
+def state_of(content: Any, file: Path) -> dict[str, Tensor]:
+    """Return the state dict in what a pickle holds.
+
+    Raises:
+        UserError: There is none.
+    """
+    for _ in range(2):
+        if isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
+            content = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{file} holds no state dict of tensors: save model.state_dict()")
+    return {str(key): value for key, value in content.items()}
+
+
+def without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what stands in front of every key.
+
+    Example:
+        >>> list(without_prefixes({"module._orig_mod.a": torch.ones(1), "module._orig_mod.b": torch.ones(1)}))
+        ['a', 'b']
+    """
+    while state:
+        prefix = next((one for one in PREFIXES if all(key.startswith(one) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file of settings.
+
+    Raises:
+        UserError: It is missing, damaged, or holds no object.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        found = json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({_first_line(error)}): download it again") from error
+    except json.JSONDecodeError as error:
+        what = _impostor(text.encode()) or f"is no JSON (line {error.lineno}: {error.msg})"
+        raise UserError(f"{file} {what}: download it again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds no settings but a {type(found).__name__}: download it again")
+    return found
+
+
+def refuse_impostor(file: Path) -> None:
+    """Refuse what stands in the place of weights: nothing, a pointer of Git LFS, a web page.
+
+    Raises:
+        UserError: It is one of these, or cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(256)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error})") from error
+    what = _impostor(start)
+    if what is not None:
+        raise UserError(f"{file} {what}")
+
+
+def _impostor(start: bytes) -> str | None:
+    if not start.strip(b"\0 \t\r\n"):
+        return "is empty or holds zeros alone: download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder, or download it alone"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page, such as one that asks to log in, not the file itself: download it again"
+    return None
+
+
+def _refuse_cut(file: Path) -> None:
+    """Compare a safetensors file's size with what its header announces."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if not 2 <= length <= _LONGEST:
+            raise UserError(
+                f"{file} is no safetensors file, whatever its name says: convert it, or give it its own suffix"
+            )
+        header = opened.read(length)
+    if len(header) == length:
+        try:
+            held = [entry["data_offsets"][1] for key, entry in json.loads(header).items() if key != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise UserError(f"{file} is damaged (its header is no JSON): download it again") from None
+        if size >= 8 + length + max(held, default=0):
+            return
+        whole = f" of {8 + length + max(held, default=0):,}"
+    else:
+        whole = ""
+    raise UserError(f"{file} is cut off after {size:,}{whole} bytes: download it again")
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file} is damaged, cut off or no file of weights ({_first_line(error)}): download it again")
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).splitlines() or [""])[0]
+    # Torch's own advice is to load unsafely; nobody should follow it for a file that somebody handed on.
+    told = line and not line.isdigit() and "weights_only" not in line and "Weights only" not in line
+    return line.split(". ")[0][:100] if told else type(error).__name__

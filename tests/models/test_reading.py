@@ -1,0 +1,116 @@
+"""Files that are no weights, and weights that somebody wrapped."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.files import load_exactly
+from clip_xai.models.reading import read_json, read_state
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+
+
+class Harm:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch harm",)
+
+
+def written(name: str, folder: Path) -> Path:
+    """A file of each kind that people bring."""
+    weights, file = {"a": torch.arange(4.0), "b": torch.ones(2)}, folder / name
+    save_file(weights, folder / "whole")
+    torch.save(weights, folder / "whole.pickle")
+    whole, pickled = (folder / "whole").read_bytes(), (folder / "whole.pickle").read_bytes()
+    content = {
+        "pointer.safetensors": POINTER,
+        "pointer.bin": POINTER,
+        "cut.safetensors": whole[:-3],
+        "headless.safetensors": whole[:20],
+        "cut.pt": pickled[: len(pickled) // 2],
+        "empty.pt": b"",
+        "zeros.safetensors": bytes(100),
+        "page.bin": b"<!DOCTYPE html><html><body>please log in</body></html>",
+        "pickled.safetensors": pickled,
+        "text.pt": b"not weights at all",
+        "plain.pt": pickle.dumps({"a": Harm()}),
+        "damaged.index.json": b'{"weight_map": {"a": ',
+        "list.index.json": b"[]",
+        "lost.index.json": b'{"weight_map": {"a": "nowhere.safetensors"}}',
+    }
+    if name in content:
+        file.write_bytes(content[name])
+    elif name == "harm.pt":
+        torch.save({"a": Harm()}, file)
+    elif name == "module.pt":
+        torch.save(nn.Linear(2, 2), file)
+    elif name == "nothing.pt":
+        torch.save({"epoch": 3}, file)
+    elif name == "program.pt":
+        torch.jit.script(nn.Linear(2, 2)).save(str(file))
+    return file
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pointer.safetensors", "is a pointer of Git LFS"),
+        ("pointer.bin", "is a pointer of Git LFS"),
+        ("cut.safetensors", "is cut off after"),
+        ("headless.safetensors", "is cut off after"),
+        ("cut.pt", "is damaged, cut off"),
+        ("empty.pt", "is empty"),
+        ("zeros.safetensors", "is empty or holds zeros"),
+        ("page.bin", "is a web page"),
+        ("pickled.safetensors", "is no safetensors file"),
+        ("text.pt", "is no file of weights, whatever"),
+        ("plain.pt", "never executed"),
+        ("harm.pt", "more than tensors .*system"),
+        ("module.pt", "more than tensors .*Linear"),
+        ("program.pt", "is a TorchScript program"),
+        ("nothing.pt", "holds no state dict"),
+        ("damaged.index.json", "is no JSON"),
+        ("list.index.json", "holds no settings but a list"),
+        ("lost.index.json", "nowhere.safetensors cannot be read"),
+        ("absent.pt", "cannot be read"),
+    ],
+)
+def test_what_is_no_weights_is_one_line(name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = written(name, tmp_path)
+    with pytest.raises(UserError, match=said) as caught:
+        read_state(file)
+    line = str(caught.value)
+    assert "\n" not in line and str(tmp_path) in line and "weights_only" not in line
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.model."])
+@pytest.mark.parametrize("holder", [(), ("state_dict",), ("model",), ("model", "state_dict")])
+def test_weights_are_found_behind_wrappers(prefix: str, holder: tuple[str, ...], tmp_path: Path) -> None:
+    held: dict = {f"{prefix}visual.a": torch.ones(2), f"{prefix}b": torch.zeros(1)}
+    for name in reversed(holder):
+        held = {name: held, "epoch": 3}
+    torch.save(held, tmp_path / "x.pt")
+    assert set(read_state(tmp_path / "x.pt")) == {"visual.a", "b"}
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    module = nn.Linear(2, 1)
+    state = {"weight": torch.tensor([[1.0, float("nan")]]), "bias": torch.ones(1)}
+    with pytest.raises(UserError, match=r"no numbers \(weight\)"):
+        load_exactly(module, state, tmp_path / "x.pt")
+
+
+def test_settings_of_a_spreadsheet_program_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
+    assert read_json(tmp_path / "x.json") == {"a": 1}
