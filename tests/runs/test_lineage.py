@@ -152,7 +152,7 @@ def test_an_export_says_what_it_was_trained_on_and_asks_for_data(runs, tmp_path)
     assert export([str(run), "--to", str(target), "--runs-root", str(runs)]) == 0
     assert lineage_in(target / "model.safetensors") == lineage_in(run / EXPORT / "model.safetensors")
     with pytest.raises(UserError, match="does not say on which data it was trained"):
-        evaluate(settings("evaluate", runs, tmp_path / "judged", f"ckpt='{target}'"))
+        evaluate(settings("evaluate", runs, tmp_path / "judged", f"ckpt={target}"))
 
 
 def test_of_a_search_the_best_finished_trial_is_found(runs, tmp_path):

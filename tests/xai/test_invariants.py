@@ -210,7 +210,8 @@ def test_explainers_together_are_explainers_alone_in_one_pass(
     handle = backbone.visual.conv1.register_forward_hook(lambda module, inputs, output: passes.append(1))
     together = explain_together([*explainers, TokenGradXInput()], backbone, pixels, similarity)
     handle.remove()
-    assert len(passes) == 2  # the shared trace, and the embedding that the text side needs
+    # The shared trace, the embedding that the text side needs, and Grad-CAM++ once more in double precision.
+    assert len(passes) == 2 + any(isinstance(explainer, GradCamPlusPlus) for explainer in explainers)
     for explainer, found in zip(explainers, together, strict=False):
         alone = explainer.explain(backbone, pixels, similarity)
         assert_close(found.values, alone.values)

@@ -14,7 +14,7 @@ from clip_xai.errors import UserError
 TIMEOUT_SECONDS = 5.0
 # What the network and the hub answer with; the first is the HTTP library's own, of whatever version. Anything else is a
 # fault of this program and is not reported as missing weights.
-_FAILURES = (*HfHubHTTPError.__bases__, OSError, EntryNotFoundError, HFValidationError)
+_FAILURES: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, EntryNotFoundError, HFValidationError)
 
 
 def hub_folder(

@@ -166,11 +166,11 @@ def _transformers(source: BackboneSource) -> Backbone:
             said = {CONFIG: "vision_config" in stored, PROCESSOR: processor}
             missing = [file for file, value in said.items() if not value]
             say_assumed(source, published, plan, missing, " and ".join(missing))
-        size = None if processor is None else read_processor(processor, source.name).image_size
-        if size is not None and source.image_size is None and size != backbone.preprocess.image_size:
+        side = None if processor is None else read_processor(processor, source.name).image_size
+        if side is not None and source.image_size is None and side != backbone.preprocess.image_size:
             log.warning(
                 "backbone %s: its %s gives %d pixels, its tower takes %d: photographs are brought to %d",
-                *(source.name, PROCESSOR, size, backbone.preprocess.image_size, backbone.preprocess.image_size),
+                *(source.name, PROCESSOR, side, backbone.preprocess.image_size, backbone.preprocess.image_size),
             )
     return backbone
 

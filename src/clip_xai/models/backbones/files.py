@@ -10,7 +10,7 @@ from typing import Any
 import open_clip
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from torch import Tensor, nn
-from transformers import CLIPTokenizerFast
+from transformers import CLIPTokenizer
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.processor import FILE as PROCESSOR
@@ -170,7 +170,7 @@ def _read(file: Path, read: Callable[[], Tokenizer]) -> Tokenizer:
 
 
 def _clip_pieces(folder: Path) -> Tokenizer:
-    return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
 
 
 def tokenizer_from_hub(repository: str, name: str) -> tuple[Tokenizer, str]:

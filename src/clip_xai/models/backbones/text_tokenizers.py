@@ -22,12 +22,14 @@ class TextTokenizer(Protocol):
     Attributes:
         name: For people; a stand-in says that it is one.
         first: Position of a text's first token: 1 behind a start marker, 0 without one.
-        room: How many tokens of a text are read, markers left out.
     """
 
     name: str
     first: int
-    room: int
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a text are read, markers left out."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return ids ``[T, context]``."""
