@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.ranges import check
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
@@ -46,6 +47,9 @@ class Explainer(ABC):
     needs_of_tower: ClassVar[frozenset[str]] = frozenset()
     every_word: ClassVar[bool] = True
     cost: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check(self, f"xai.{self.name}")
 
     @property
     def settings(self) -> dict[str, Any]:
