@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from clip_xai.errors import UserError
 
 FREE_TEXT = "free_text"
-_BOUNDS = ("least", "most", "above", "below", "one_of")
+SEEDS = 2**32 - 1  # the largest seed that numpy takes
+_BOUNDS = ("least", "above", "most", "below")
 _NOT_GIVEN = "???"  # what OmegaConf has in the place of a value that is still to come
 
 
@@ -50,35 +51,34 @@ class Checked:
     """A dataclass of settings whose values are checked when it is made.
 
     Attributes:
-        group: The name before the settings' own, as in ``stage`` of ``stage.epochs``.
+        prefix: The name before the settings' own, as in ``stage`` of ``stage.epochs``.
     """
 
-    group: ClassVar[str] = ""
+    prefix: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        check(self, self.group)
+        check(self, self.prefix)
 
 
-def check(settings: Any, group: str = "") -> None:
+def check(settings: Any, prefix: str = "") -> None:
     """Hold every value against its range; a number that is not finite is in none.
 
     Args:
         settings: A dataclass of settings. Other dataclasses in it have names below it.
-        group: The name before the settings' own.
+        prefix: The name before the settings' own.
 
     Raises:
         UserError: A value is out of its range: the line has the setting, the value and the range.
     """
     for item in fields(settings):
-        value, name = getattr(settings, item.name), f"{group}.{item.name}" if group else item.name
+        value, name = getattr(settings, item.name), f"{prefix}.{item.name}" if prefix else item.name
         if is_dataclass(value):
             check(value, name)
             continue
         several = isinstance(value, (list, tuple, Mapping))
         for one in value.values() if isinstance(value, Mapping) else value if several else (value,):
             if not _allowed(one, item.metadata):
-                each = " for each" if several else ""
-                raise UserError(f"{name}={_text(value)}: {_text(one)} is out of range; {_range(item.metadata)}{each}")
+                raise UserError(f"{name}={_text(value)}: {_range(item.metadata)}{' for each' if several else ''}")
 
 
 def _allowed(value: Any, bounds: Mapping[str, Any]) -> bool:
@@ -101,7 +101,7 @@ def _range(bounds: Mapping[str, Any]) -> str:
     if "one_of" in bounds:
         return f"choose one of {', '.join(bounds['one_of'])}"
     words = {"least": "at least", "most": "at most", "above": "more than", "below": "less than"}
-    said = [f"{words[key]} {bounds[key]}" for key in _BOUNDS if key in bounds and key in words]
+    said = [f"{words[key]} {bounds[key]}" for key in _BOUNDS if key in bounds]
     return f"give {' and '.join(said)}" if said else "give a finite number"
 
 
@@ -110,4 +110,4 @@ def _text(value: Any) -> str:
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_text(one)}" for key, one in value.items()) + "}"
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

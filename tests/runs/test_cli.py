@@ -49,10 +49,10 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["trainer.limit_val_batches=[1]"], "trainer.limit_val_batches: "),
         (["trainer.devices=2"], "trainer.devices: several devices need trainer=ddp"),
         (["trainer.validate_on=test"], "trainer.validate_on=test: the split that is reported must not choose"),
-        (["trainer.strategy=dpp"], "trainer.strategy: dpp is not one of auto, ddp, fsdp"),
+        (["trainer.strategy=dpp"], "trainer.strategy=dpp: choose one of auto, ddp, fsdp"),
         (["stage=0", "stage.trains=[mapper]"], "stage.trains: mapper is not one of image, text, temperature"),
         (["stage=0", "trainer.accumulate_grad_batches=2"], "stage=0 contrasts all pairs of a step"),
-        (["stage.decay=1.5"], "stage.decay: 1.5 is not between 0 and 1"),
+        (["stage.decay=1.5"], "stage.decay=1.5: give more than 0 and less than 1"),
         (["data.root=nowhere", "data=dermacap"], "data.root=nowhere: there is no such directory"),
     ],
 )

@@ -154,7 +154,7 @@ def test_generation_settings_are_the_decoding_settings() -> None:
     ("override", "message"),
     [
         ("stage.trains=[mappr]", "mappr is not one of"),
-        ("stage.replay=1.5", "not between 0 and 1"),
+        ("stage.replay=1.5", "give at least 0 and at most 1"),
     ],
 )
 def test_values_without_meaning_are_refused(override: str, message: str) -> None:

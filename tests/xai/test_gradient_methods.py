@@ -255,7 +255,7 @@ def test_embedding_space_of_other_methods_is_refused(
     ],
 )
 def test_settings_without_meaning_are_refused(make: object) -> None:
-    with pytest.raises(UserError, match=r"choose|must be at least 1"):
+    with pytest.raises(UserError, match=r"choose|give at least 1"):
         make()  # type: ignore[operator]
 
 

@@ -175,7 +175,7 @@ def test_values_are_shared_out_over_pixels() -> None:
 
 
 def test_settings_without_meaning_are_refused() -> None:
-    with pytest.raises(UserError, match="grid or superpixels"):
+    with pytest.raises(UserError, match="choose one of grid, superpixels"):
         KernelShap(players="voronoi")
     with pytest.raises(UserError, match="at least 2"):
         KernelShap(cells=1)

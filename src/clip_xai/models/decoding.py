@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from transformers import (
 
 from clip_xai.errors import UserError
 from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.ranges import Checked, setting
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Decoding(Checked):
     """How captions are decoded.
 
     Attributes:
@@ -66,22 +67,25 @@ class Decoding:
             there is none of its last word.
     """
 
-    beams: int = 1
-    max_new_tokens: int = 80
-    min_new_tokens: int = 0
+    prefix: ClassVar[str] = "generation"
+
+    beams: int = setting(1, least=1)
+    max_new_tokens: int = setting(80, least=1)
+    min_new_tokens: int = setting(0, least=0)
     length_penalty: float = 1.0
     early_stopping: bool = False
-    no_repeat_ngram_size: int = 0
-    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = setting(0, least=0)
+    repetition_penalty: float = setting(1.0, above=0)
     sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
+    temperature: float = setting(1.0, above=0)
+    top_k: int = setting(0, least=0)
+    top_p: float = setting(1.0, above=0, most=1)
+    seed: int = setting(0, least=0)
     banned_phrases: tuple[str, ...] = ()
     whole_sentences: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sample and self.beams > 1:
             raise UserError(f"generation.sample=true draws single captions: set generation.beams=1, not {self.beams}")
         if self.min_new_tokens > self.max_new_tokens:

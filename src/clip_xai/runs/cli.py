@@ -152,6 +152,7 @@ def _start(job: str, config: DictConfig) -> Any:
         raise UserError(f"{sorted(missing)[0]} has no value: add {sorted(missing)[0]}=... to the command")
     _refuse_additions(config, SCHEMAS[job])
     settings: Any = with_data_of_the_run(OmegaConf.to_object(config), HydraConfig.get().overrides.task)
+    importlib.import_module("clip_xai.runs.instantiate").require_usable(settings)
     sweep, search = HydraConfig.get().mode == RunMode.MULTIRUN, getattr(settings, "hparams_search", None) is not None
     if (sweep or search) and settings.trainer.world_size > 1:
         # Lightning starts its other processes with this command line: each would run the whole sweep again.

@@ -8,7 +8,7 @@ receive plain instances of them, so that a job can be run from Python without Hy
 from __future__ import annotations
 
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from clip_xai.data.settings import Columns
 from clip_xai.errors import UserError
 from clip_xai.models.retrieval import TEMPLATE
-from clip_xai.ranges import setting
+from clip_xai.ranges import SEEDS, Checked, setting
 from clip_xai.runs.explainer_settings import XaiConfig
 from clip_xai.runs.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
 
@@ -27,7 +27,7 @@ TARGETS = (
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(Checked):
     """Which CLIP looks at the photograph.
 
     Attributes:
@@ -41,17 +41,19 @@ class BackboneConfig:
         quick_gelu: The activation, where a publisher's configuration does not say it right; null to believe it.
     """
 
+    prefix: ClassVar[str] = "backbone"
+
     name: str = MISSING
     architecture: str = MISSING
     pretrained: str | None = setting(None, free_text=True)
     revision: str | None = None
-    image_size: int | None = None
+    image_size: int | None = setting(None, least=1)
     text: bool = True
     quick_gelu: bool | None = None
 
 
 @dataclass
-class MapperConfig:
+class MapperConfig(Checked):
     """How image features reach the language model. What is null keeps the mapper's own default.
 
     Attributes:
@@ -68,20 +70,22 @@ class MapperConfig:
         gated: Whether ``cross_attention`` opens its gates from zero, or has none.
     """
 
+    prefix: ClassVar[str] = "mapper"
+
     name: str = MISSING
-    prefix_length: int | None = None
-    dropout: float | None = None
-    layers: int | None = None
-    head_width: int | None = None
-    heads: int | None = None
-    hidden: int | None = None
-    clip_length: int | None = None
-    pool: int | None = None
+    prefix_length: int | None = setting(None, least=1)
+    dropout: float | None = setting(None, least=0, below=1)
+    layers: int | None = setting(None, least=1)
+    head_width: int | None = setting(None, least=1)
+    heads: int | None = setting(None, least=1)
+    hidden: int | None = setting(None, least=1)
+    clip_length: int | None = setting(None, least=1)
+    pool: int | None = setting(None, least=1)
     gated: bool | None = None
 
 
 @dataclass
-class LoraConfig:
+class LoraConfig(Checked):
     """Low-rank adapters beside the language model's frozen matrices (LoRA, arXiv 2106.09685).
 
     Attributes:
@@ -92,15 +96,17 @@ class LoraConfig:
         targets: The matrices of a block that have adapters.
     """
 
-    rank: int = 16
-    alpha: int = 16
-    dropout: float = 0.05
-    last_blocks: int | None = None
+    prefix: ClassVar[str] = "language_model.lora"
+
+    rank: int = setting(16, least=1)
+    alpha: int = setting(16, least=1)
+    dropout: float = setting(0.05, least=0, below=1)
+    last_blocks: int | None = setting(None, least=1)
     targets: list[str] = field(default_factory=lambda: ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"])
 
 
 @dataclass
-class LanguageModelConfig:
+class LanguageModelConfig(Checked):
     """Which GPT-2 writes the caption.
 
     Attributes:
@@ -114,16 +120,17 @@ class LanguageModelConfig:
         retrieval_template: That prompt, with ``{captions}`` where they stand.
     """
 
+    prefix: ClassVar[str] = "language_model"
+
     name: str = MISSING
     pretrained: str | None = setting(None, free_text=True)
     prompt: str = setting("", free_text=True)
     lora: LoraConfig | None = None
-    retrieved_captions: int = 0
+    retrieved_captions: int = setting(0, least=0)
     retrieval_template: str = setting(TEMPLATE, free_text=True)
 
     def __post_init__(self) -> None:
-        if self.retrieved_captions < 0:
-            raise UserError(f"language_model.retrieved_captions: {self.retrieved_captions} is less than 0")
+        super().__post_init__()
         if "{captions}" not in self.retrieval_template:
             raise UserError(f"language_model.retrieval_template: {self.retrieval_template!r} has no {{captions}}")
         if self.retrieved_captions and self.prompt:
@@ -134,7 +141,7 @@ class LanguageModelConfig:
 
 
 @dataclass
-class SyntheticConfig:
+class SyntheticConfig(Checked):
     """How the miniature is drawn where ``data.root`` does not exist yet.
 
     Attributes:
@@ -144,14 +151,16 @@ class SyntheticConfig:
         width: Pixels.
     """
 
-    seed: int = 0
-    scale: float = 0.1
-    height: int = 192
-    width: int = 256
+    prefix: ClassVar[str] = "data.synthetic"
+
+    seed: int = setting(0, least=0, most=SEEDS)
+    scale: float = setting(0.1, above=0, most=10)
+    height: int = setting(192, least=64)
+    width: int = setting(256, least=64)
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Checked):
     """Which photographs.
 
     Attributes:
@@ -181,6 +190,8 @@ class DataConfig:
         max_tokens: Captions are cut after this many tokens (the end-of-text token included).
     """
 
+    prefix: ClassVar[str] = "data"
+
     name: str = MISSING
     root: str = setting(MISSING, free_text=True)
     output_dir: str = setting(MISSING, free_text=True)
@@ -188,19 +199,19 @@ class DataConfig:
     synthetic: SyntheticConfig | None = None
     captions: str = "clinical"
     split: str = "stratified"
-    seed: int = 0
-    fractions: dict[str, float] = field(default_factory=lambda: {"train": 0.75, "val": 0.1, "test": 0.15})
+    seed: int = setting(0, least=0, most=SEEDS)
+    fractions: dict[str, float] = setting(factory=lambda: {"train": 0.75, "val": 0.1, "test": 0.15}, least=0, most=1)
     held_out: str | None = setting(None, free_text=True)
-    folds: int = 5
-    fold: int = 0
-    near_bits: int | None = 6
-    near_difference: float = 6.0
+    folds: int = setting(5, least=3)
+    fold: int = setting(0, least=0)
+    near_bits: int | None = setting(6, least=0, most=16)
+    near_difference: float = setting(6.0, least=0, most=255)
     columns: Columns = field(default_factory=Columns)
     mask_values: list[int] | None = None
-    workers: int | None = None
-    limit: int | None = None
+    workers: int | None = setting(None, least=1)
+    limit: int | None = setting(None, least=1)
     draw_references: bool = True
-    max_tokens: int = 96
+    max_tokens: int = setting(96, least=2)
 
 
 @dataclass
@@ -215,7 +226,7 @@ class DataOfTheRun(DataConfig):
 
 
 @dataclass
-class LoggerConfig:
+class LoggerConfig(Checked):
     """Where losses, metrics and tables go.
 
     Attributes:
@@ -226,6 +237,8 @@ class LoggerConfig:
         tags: Words to find the run by.
     """
 
+    prefix: ClassVar[str] = "logger"
+
     wandb: bool = True
     csv: bool = False
     project: str = setting("clip-xai", free_text=True)
@@ -234,7 +247,7 @@ class LoggerConfig:
 
 
 @dataclass
-class GenerationConfig:
+class GenerationConfig(Checked):
     """How captions are decoded; the settings of :class:`clip_xai.models.decoding.Decoding` and the batch size.
 
     Attributes:
@@ -255,6 +268,8 @@ class GenerationConfig:
         batch_size: Photographs per step.
     """
 
+    prefix: ClassVar[str] = "generation"
+
     beams: int = 1
     max_new_tokens: int = 80
     min_new_tokens: int = 0
@@ -269,11 +284,11 @@ class GenerationConfig:
     seed: int = 0
     banned_phrases: list[str] = field(default_factory=list)
     whole_sentences: bool = True
-    batch_size: int = 64
+    batch_size: int = setting(64, least=1)
 
 
 @dataclass
-class TargetConfig:
+class TargetConfig(Checked):
     """What is explained.
 
     Attributes:
@@ -289,21 +304,23 @@ class TargetConfig:
         span: Words of the caption for ``caption_span`` and ``caption_contrast``; null for the diagnosis it states.
     """
 
-    names: list[str] = field(default_factory=lambda: ["caption_word", "caption_span", "caption", "similarity"])
-    kind: str = "cosine"
+    prefix: ClassVar[str] = "target"
+
+    names: list[str] = setting(
+        factory=lambda: ["caption_word", "caption_span", "caption", "similarity"], one_of=TARGETS
+    )
+    kind: str = setting("cosine", one_of=("cosine", "dot", "logit", "log_probability"))
     against: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     templates: list[str] | None = None
-    dimensions: list[int] = field(default_factory=list)
+    dimensions: list[int] = setting(factory=list, least=0)
     word: str | None = setting(None, free_text=True)
     span: str | None = setting(None, free_text=True)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.names if name not in TARGETS]
-        if unknown or not self.names:
-            raise UserError(f"target.names: {', '.join(unknown) or 'nothing'} is not of {', '.join(TARGETS)}")
-        if self.kind not in ("cosine", "dot", "logit", "log_probability"):
-            raise UserError(f"target.kind: {self.kind} is not one of cosine, dot, logit, log_probability")
+        super().__post_init__()
+        if not self.names:
+            raise UserError(f"target.names=[]: choose some of {', '.join(TARGETS)}")
         for name in ("against", "classes", "templates"):
             if not all(text.strip() for text in getattr(self, name) or ()):
                 raise UserError(f"target.{name} has a blank text in it: leave that out")
@@ -313,7 +330,7 @@ class TargetConfig:
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(Checked):
     """The job ``train``.
 
     Attributes:
@@ -343,13 +360,13 @@ class TrainConfig:
     ckpt_path: str | None = setting(None, free_text=True)
     allow_overlap: bool = False
     debug: str | None = None
-    seed: int = 42
+    seed: int = setting(42, least=0, most=SEEDS)
     runs_root: str = setting("runs", free_text=True)
     run_dir: str = setting(MISSING, free_text=True)
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Checked):
     """The job ``evaluate``.
 
     Attributes:
@@ -373,16 +390,16 @@ class EvaluateConfig:
     split: str = "test"
     allow_overlap: bool = False
     bert_score: str | None = setting(None, free_text=True)
-    clip_score: str | None = "own"
+    clip_score: str | None = setting("own", one_of=("own",))
     tokenizer: str = "auto"
-    bootstrap: int = 1000
-    seed: int = 42
+    bootstrap: int = setting(1000, least=20)
+    seed: int = setting(42, least=0, most=SEEDS)
     runs_root: str = setting("runs", free_text=True)
     run_dir: str = setting(MISSING, free_text=True)
 
 
 @dataclass
-class ExplainConfig:
+class ExplainConfig(Checked):
     """The job ``explain``.
 
     Attributes:
@@ -406,12 +423,13 @@ class ExplainConfig:
     image: str | None = setting(None, free_text=True)
     text: Any = setting(None, free_text=True)
     split: str = "test"
-    samples: int = 16
-    seed: int = 42
+    samples: int = setting(16, least=1)
+    seed: int = setting(42, least=0, most=SEEDS)
     runs_root: str = setting("runs", free_text=True)
     run_dir: str = setting(MISSING, free_text=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         texts = self.text if isinstance(self.text, (list, tuple)) else [] if self.text is None else [self.text]
         if not all(isinstance(text, str) for text in texts):
             raise UserError(f"text: {self.text} is no text and no list of texts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from clip_xai.models.weights import (
     load_state,
     read_settings,
 )
+from clip_xai.ranges import check
 from clip_xai.runs.checkpoints import EXPORT, run_of
 from clip_xai.runs.config import (
     BackboneConfig,
@@ -60,6 +62,28 @@ def decoding(generation: GenerationConfig) -> Decoding:
     """The decoding settings, without the batch size."""
     values = {key: value for key, value in vars(generation).items() if key != "batch_size"}
     return Decoding(**{**values, "banned_phrases": tuple(generation.banned_phrases)})
+
+
+def require_usable(settings: Any) -> None:
+    """Refuse, before anything is read or computed, what these settings ask for and cannot have.
+
+    Args:
+        settings: A job's.
+
+    Raises:
+        UserError: A value is out of its range, or the device is not there.
+    """
+    check(settings)
+    decoding(settings.generation)
+    if getattr(settings, "xai", None) is not None:
+        explainers(settings.xai)
+    trainer: TrainerConfig = settings.trainer
+    present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    present["gpu"] = present["cuda"] or present["mps"]
+    there = present.get(trainer.accelerator)
+    if there is not None and there < trainer.devices:
+        what = f"trainer.accelerator={trainer.accelerator} trainer.devices={trainer.devices}"
+        raise UserError(f"{what}: torch finds {there} here; set trainer=cpu, or trainer.devices to what is there")
 
 
 def device_of(trainer: TrainerConfig) -> torch.device:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
 from clip_xai.errors import UserError
-from clip_xai.ranges import setting
+from clip_xai.ranges import SEEDS, Checked, setting
 
 ADAPTATION = 0  # the stage that trains a backbone on pictures and captions
 CAPTIONER_PARTS = ("mapper", "embeddings", "token_embeddings", "lora", "final_norm")
 BACKBONE_PARTS = ("image", "text", "temperature")
 STRATEGIES = ("auto", "ddp", "fsdp")
 PROFILERS = ("simple", "advanced", "pytorch")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass
-class StageConfig:
+class StageConfig(Checked):
     """One stage of training.
 
     Attributes:
@@ -45,51 +47,50 @@ class StageConfig:
         label_smoothing: In the training loss only.
         supervise_padding: Teach the end marker at every padded position, as the original captioner does; its loss then
             depends on how a batch is padded.
-        gradient_clip: Largest gradient norm.
+        gradient_clip: Largest gradient norm; null for any.
         decay: Decay of an exponential moving average of the weights, which is then what is judged and kept; or null.
     """
+
+    prefix: ClassVar[str] = "stage"
 
     number: int = MISSING
     name: str = MISSING
     starts_from: int | None = None
     sources: list[str] | None = None
     prefers: list[str] | None = None
-    replay: float = 0.0
+    replay: float = setting(0.0, least=0, most=1)
     trains: list[str] = field(default_factory=lambda: ["mapper"])
-    unfreeze: list[int] = field(default_factory=list)
-    epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    mapper_learning_rate_factor: float = 1.0
-    weight_decay: float = 0.01
-    warmup: float = 0.06
-    warmup_steps: int = 0
-    label_smoothing: float = 0.0
+    unfreeze: list[int] = setting(factory=list, least=0)
+    epochs: int = setting(5, least=1)
+    batch_size: int = setting(32, least=1)
+    learning_rate: float = setting(1e-3, least=0)
+    mapper_learning_rate_factor: float = setting(1.0, least=0)
+    weight_decay: float = setting(0.01, least=0)
+    warmup: float = setting(0.06, least=0, most=1)
+    warmup_steps: int = setting(0, least=0)
+    label_smoothing: float = setting(0.0, least=0, below=1)
     supervise_padding: bool = False
-    gradient_clip: float = 1.0
-    decay: float | None = None
+    gradient_clip: float | None = setting(1.0, above=0)
+    decay: float | None = setting(None, above=0, below=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = BACKBONE_PARTS if self.number == ADAPTATION else CAPTIONER_PARTS
         unknown = sorted(set(self.trains) - set(known))
         if unknown:
             raise UserError(f"stage.trains: {', '.join(unknown)} is not one of {', '.join(known)}")
-        if not 0 <= self.replay <= 1:
-            raise UserError(f"stage.replay: {self.replay} is not between 0 and 1")
-        if self.decay is not None and not 0 < self.decay < 1:
-            raise UserError(f"stage.decay: {self.decay} is not between 0 and 1; null trains without an average")
 
 
 @dataclass
-class TrainerConfig:
+class TrainerConfig(Checked):
     """The machine and the precision.
 
     Attributes:
-        accelerator: ``auto``, ``cpu``, ``gpu`` ...
+        accelerator: ``auto``, ``cpu``, ``gpu`` (the first kind that is there), ``cuda`` or ``mps``.
         devices: How many on each node.
         num_nodes: How many nodes.
         strategy: ``auto`` (one device), ``ddp`` (the model whole on each device) or ``fsdp`` (sharded over them).
-        precision: Lightning's name of it (``32-true``, ``bf16-mixed`` ...).
+        precision: Lightning's name of it: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         accumulate_grad_batches: A step's records are cut into so many batches on each device, one after the other.
         length_bucket: Captions of like length share a step, padded to a multiple of this; null mixes lengths. Mixed
             steps cost time, sorted ones accuracy where there are few of them (the miniature has 54 an epoch).
@@ -103,34 +104,31 @@ class TrainerConfig:
         profiler: ``simple``, ``advanced`` or ``pytorch``, written into the run directory; null for none.
     """
 
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    accumulate_grad_batches: int = 1
-    length_bucket: int | None = None
-    feature_batch_size: int = 64
-    workers: int = 0
-    limit_train_batches: int | None = None
-    limit_val_batches: int | None = None
-    log_every_n_steps: int = 10
+    prefix: ClassVar[str] = "trainer"
+
+    accelerator: str = setting("auto", one_of=ACCELERATORS)
+    devices: int = setting(1, least=1)
+    num_nodes: int = setting(1, least=1)
+    strategy: str = setting("auto", one_of=STRATEGIES)
+    precision: str = setting("32-true", one_of=PRECISIONS)
+    accumulate_grad_batches: int = setting(1, least=1)
+    length_bucket: int | None = setting(None, least=1)
+    feature_batch_size: int = setting(64, least=1)
+    workers: int = setting(0, least=0)
+    limit_train_batches: int | None = setting(None, least=1)
+    limit_val_batches: int | None = setting(None, least=1)
+    log_every_n_steps: int = setting(10, least=1)
     validate_on: str = "val"
-    profiler: str | None = None
+    profiler: str | None = setting(None, one_of=PROFILERS)
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise UserError(f"trainer.strategy: {self.strategy} is not one of {', '.join(STRATEGIES)}")
+        super().__post_init__()
         if self.validate_on == "test":
             raise UserError(
                 "trainer.validate_on=test: the split that is reported must not choose a checkpoint; use val"
             )
         if self.validate_on not in ("val", "train"):
             raise UserError(f"trainer.validate_on: {self.validate_on} is not one of val, train")
-        if self.profiler is not None and self.profiler not in PROFILERS:
-            raise UserError(f"trainer.profiler: {self.profiler} is not one of {', '.join(PROFILERS)}, or null")
-        if self.devices < 1 or self.num_nodes < 1 or self.accumulate_grad_batches < 1:
-            raise UserError("trainer.devices, num_nodes and accumulate_grad_batches are 1 or more")
         if self.strategy == "auto" and self.devices * self.num_nodes > 1:
             raise UserError(
                 "trainer.devices: several devices need trainer=ddp (or trainer=fsdp for models too large for one)"
@@ -143,7 +141,7 @@ class TrainerConfig:
 
 
 @dataclass
-class CallbacksConfig:
+class CallbacksConfig(Checked):
     """What happens beside the training steps.
 
     Attributes:
@@ -159,21 +157,19 @@ class CallbacksConfig:
         scored_photographs: How many.
     """
 
-    progress_bar: bool = True
-    sample_captions: int = 8
-    patience: int | None = None
-    monitor: str = "val/loss"
-    mode: str = "min"
-    score_captions: int | None = None
-    scored_photographs: int = 64
+    prefix: ClassVar[str] = "callbacks"
 
-    def __post_init__(self) -> None:
-        if self.mode not in ("min", "max"):
-            raise UserError(f"callbacks.mode: {self.mode} is not one of min, max")
+    progress_bar: bool = True
+    sample_captions: int = setting(8, least=0)
+    patience: int | None = setting(None, least=1)
+    monitor: str = "val/loss"
+    mode: str = setting("min", one_of=("min", "max"))
+    score_captions: int | None = setting(None, least=1)
+    scored_photographs: int = setting(64, least=1)
 
 
 @dataclass
-class SearchConfig:
+class SearchConfig(Checked):
     """A search for good settings with Optuna; every trial is a training run of its own.
 
     Attributes:
@@ -188,10 +184,12 @@ class SearchConfig:
             be an option of a group, such as ``mapper``.
     """
 
+    prefix: ClassVar[str] = "hparams_search"
+
     name: str = setting("search", free_text=True)
     storage: str | None = setting(None, free_text=True)
-    trials: int = 20
-    seed: int = 0
-    startup_trials: int = 5
-    prune_after: int | None = 1
+    trials: int = setting(20, least=1)
+    seed: int = setting(0, least=0, most=SEEDS)
+    startup_trials: int = setting(5, least=0)
+    prune_after: int | None = setting(1, least=0)
     space: dict[str, Any] = field(default_factory=dict)

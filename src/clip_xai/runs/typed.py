@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import fields
-from typing import get_type_hints
+from collections.abc import Iterator
+from dataclasses import Field, fields
+from typing import Any, get_type_hints
 
 from clip_xai.ranges import FREE_TEXT
 from clip_xai.runs.config import SCHEMAS, dataclasses_in
@@ -22,23 +23,33 @@ _AS_TYPED = ("", "null")
 @functools.cache
 def free_text_settings() -> frozenset[str]:
     """The settings whose values are texts or paths."""
-    return frozenset(name for schema in SCHEMAS.values() for name in _free_text(schema))
+    return frozenset(name for name, item, _ in _settings() if item.metadata.get(FREE_TEXT))
 
 
-def _free_text(schema: type, prefix: str = "") -> list[str]:
-    hints, names = get_type_hints(schema), []
+@functools.cache
+def open_settings() -> frozenset[str]:
+    """The settings that are a mapping with any keys, which Hydra would have one add with ``++``."""
+    return frozenset(name for name, _, kind in _settings() if kind == dict[str, Any])
+
+
+def _settings() -> Iterator[tuple[str, Field[Any], Any]]:
+    for schema in SCHEMAS.values():
+        yield from _settings_of(schema)
+
+
+def _settings_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    hints = get_type_hints(schema)
     for item in fields(schema):
-        if item.metadata.get(FREE_TEXT):
-            names.append(prefix + item.name)
+        yield prefix + item.name, item, hints[item.name]
         for kind in dataclasses_in(hints[item.name]):
-            names += _free_text(kind, f"{prefix}{item.name}.")
-    return names
+            yield from _settings_of(kind, f"{prefix}{item.name}.")
 
 
 def quote_free_text(argument: str) -> str:
     """Quote the value of a setting that is a text or a path, so that nothing in it has a meaning for Hydra.
 
-    A list of quoted texts stays a list; a value that is empty or ``null`` stays what it is.
+    A list of quoted texts stays a list; a value that is empty or ``null`` stays what it is. A setting that takes any
+    keys, as the options of another method, is told to Hydra as one.
 
     >>> quote_free_text("text=a photo of melanoma, upper left")
     "text='a photo of melanoma, upper left'"
@@ -46,6 +57,8 @@ def quote_free_text(argument: str) -> str:
     "text=['one, with a comma','another']"
     """
     key, equals, value = argument.partition("=")
+    if equals and any(key == name or key.startswith(f"{name}.") for name in open_settings()):
+        return f"++{argument}"
     if key.lstrip("+") not in free_text_settings() or not equals or value in _AS_TYPED:
         return argument
     if _TEXTS.fullmatch(value):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.ranges import check
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
@@ -50,6 +51,9 @@ class Explainer(ABC):
     every_word: ClassVar[bool] = True
     shares_trace: ClassVar[bool] = True
     cost: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check(self, f"xai.{self.name}")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from clip_xai.models.backbones.stages import StagedTower
 from clip_xai.models.backbones.tower import ImageTower
 from clip_xai.models.backbones.trace import evaluation_mode
 from clip_xai.models.backbones.transformer import Block, TransformerTower
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
@@ -61,17 +62,13 @@ class AblationCam(BankExplainer):
     """
 
     layer: int = -1
-    ablation: str = "zero"
-    chunk_size: int = 64
+    ablation: str = setting("zero", one_of=ABLATIONS)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "ablationcam"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"output_gradients"})
     cost: ClassVar[str] = "1 F at the last block in closed form, else C F from the block on"
-
-    def __post_init__(self) -> None:
-        if self.ablation not in ABLATIONS:
-            raise UserError(f"xai.ablationcam.ablation={self.ablation}: choose one of {', '.join(ABLATIONS)}")
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""

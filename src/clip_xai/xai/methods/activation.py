@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import Point
+from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.double import in_double
 from clip_xai.xai.explainer import TraceExplainer
@@ -135,7 +136,7 @@ class GradCamPlusPlus(ActivationMap):
         torch.Size([2, 2, 4, 4])
     """
 
-    epsilon: float = 1e-6
+    epsilon: float = setting(1e-6, least=0)
 
     name: ClassVar[str] = "gradcam_plusplus"
     shares_trace: ClassVar[bool] = False

@@ -12,6 +12,7 @@ from torch import Tensor
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import POOL, BlockIndex, BlockTrace, batched_vjp, evaluation_mode
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods.depth import no_such_block, too_deep
 from clip_xai.xai.target import Target
@@ -74,8 +75,8 @@ class GradEclip(TraceExplainer):
     """
 
     layer: int = -1
-    layers: int = 1
-    heads: str = "per_head"
+    layers: int = setting(1, least=1)
+    heads: str = setting("per_head", one_of=("per_head", "single"))
 
     name: ClassVar[str] = "gradeclip"
     linear_in_target: ClassVar[bool] = False
@@ -83,12 +84,9 @@ class GradEclip(TraceExplainer):
     cost: ClassVar[str] = "1 F, B of the last block's class-token row"
 
     def __post_init__(self) -> None:
-        if self.heads not in ("per_head", "single"):
-            raise UserError(f"xai.gradeclip.heads is {self.heads!r}: choose per_head or single")
+        super().__post_init__()
         if self.heads == "single" and (self.layer, self.layers) != (-1, 1):
             raise UserError("a single head is defined for the last block alone: set layer=-1 and layers=1")
-        if self.layers < 1:
-            raise UserError(f"xai.gradeclip.layers is {self.layers}: choose at least 1")
 
     def refusal(self, backbone: Backbone, target: Target) -> str | None:
         """Blocks that attend over all patches are needed, or an attention pool that the target reads."""
@@ -177,17 +175,13 @@ class AttentionRollout(TraceExplainer):
         True
     """
 
-    head_fusion: str = "mean"
+    head_fusion: str = setting("mean", one_of=FUSIONS)
 
     name: ClassVar[str] = "attention_rollout"
     text_dependent: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F"
-
-    def __post_init__(self) -> None:
-        if self.head_fusion not in FUSIONS:
-            raise UserError(f"xai.attention_rollout.head_fusion is {self.head_fusion!r}: choose {', '.join(FUSIONS)}")
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """Attention probabilities of all blocks."""

@@ -13,6 +13,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
 from clip_xai.models.backbones.transformer import TransformerTower
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
@@ -58,12 +59,12 @@ class M2ib(BankExplainer):
     """
 
     layer: int = -3
-    beta: float = 0.1
-    steps: int = 10
-    rate: float = 1.0
-    draws: int = 10
-    seed: int = 0
-    chunk_size: int = 64
+    beta: float = setting(0.1, least=0)
+    steps: int = setting(10, least=1)
+    rate: float = setting(1.0, above=0)
+    draws: int = setting(10, least=1)
+    seed: int = setting(0, least=0)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "m2ib"
     every_word: ClassVar[bool] = False

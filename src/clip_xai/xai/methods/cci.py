@@ -16,6 +16,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode
 from clip_xai.models.backbones.transformer import TransformerTower
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.perturbation import PerturbationBank
 from clip_xai.xai.target import Target
@@ -55,18 +56,14 @@ class Cci(BankExplainer):
         [3, 2, 2, 4, 4]
     """
 
-    clusters: int = 7
-    seed: int = 0
-    chunk_size: int = 64
+    clusters: int = setting(7, least=2)
+    seed: int = setting(0, least=0)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "cci"
     linear_in_target: ClassVar[bool] = True
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"attention"})
     cost: ClassVar[str] = "K + 1 F"
-
-    def __post_init__(self) -> None:
-        if self.clusters < 2:
-            raise UserError(f"xai.cci.clusters={self.clusters}: at least 2 are needed to take one away")
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.target import ContrastTarget, EmbeddingDimensionTarget, SimilarityTarget, Target
@@ -55,19 +56,13 @@ class EmbeddingSpace(Explainer):
     """
 
     method: str = "input_x_gradient"
-    mode: str = "collapsed"
+    mode: str = setting("collapsed", one_of=MODES)
     options: dict[str, Any] = field(default_factory=dict)
-    chunk_size: int = 64
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "embedding_space"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "of `method`, for T targets (collapsed) or for D"
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"xai.embedding_space.mode is {self.mode!r}: choose {' or '.join(MODES)}")
-        if self.chunk_size < 1:
-            raise UserError("xai.embedding_space.chunk_size must be at least 1")
 
     @property
     def inner(self) -> Explainer:
@@ -90,6 +85,11 @@ class EmbeddingSpace(Explainer):
                 f"{self.method} is not linear in its target, so that one pass is not the sum over dimensions: set "
                 f"xai.embedding_space.mode=per_dimension, or choose one of {', '.join(linear)}"
             )
+        known = [item.name for item in fields(cls)]
+        unknown = ", ".join(sorted(set(self.options) - set(known)))
+        if unknown:
+            has = ", ".join(known) or "none"
+            raise UserError(f"xai.embedding_space.options: {self.method} has no {unknown}; its settings are {has}")
         return cls(**self.options)
 
     def refusal(self, backbone: Backbone, target: Target) -> str | None:

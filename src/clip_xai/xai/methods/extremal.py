@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from torchvision.transforms.functional import gaussian_blur
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import pooled
 from clip_xai.xai.perturbation import PerturbationBank
@@ -85,16 +86,16 @@ class ExtremalPerturbation(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    areas: list[float] = field(default_factory=lambda: [0.1])
-    variant: str = "preserve"
-    perturbation: str = "blur"
-    iterations: int = 200
-    cells: int = 32
-    smoothing: float = 3.0
-    blur: float = 0.09
-    scale: float = 0.0
+    areas: list[float] = setting(factory=lambda: [0.1], above=0, below=1)
+    variant: str = setting("preserve", one_of=VARIANTS)
+    perturbation: str = setting("blur", one_of=FILLS)
+    iterations: int = setting(200, least=1)
+    cells: int = setting(32, least=1)
+    smoothing: float = setting(3.0, above=0)
+    blur: float = setting(0.09, above=0)
+    scale: float = setting(0.0, least=0)
     jitter: bool = True
-    chunk_size: int = 16
+    chunk_size: int = setting(16, least=1)
 
     name: ClassVar[str] = "extremal_perturbation"
     every_word: ClassVar[bool] = False
@@ -102,12 +103,9 @@ class ExtremalPerturbation(BankExplainer):
     cost: ClassVar[str] = "T x areas x iterations (F + B)"
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise UserError(f"xai.extremal_perturbation.variant={self.variant}: choose one of {', '.join(VARIANTS)}")
-        if self.perturbation not in FILLS:
-            raise UserError(f"xai.extremal_perturbation.perturbation={self.perturbation}: choose blur or fade")
-        if not self.areas or not all(0 < area < 1 for area in self.areas):
-            raise UserError(f"xai.extremal_perturbation.areas={self.areas}: give shares of the image between 0 and 1")
+        super().__post_init__()
+        if not self.areas:
+            raise UserError("xai.extremal_perturbation.areas=[]: give shares of the image")
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, TraceExplainer
 from clip_xai.xai.pixels import PIXEL_NEEDS, by_cell
@@ -30,12 +31,9 @@ class PixelGradient(TraceExplainer):
         resolution: ``patches``: over the patch grid; ``pixels``: ``[S, S]``.
     """
 
-    resolution: str = "patches"
+    resolution: str = setting("patches", one_of=RESOLUTIONS)
 
     cost: ClassVar[str] = "1 F, 1 batched B"
-
-    def __post_init__(self) -> None:
-        _check_resolution(self.name, self.resolution)
 
     def needs(self, backbone: Backbone, target: Target) -> Needs:
         """The gradient at the input."""
@@ -153,14 +151,11 @@ class GuidedBackprop(Explainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    resolution: str = "patches"
+    resolution: str = setting("patches", one_of=RESOLUTIONS)
 
     name: ClassVar[str] = "guided_backprop"
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F, 1 batched B of its own"
-
-    def __post_init__(self) -> None:
-        _check_resolution(self.name, self.resolution)
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores with a guided pass of its own; see the base class."""
@@ -219,8 +214,3 @@ def _is_activation(module: nn.Module) -> bool:
         return False
     name = type(module).__name__.lower()
     return isinstance(module, ACTIVATIONS) or any(part in name for part in ACTIVATION_NAMES)
-
-
-def _check_resolution(method: str, resolution: str) -> None:
-    if resolution not in RESOLUTIONS:
-        raise UserError(f"xai.{method}.resolution is {resolution!r}: choose {' or '.join(RESOLUTIONS)}")

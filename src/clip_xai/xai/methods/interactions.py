@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.coalitions import ABSENT, encode, ids_without
 from clip_xai.xai.explainer import Explainer
@@ -75,29 +76,21 @@ class Fixlip(Explainer):
         (torch.Size([2, 2, 3, 4, 4]), [['a', 'brown', 'lesion'], ['melanoma']])
     """
 
-    index: str = "banzhaf"
-    presence: float = 0.5
-    cells: int = 7
-    images: int = 500
-    texts: int = 256
-    nodes: int = 4
-    absent: str = "delete"
+    index: str = setting("banzhaf", one_of=INDICES)
+    presence: float = setting(0.5, above=0, below=1)
+    cells: int = setting(7, least=1)
+    images: int = setting(500, least=1)
+    texts: int = setting(256, least=1)
+    nodes: int = setting(4, least=1)
+    absent: str = setting("delete", one_of=ABSENT)
     fill: float = 0.0
-    seed: int = 0
-    chunk_size: int = 64
+    seed: int = setting(0, least=0)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "fixlip"
     modality: ClassVar[str] = "pair"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "N F; up to M F of the text tower"
-
-    def __post_init__(self) -> None:
-        if self.index not in INDICES:
-            raise UserError(f"xai.fixlip.index={self.index}: choose one of {', '.join(INDICES)}")
-        if self.absent not in ABSENT:
-            raise UserError(f"xai.fixlip.absent={self.absent}: choose one of {', '.join(ABSENT)}")
-        if not 0 < self.presence < 1:
-            raise UserError(f"xai.fixlip.presence={self.presence}: choose a probability between 0 and 1")
 
     def refusal(self, backbone: Backbone, target: Target) -> str | None:
         """Return why the method is not defined for a tower and a target, None if it is."""

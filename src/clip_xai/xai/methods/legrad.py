@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import BlockIndex, Point, batched_vjp, evaluation_mode
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods.attention import ATTENTION, blocks_of, reads_pool
 from clip_xai.xai.methods.depth import too_deep
@@ -52,16 +52,12 @@ class LeGrad(TraceExplainer):
         True
     """
 
-    layers: int = 2
+    layers: int = setting(2, least=1)
 
     name: ClassVar[str] = "legrad"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F, batched B of each block's feed-forward part"
-
-    def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise UserError(f"xai.legrad.layers is {self.layers}: choose at least 1")
 
     def refusal(self, backbone: Backbone, target: Target) -> str | None:
         """So many blocks are needed."""

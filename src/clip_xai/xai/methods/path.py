@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
+from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.methods.gradient import RESOLUTIONS
@@ -82,19 +82,15 @@ class IntegratedGradients(Explainer):
         True
     """
 
-    steps: int = 32
-    baseline: str = "mean"
-    resolution: str = "patches"
-    chunk_size: int = 16
+    steps: int = setting(32, least=1)
+    baseline: str = setting("mean", one_of=BASELINES)
+    resolution: str = setting("patches", one_of=RESOLUTIONS)
+    chunk_size: int = setting(16, least=1)
 
     name: ClassVar[str] = "integrated_gradients"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`steps` F and batched B"
-
-    def __post_init__(self) -> None:
-        _check(self.name, self.steps, "steps", self.resolution, self.chunk_size)
-        _check_baseline(self.name, self.baseline)
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores; see the base class."""
@@ -155,22 +151,17 @@ class GradientShap(Explainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    samples: int = 32
-    noise: float = 0.0
-    baseline: str = "all"
-    seed: int = 0
-    resolution: str = "patches"
-    chunk_size: int = 16
+    samples: int = setting(32, least=1)
+    noise: float = setting(0.0, least=0)
+    baseline: str = setting("all", one_of=("all", *BASELINES))
+    seed: int = setting(0, least=0)
+    resolution: str = setting("patches", one_of=RESOLUTIONS)
+    chunk_size: int = setting(16, least=1)
 
     name: ClassVar[str] = "gradient_shap"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`samples` F and batched B"
-
-    def __post_init__(self) -> None:
-        _check(self.name, self.samples, "samples", self.resolution, self.chunk_size)
-        if self.baseline != "all":
-            _check_baseline(self.name, self.baseline)
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores; see the base class."""
@@ -236,20 +227,17 @@ class SmoothGrad(Explainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    samples: int = 32
-    noise: float = 0.15
+    samples: int = setting(32, least=1)
+    noise: float = setting(0.15, least=0)
     squared: bool = False
-    seed: int = 0
-    resolution: str = "patches"
-    chunk_size: int = 16
+    seed: int = setting(0, least=0)
+    resolution: str = setting("patches", one_of=RESOLUTIONS)
+    chunk_size: int = setting(16, least=1)
 
     name: ClassVar[str] = "smoothgrad"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "`samples` F and batched B"
-
-    def __post_init__(self) -> None:
-        _check(self.name, self.samples, "samples", self.resolution, self.chunk_size)
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores; see the base class."""
@@ -295,15 +283,3 @@ def _noise(seeds: Tensor, numbers: Tensor, pixels: Tensor) -> Tensor:
 
 def _at(values: Tensor, resolution: str, grid: tuple[int, int], mean: bool = False) -> Tensor:
     return values if resolution == "pixels" else by_cell(values, grid, mean)
-
-
-def _check(method: str, count: int, count_name: str, resolution: str, chunk_size: int) -> None:
-    if count < 1 or chunk_size < 1:
-        raise UserError(f"xai.{method}: {count_name} and chunk_size must be at least 1")
-    if resolution not in RESOLUTIONS:
-        raise UserError(f"xai.{method}.resolution is {resolution!r}: choose {' or '.join(RESOLUTIONS)}")
-
-
-def _check_baseline(method: str, baseline: str) -> None:
-    if baseline not in BASELINES:
-        raise UserError(f"xai.{method}.baseline is {baseline!r}: choose {', '.join(BASELINES)}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.errors import UserError
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import CellMasks
 from clip_xai.xai.perturbation import PerturbationBank
@@ -45,17 +46,18 @@ class Occlusion(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    window: int = 2
-    stride: int = 1
+    window: int = setting(2, least=1)
+    stride: int = setting(1, least=1)
     fill: float = 0.0
-    chunk_size: int = 64
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "occlusion"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F a window + 1 F"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.stride <= self.window:
+        super().__post_init__()
+        if self.stride > self.window:
             raise UserError(
                 f"a stride of {self.stride} with a window of {self.window} leaves patches uncovered: "
                 "choose xai.stride from 1 to xai.window"

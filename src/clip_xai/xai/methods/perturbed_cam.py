@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import Point, VisualTrace
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import ActivationMasks
 from clip_xai.xai.methods.activation import ActivationMap, cam_point
@@ -62,18 +62,14 @@ class ScoreCam(BankExplainer):
     """
 
     layer: int = -1
-    weighting: str = "softmax"
-    temperature: float = 0.0
+    weighting: str = setting("softmax", one_of=WEIGHTINGS)
+    temperature: float = setting(0.0, least=0)
     fill: float = 0.0
-    chunk_size: int = 64
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "scorecam"
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "C + 2 F"
-
-    def __post_init__(self) -> None:
-        if self.weighting not in WEIGHTINGS:
-            raise UserError(f"xai.scorecam.weighting={self.weighting}: choose one of {', '.join(WEIGHTINGS)}")
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
@@ -161,7 +157,7 @@ class AbsCamFinal(BankExplainer):
 
     layer: int = -1
     fill: float = 0.0
-    chunk_size: int = 64
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "abscam_final"
     linear_in_target: ClassVar[bool] = False

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_xai.errors import UserError
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import smooth_masks
 from clip_xai.xai.perturbation import PerturbationBank
@@ -61,27 +61,19 @@ class Rise(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    masks: int = 1000
-    cells: int = 7
-    keep: float = 0.5
-    kind: str = "bernoulli"
-    spread: float = 0.25
-    normalisation: str = "centred"
+    masks: int = setting(1000, least=2)
+    cells: int = setting(7, least=1)
+    keep: float = setting(0.5, above=0, below=1)
+    kind: str = setting("bernoulli", one_of=("bernoulli", "gaussian"))
+    spread: float = setting(0.25, least=0)
+    normalisation: str = setting("centred", one_of=("centred", "paper"))
     fill: float = 0.0
-    seed: int = 0
-    chunk_size: int = 64
+    seed: int = setting(0, least=0)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "rise"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "N F"
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("bernoulli", "gaussian"):
-            raise UserError(f"xai.rise.kind={self.kind}: choose bernoulli or gaussian")
-        if self.normalisation not in ("centred", "paper"):
-            raise UserError(f"xai.rise.normalisation={self.normalisation}: choose centred or paper")
-        if self.masks < 2 or self.cells < 1 or not 0 < self.keep < 1:
-            raise UserError("xai.rise needs at least 2 masks, 1 cell and a share to keep between 0 and 1")
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_xai.errors import UserError
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import PlayerMasks, pooled
 from clip_xai.xai.perturbation import PerturbationBank
@@ -58,22 +58,16 @@ class KernelShap(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    players: str = "grid"
-    cells: int = 7
-    samples: int = 1000
+    players: str = setting("grid", one_of=("grid", "superpixels"))
+    cells: int = setting(7, least=2)
+    samples: int = setting(1000, least=1)
     fill: float = 0.0
-    seed: int = 0
-    chunk_size: int = 64
+    seed: int = setting(0, least=0)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "kernelshap"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "up to samples + 2 F"
-
-    def __post_init__(self) -> None:
-        if self.players not in ("grid", "superpixels"):
-            raise UserError(f"xai.kernelshap.players={self.players}: choose grid or superpixels")
-        if self.cells < 2:
-            raise UserError(f"xai.kernelshap.cells={self.cells}: at least 2 are needed to share a score among")
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""

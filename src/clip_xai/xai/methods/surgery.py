@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import evaluation_mode
+from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods.attention import ATTENTION, blocks_of, reads_pool
 from clip_xai.xai.methods.depth import too_deep
@@ -66,19 +66,13 @@ class ClipSurgery(TraceExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
-    layers: int = 6
-    redundancy: str = "empty"
+    layers: int = setting(6, least=1)
+    redundancy: str = setting("empty", one_of=REDUNDANCY)
 
     name: ClassVar[str] = "clip_surgery"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F and `layers` attentions"
-
-    def __post_init__(self) -> None:
-        if self.redundancy not in REDUNDANCY:
-            raise UserError(f"xai.clip_surgery.redundancy is {self.redundancy!r}: choose {', '.join(REDUNDANCY)}")
-        if self.layers < 1:
-            raise UserError(f"xai.clip_surgery.layers is {self.layers}: choose at least 1")
 
     def refusal(self, backbone: Backbone, target: Target) -> str | None:
         """Directions in the embedding space are needed, and patches that can be projected into it."""

@@ -15,6 +15,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.trace import batched_vjp, evaluation_mode, outside_inference
 from clip_xai.models.backbones.transformer import TextTower
+from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.methods.depth import no_such_block, too_deep
@@ -181,15 +182,11 @@ class TokenIntegratedGradients(TextExplainer):
         torch.Size([2, 2, 3])
     """
 
-    steps: int = 50
+    steps: int = setting(50, least=1)
 
     name: ClassVar[str] = "token_integrated_gradients"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F; n (F + B) of the text tower or language model"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"xai.{self.name}.steps={self.steps}: at least 1 is needed")
 
     def texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
@@ -263,17 +260,13 @@ class TokenGradEclip(TextExplainer):
         True
     """
 
-    layers: int = 8
+    layers: int = setting(8, least=1)
 
     name: ClassVar[str] = "token_gradeclip"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"text_trace"})
     captions: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower"
-
-    def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise UserError(f"xai.{self.name}.layers={self.layers}: choose at least 1")
 
     def refusal(self, backbone: Backbone, target: Target) -> str | None:
         """So many blocks are needed, or fewer than the published number."""

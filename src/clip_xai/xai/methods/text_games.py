@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.ranges import setting
 from clip_xai.xai.coalitions import ABSENT, caption_scores, encode, ids_without, text_scores
 from clip_xai.xai.methods.text import TextExplainer, caption_columns, caption_inputs
 from clip_xai.xai.shapley import Coalitions, coalitions, shapley_values
@@ -49,15 +49,12 @@ class TokenOcclusion(TextExplainer):
         torch.Size([2, 2, 3])
     """
 
-    absent: str = "delete"
-    chunk_size: int = 64
+    absent: str = setting("delete", one_of=ABSENT)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "token_occlusion"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F; 1 F of the text tower or language model a word"
-
-    def __post_init__(self) -> None:
-        _check_absent(self.name, self.absent)
 
     def texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
@@ -105,17 +102,14 @@ class TokenKernelShap(TextExplainer):
         torch.Size([2, 2, 3])
     """
 
-    samples: int = 512
-    absent: str = "delete"
-    seed: int = 0
-    chunk_size: int = 64
+    samples: int = setting(512, least=1)
+    absent: str = setting("delete", one_of=ABSENT)
+    seed: int = setting(0, least=0)
+    chunk_size: int = setting(64, least=1)
 
     name: ClassVar[str] = "token_kernelshap"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F; up to samples + 2 F of the text tower or language model"
-
-    def __post_init__(self) -> None:
-        _check_absent(self.name, self.absent)
 
     def texts(
         self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
@@ -169,8 +163,3 @@ def _with_ends(asked: Coalitions) -> Tensor:
     players = asked.present.shape[1]
     ends = torch.tensor([[False] * players, [True] * players])
     return torch.cat([ends, asked.present])
-
-
-def _check_absent(name: str, absent: str) -> None:
-    if absent not in ABSENT:
-        raise UserError(f"xai.{name}.absent={absent}: choose one of {', '.join(ABSENT)}")
