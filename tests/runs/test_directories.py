@@ -112,7 +112,7 @@ def test_no_other_command_writes_into_it(runs, root, tmp_path, capsys) -> None:
             function(settings(job, runs, run, *more))
     for taken in (run, root / "mine" / "p00.jpg"):
         assert export(["latest", "--to", str(taken), "--runs-root", str(runs)]) == 1
-        [line] = capsys.readouterr().err.strip().splitlines()
+        line = capsys.readouterr().err.strip().splitlines()[-1]  # behind what is said of the captioner
         assert f"--to={taken}" in line
     with pytest.raises(UserError, match="--work="):
         pretrain(["--work", str(run), "--parts", "measure"])

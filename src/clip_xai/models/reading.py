@@ -118,8 +118,8 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({_first_line(error)}): download it again") from error
     except json.JSONDecodeError as error:
-        what = _impostor(text.encode()) or f"is no JSON (line {error.lineno}: {error.msg})"
-        raise UserError(f"{file} {what}: download it again") from error
+        what = _impostor(text.encode()) or f"is no JSON (line {error.lineno}: {error.msg}): download it again"
+        raise UserError(f"{file} {what}") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} holds no settings but a {type(found).__name__}: download it again")
     return found
