@@ -16,16 +16,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clip_xai.runs.quick import Explanations, explain, load_backbone
+    from clip_xai.models.export import from_pretrained
+    from clip_xai.runs.quick import Explanations, Run, explain, load_backbone, read_run
 
 __version__ = "0.1.0"
-__all__ = ["Explanations", "explain", "load_backbone"]
+__all__ = ["Explanations", "Run", "explain", "from_pretrained", "load_backbone", "read_run"]
 
 
 def __getattr__(name: str) -> Any:
     """Load what was asked for at first use, so that ``import clip_xai`` costs nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "from_pretrained":
+        from clip_xai.models import export
+
+        return export.from_pretrained
     from clip_xai.runs import quick
 
     return getattr(quick, name)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
@@ -331,3 +333,27 @@ def test_a_twin_is_the_same_architecture_at_other_weights(tmp_path: Path) -> Non
     assert torch.equal(twin.tokenize(["a nevus"]), tower.tokenize(["a nevus"]))
     shapes = {key: value.shape for key, value in tower.state_dict().items()}
     assert {key: value.shape for key, value in twin.state_dict().items()} == shapes
+
+
+def test_no_patient_is_named_in_what_is_handed_on(built: Captioner, tmp_path: Path) -> None:
+    index = index_of_three()
+    directory = export_captioner(built, RETRIEVING, tmp_path / "out", FACTS, index=index)
+    taken = CaptionIndex.load(directory / INDEX)
+    assert taken.captions == index.captions and taken.groups == ["#1", "#2", "#3"]
+    for file in directory.iterdir():
+        assert not any(group.encode() + b"\0" in file.read_bytes() for group in index.groups)
+
+
+def test_a_public_repository_gets_no_training_captions_and_nothing_by_accident(
+    built: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **settings: sent.append(name))
+    monkeypatch.setattr(HfApi, "repo_info", lambda self, name: SimpleNamespace(private=False))
+    with_index = export_captioner(built, RETRIEVING, tmp_path / "index", FACTS, index=index_of_three())
+    with pytest.raises(UserError, match=r"is public, and retrieval\.safetensors holds captions"):
+        push_to_hub(with_index, "group/captioner")
+    plain = export_captioner(built, SETTINGS, tmp_path / "plain", FACTS)
+    with pytest.raises(UserError, match="is public already: add --public"):
+        push_to_hub(plain, "group/captioner")
+    assert not sent

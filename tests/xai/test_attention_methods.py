@@ -189,7 +189,7 @@ def test_a_token_map_reads_words_off_patches(
     ],
 )
 def test_settings_without_meaning_are_refused(make: object) -> None:
-    with pytest.raises(UserError, match="choose|give at least"):
+    with pytest.raises(UserError, match=r"choose|give at least"):
         make()  # type: ignore[operator]
 
 

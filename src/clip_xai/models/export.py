@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from clip_xai.errors import UserError
 from clip_xai.files import write_json, write_text
@@ -61,7 +61,7 @@ def export_captioner(
     try:
         save_captioner(captioner, public, unfinished, with_backbone)
         if index is not None:
-            index.save(unfinished / INDEX)
+            index.without_groups().save(unfinished / INDEX)
         write_json(unfinished / "tokenizer_config.json", _tokenizer_config(captioner))
         write_text(unfinished / "README.md", model_card(captioner, public, facts, index))
         _try(captioner, unfinished, directory)
@@ -161,7 +161,7 @@ def push_to_hub(
     Args:
         directory: What :func:`export_captioner` wrote.
         repository: ``ORGANISATION/MODEL``, made if need be.
-        private: Whether a new repository is.
+        private: Whether the repository is; one that is there already must be, or be said to be public.
         message: The commit's message.
         token: The hub's token; the one of ``hf auth login`` if None.
         endpoint: Another hub than the public one.
@@ -179,6 +179,14 @@ def push_to_hub(
         )
     hub = HfApi(endpoint=endpoint, token=token)
     try:
+        if is_public(hub, repository):
+            if (directory / INDEX).is_file():
+                raise UserError(
+                    f"{repository} is public, and {INDEX} holds captions of the training data, which most data sets do "
+                    "not let you publish: name a private repository, or make this one private"
+                )
+            if private:
+                raise UserError(f"{repository} is public already: add --public if that is meant, or name another")
         hub.create_repo(repository, private=private, exist_ok=True)
         done = hub.upload_folder(
             repo_id=repository, folder_path=directory, allow_patterns=list(ALLOWED), commit_message=message
@@ -187,3 +195,11 @@ def push_to_hub(
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"the hub did not take {repository} ({reason}); log in with `hf auth login`") from error
     return str(done.commit_url)
+
+
+def is_public(hub: HfApi, repository: str) -> bool:
+    """Tell whether a repository is there already and everybody can read it."""
+    try:
+        return not hub.repo_info(repository).private
+    except RepositoryNotFoundError:
+        return False

@@ -101,6 +101,13 @@ class CaptionIndex:
         lists = self.nearest(embeddings, count, groups)
         return [template.replace("{captions}", " ".join(captions)) for captions in lists]
 
+    def without_groups(self) -> CaptionIndex:
+        """Return the index with a number in the place of each group, to be handed on: a patient is nobody's business.
+
+        Whoever asks with one of the training photographs gets its own captions, too.
+        """
+        return CaptionIndex(self.embeddings, self.captions, [f"#{self._numbers[group] + 1}" for group in self.groups])
+
     def save(self, file: Path) -> None:
         """Write the index as one safetensors file; captions and groups are stored as bytes."""
         texts = {"captions": self.captions, "groups": self.groups}

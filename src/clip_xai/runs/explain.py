@@ -115,7 +115,7 @@ class Inquiry:
         with with_prompt(self.captioner, self.retrieval, pixels, photograph.group or None):
             if self.captioner is not None and self.retrieval is not None:
                 photograph = replace(photograph, facts=photograph.facts | {"prompt": self.captioner.prompt})
-            return self._result(photograph, pixels, geometry)
+            return self.result_of(photograph, pixels, geometry)
 
     @functools.cached_property
     def saw_rendered_alone(self) -> bool:
@@ -123,7 +123,17 @@ class Inquiry:
         lineage = None if self.captioner is None else Lineage.unpacked(self.captioner.provenance)
         return lineage is not None and lineage.only_rendered
 
-    def _result(self, photograph: Photograph, pixels: Tensor, geometry: Geometry) -> Result:
+    def result_of(self, photograph: Photograph, pixels: Tensor, geometry: Geometry) -> Result:
+        """Explain one photograph that is read already.
+
+        Args:
+            photograph: What is known of it.
+            pixels: What the tower sees of it, ``[1, 3, S, S]``.
+            geometry: Where that lies on it.
+
+        Raises:
+            UserError: No method answers.
+        """
         caption = None
         if self.captioner is not None:
             decoding = self.decoding or REPORTED
@@ -166,7 +176,7 @@ class Inquiry:
     @staticmethod
     @torch.no_grad()
     def _caption(captioner: Captioner, pixels: Tensor, photograph: Photograph, decoding: Decoding) -> Caption:
-        rows = [number_of(photograph.path)] if decoding.sample else None
+        rows = [number_of(photograph.path)] if decoding.sample and photograph.path.is_file() else None
         return captioner.generate(captioner.read(pixels), decoding, rows=rows)[0]
 
     def _scale(self, pixels: Tensor, target: SimilarityTarget) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.errors import UserError
 from clip_xai.files import replacing
 
 
@@ -102,9 +103,23 @@ class Attribution:
 
     @classmethod
     def load(cls, path: Path) -> Attribution:
-        """Read what ``save`` wrote."""
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()["attribution"])
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: The file holds something else.
+        """
+        try:
+            file = safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} holds no attribution that can be read ({error})") from error
+        with file:
+            header = file.metadata() or {}
+            if "attribution" not in header:
+                raise UserError(
+                    f"{path} holds no single attribution: the results of a run of explain.py are read by "
+                    "clip_xai.read_run(run_dir)"
+                )
+            metadata = json.loads(header["attribution"])
             return cls.from_metadata(file.get_tensor("values"), file.get_tensor("scores"), metadata)
 
     @classmethod
