@@ -16,7 +16,7 @@ def run_browser(address: str, profile: Path, *arguments: str) -> str:
     """Open a page without network and return what the browser prints."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--hide-scrollbars", "--virtual-time-budget=3000",
+        "--disable-background-networking", "--hide-scrollbars", "--virtual-time-budget=30000",
         f"--user-data-dir={profile}", "--window-size=1400,1200", *arguments, address,
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout

@@ -137,21 +137,26 @@ def decode(
     if mask is None:
         mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
     model: Any = language_model  # transformers types generate() on a class that GPT-2 does not name
-    ids: Tensor = model.generate(
-        inputs_embeds=inputs,
-        attention_mask=mask.long(),
-        generation_config=GenerationConfig(
-            do_sample=False,
-            num_beams=decoding.beams,
-            max_new_tokens=decoding.max_new_tokens,
-            min_new_tokens=decoding.min_new_tokens or None,
-            length_penalty=decoding.length_penalty if decoding.beams > 1 else None,
-            early_stopping=decoding.early_stopping if decoding.beams > 1 else None,
-            eos_token_id=tokenizer.eos_id,
-            pad_token_id=tokenizer.pad_id,
-        ),
-        logits_processor=processors(tokenizer, decoding, range(len(inputs)) if rows is None else rows),
-    )
+    # With this set, transformers looks for padding in each new token and warns of it, whatever the mask says.
+    padding, model.config.pad_token_id = model.config.pad_token_id, None
+    try:
+        ids: Tensor = model.generate(
+            inputs_embeds=inputs,
+            attention_mask=mask.long(),
+            generation_config=GenerationConfig(
+                do_sample=False,
+                num_beams=decoding.beams,
+                max_new_tokens=decoding.max_new_tokens,
+                min_new_tokens=decoding.min_new_tokens or None,
+                length_penalty=decoding.length_penalty if decoding.beams > 1 else None,
+                early_stopping=decoding.early_stopping if decoding.beams > 1 else None,
+                eos_token_id=tokenizer.eos_id,
+                pad_token_id=tokenizer.pad_id,
+            ),
+            logits_processor=processors(tokenizer, decoding, range(len(inputs)) if rows is None else rows),
+        )
+    finally:
+        model.config.pad_token_id = padding
     return [finished(row, tokenizer, decoding.whole_sentences) for row in ids.tolist()]
 
 
