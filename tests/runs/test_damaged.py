@@ -95,7 +95,7 @@ def test_a_damaged_captioner_is_named_in_one_line(tmp_path: Path, content: bytes
     settings = {"backbone": {"name": "tiny", "architecture": "tiny", "pretrained": None}, "mapper": "resampler"}
     (tmp_path / "config.json").write_text(json.dumps({"settings": settings}))
     (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.safetensors is empty or damaged"):
+    with pytest.raises(UserError, match=r"model\.safetensors is (empty|cut off|a web page)"):
         load_captioner(tmp_path)
 
 
