@@ -16,6 +16,7 @@ from PIL import Image
 
 from clip_xai.data.build import build_manifest
 from clip_xai.data.descriptions import SCHEMA
+from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.manifest import load_manifest, write_manifest
 from clip_xai.data.record import CONFLICT, Record
 from clip_xai.data.settings import BuildSettings
@@ -142,6 +143,46 @@ def test_the_root_itself_is_no_output_folder(root: Path, tmp_path: Path) -> None
     for folder in (root, tmp_path / "link", root / "ham10000" / ".."):
         with pytest.raises(UserError, match=r"is data\.root itself; .* data\.output_dir=.*data_manifest"):
             build_manifest(root, folder)
+
+
+def test_a_folder_of_photographs_is_no_output_folder(root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    with pytest.raises(UserError, match=r"ham10000 lies in data\.root and holds HAM10000_.*data_manifest"):
+        build_manifest(root, root / "ham10000")
+    assert sorted(root.rglob("*")) == before
+    build_manifest(root, root / "new")
+    build_manifest(root, root / "new")
+
+
+def test_a_file_is_no_output_folder(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"file is a file, not a folder; name another.*file_manifest"):
+        build_manifest(root, tmp_path / "file")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="a part of its path is a file"), one_at_a_time(place):
+            pass
+
+
+def test_a_build_that_ended_early_still_owns_its_folder(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole = build_manifest(root, out).read_bytes()
+    (out / "manifest.stamp").write_text("cut off")
+    (out / "inspected.sqlite").write_text("no database")
+    with pytest.raises(UserError, match=r"inspected\.sqlite cannot be used .*delete the file"):
+        build_manifest(root, out)
+    (out / "inspected.sqlite").unlink()  # as it says
+    assert build_manifest(root, out).read_bytes() == whole
+
+
+def test_what_is_left_out_is_counted_in_the_log(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build_manifest(root, tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    said = sorted(message.partition(";")[0] for message in caplog.messages if not message.startswith("of "))
+    kinds = [(problem["source"], problem["kind"]) for problem in report["problems"]]
+    assert said[0].startswith("ham10000: 1 masks cannot be used")
+    assert len(said) == len(set(kinds)) and all(
+        any(f": {kinds.count(pair)} " in line for line in said) for pair in kinds
+    )
 
 
 @pytest.mark.parametrize("name", ["manifest.parquet", "report.json", "report.html"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -82,7 +83,6 @@ def test_a_database_that_is_none_is_told_in_words(tmp_path: Path) -> None:
 
 
 def _saved(base: Path) -> int:
-    import sqlite3
 
     if not base.is_file():
         return 0

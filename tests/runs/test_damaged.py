@@ -12,9 +12,11 @@ from clip_xai.files import replacing
 from clip_xai.models.retrieval import CaptionIndex
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.models.weights import load_captioner, load_settings
+from clip_xai.runs.checkpoints import train_runs
 from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.directories import occupants
 from clip_xai.runs.export import evaluation_of, run_facts
+from clip_xai.runs.judged import data_of_run, overlap_with
 from clip_xai.runs.photographs import Photograph
 from clip_xai.runs.results import Result, ResultStore, read_result
 from clip_xai.runs.search import open_study
@@ -104,3 +106,28 @@ def test_a_damaged_study_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "search.db").write_bytes(b"<html>" * 300)
     with pytest.raises(UserError, match=r"search\.db is damaged; move it away"):
         open_study(SearchConfig(), TrainConfig(runs_root=str(tmp_path), run_dir=str(tmp_path / "run")))
+
+
+CARD = {"backbone": "tiny", "mapper": "m", "language_model": "tiny", "stage": 1, "started": "2026-01-01T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize("damage", [{"started": None}, {"started": "yesterday"}, {"data": None}, {"score": "a"}])
+def test_a_card_that_cannot_be_sorted_or_described_does_not_count(tmp_path: Path, damage: dict[str, object]) -> None:
+    for name, content in (("whole", CARD), ("damaged", CARD | damage)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "run.json").write_text(json.dumps(content))
+    assert [run.name for _, run in train_runs(tmp_path)] == ["whole"]
+
+
+@pytest.mark.parametrize("data", [{"foo": 1}, {"name": "x", "synthetic": 3}])
+def test_a_card_with_strange_data_is_named(tmp_path: Path, data: dict[str, object]) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(CARD | {"data": data}))
+    with pytest.raises(UserError, match=r"run\.json names its data in a way that is not understood"):
+        data_of_run(tmp_path / "export")
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_weights_are_not_said_to_be_of_an_earlier_version(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is empty or damaged"):
+        overlap_with(tmp_path, [], [])

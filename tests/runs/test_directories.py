@@ -74,7 +74,11 @@ def test_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "noted").mkdir()
     (tmp_path / "noted" / ASKED).write_text("")  # cut off: whose the rest is, nobody knows
     (tmp_path / "noted" / "run.json").write_text("{}")
-    for name, said in {"site": "holds index.html", "file": "is a file", "noted": "holds asked.json"}.items():
+    for name, said in {
+        "site": "holds index.html",
+        "file": "is a file",
+        "noted": r"asked\.json is empty or damaged",
+    }.items():
         with pytest.raises(UserError, match=said):
             claim(tmp_path / name, "explain", {})
     with pytest.raises(UserError, match="a part of its path is a file"):

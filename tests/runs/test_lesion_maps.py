@@ -79,3 +79,16 @@ def test_empty_captions_are_counted_where_heat_is_measured(tmp_path, caplog) -> 
     maps = measure(captioner.backbone, captioner, [record], [GradEclip()], Decoding(max_new_tokens=8))
     assert "1 of 1 captions are empty and have no map" in caplog.text
     assert ("gradeclip", "similarity") in maps.maps and ("gradeclip", "whole caption") not in maps.maps
+
+
+def test_the_note_does_not_deny_the_intervals_that_the_table_prints() -> None:
+    maps, mask = LesionMaps(), torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:6, 2:6] = True
+    for number in range(4):
+        maps.maps.setdefault(("random", "any"), []).append(torch.rand(8, 8))
+        maps.masks.setdefault(("random", "any"), []).append(mask)
+        maps.groups.setdefault(("random", "any"), []).append(str(number))
+    table = maps.table(maps.measure())
+    [row] = table.rows
+    assert "[" in row[2] and "[" not in row[4]
+    assert "only shares of hits have an interval" in table.note and "no interval is given" not in table.note

@@ -141,6 +141,9 @@ def test_a_checkpoint_is_judged_localised_and_explained_as_the_help_says(runs, r
     assert metrics["settings"][fingerprint] == whole["settings"][fingerprint]
     _, table = localise(settings("explain", runs, tmp_path / "maps", named, "xai=gradcam", "samples=1"))
     assert metrics["settings"][fingerprint] in table.note and "best.ckpt" in table.note
+    for other in ("backbone=tiny", "image=a.jpg", "text=melanoma"):
+        with pytest.raises(UserError, match=r"is a setting of explain\.py"):
+            localise(settings("explain", runs, tmp_path / "other", named, other))
     explain(settings("explain", runs, tmp_path / "explained", named, "xai=gradcam", "samples=1"))
     with pytest.raises(UserError, match="there is no such checkpoint"):
         evaluate(settings("evaluate", runs, tmp_path / "no", f"ckpt={tmp_path / 'nothing.ckpt'}"))

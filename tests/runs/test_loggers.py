@@ -107,3 +107,13 @@ def test_wandb_mode_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with open_loggers(LoggerConfig(wandb=True), tmp_path, "train") as loggers:
         log_metrics(loggers, {"x": 1.0})
     assert not list((tmp_path / "wandb").glob("offline-run-*")) if os.path.isdir(tmp_path / "wandb") else True
+
+
+@pytest.mark.filterwarnings("error")
+def test_going_on_does_not_say_that_files_are_deleted(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        with open_loggers(LoggerConfig(wandb=False, csv=True), tmp_path, "explain") as loggers:
+            log_metrics(loggers, {"measure": value})
+            log_table(loggers, "table", ["a"], [[value]])
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        assert [row["measure"] for row in csv.DictReader(file)] == ["2.0"]

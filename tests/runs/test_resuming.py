@@ -103,3 +103,15 @@ def test_the_same_command_goes_on_in_its_directory_and_keeps_the_epochs_before(r
     assert epochs(run / "csv" / "metrics.csv") == {"0"} and epochs(run / "csv_2" / "metrics.csv") == {"1"}
     assert json.loads((run / "asked.json").read_text())["settings"]["stage"]["epochs"] == 2
     assert (run / "export" / "model.safetensors").is_file()
+
+
+def test_a_resumed_run_has_an_epoch_left(runs, root, tmp_path) -> None:
+    first = tmp_path / "first"
+    train(settings("train", runs, first, *of_data(root), "stage.epochs=2"))
+    for epochs_asked in (1, 2):
+        asked = (f"ckpt_path={first}", f"stage.epochs={epochs_asked}")
+        with pytest.raises(UserError, match=f"has 2 epochs behind it, and stage.epochs={epochs_asked}"):
+            train(settings("train", runs, tmp_path / "second", *of_data(root), *asked))
+    assert not (tmp_path / "second").exists()
+    (first / "metrics.json").unlink()  # killed after its last epoch, before it was through
+    assert train(settings("train", runs, first, *of_data(root), "stage.epochs=2"))["val_photographs"]

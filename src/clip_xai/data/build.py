@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from clip_xai.errors import UserError
 from clip_xai.files import write_text
 from clip_xai.text import printable
 
+log = logging.getLogger(__name__)
+
 #: Raise it when a change here must rebuild manifests of data that did not change.
 VERSION = 4
 
@@ -39,6 +43,14 @@ _OWN_MARKS = ("manifest.stamp", "inspected.sqlite")
 
 #: What no source reads, such as the features that a run keeps: its changes change no manifest.
 _NO_SOURCE = (".npy", ".json", ".part", ".ckpt", ".safetensors")
+
+_LEFT_OUT = {
+    "missing": "photographs are not there",
+    "unreadable": "photographs cannot be read",
+    "mask": "masks cannot be used",
+    "description": "descriptions cannot be used",
+    "row": "rows cannot be used",
+}
 
 _FORMATS = {
     "JPEG": (".jpg", ".jpeg"),
@@ -87,7 +99,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     started = time.monotonic()
     tables = _read_sources(root, settings)
     _make(output_dir)
-    stamp_file.unlink(missing_ok=True)
+    write_text(stamp_file, "unfinished\n")  # not removed: it also says whose the folder is
     found = _checked(root, output_dir, tables, settings)
     found.left_out = [str(Path(folder).relative_to(root)) for folder in left_out]
     assign_groups(found.records, found.near)
@@ -103,7 +115,19 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     write_manifest(manifest, found.records, root)
     write_report(output_dir, found, settings, seconds=time.monotonic() - started)
     write_text(stamp_file, " ".join((stamp, *_digests_of_written(output_dir))) + "\n")
+    _say_what_is_left_out(found, output_dir)
     return manifest
+
+
+def _say_what_is_left_out(found: Findings, output_dir: Path) -> None:
+    counts = Counter((problem.source, problem.kind) for problem in found.problems)
+    for (source, kind), count in counts.items():
+        report = output_dir / "report.html"
+        log.warning("%s: %d %s; %s names them", source, count, _LEFT_OUT.get(kind, f"left out ({kind})"), report)
+    for flag in (EMPTY_MASK, FULL_MASK):
+        flagged = sum(flag in record.flags for record in found.records)
+        if flagged:
+            log.warning("of %d photographs %s", flagged, flag)
 
 
 def _claim(output_dir: Path, root: Path) -> None:
@@ -113,8 +137,22 @@ def _claim(output_dir: Path, root: Path) -> None:
             f"data.output_dir={output_dir} is data.root itself; name a folder for what is written, such as "
             f"data.output_dir={root.with_name(f'{root.name}_manifest')}"
         )
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(
+            f"data.output_dir={output_dir} is a file, not a folder; name another, such as "
+            f"data.output_dir={output_dir.with_name(f'{output_dir.name}_manifest')}"
+        )
     if any((output_dir / name).exists() for name in _OWN_MARKS):
         return
+    # Below the root our folders are left out of the data: one with photographs in it would take them along.
+    if root in output_dir.parents and output_dir.is_dir():
+        others = sorted(path.name for path in output_dir.iterdir() if not path.name.startswith("."))
+        if others:
+            raise UserError(
+                f"data.output_dir={output_dir} lies in data.root and holds {others[0]}: what is written there is left "
+                "out of the data, and so would be all else in it; name an empty folder, such as "
+                f"data.output_dir={root.with_name(f'{root.name}_manifest')}"
+            )
     for name in _WRITTEN:
         if (output_dir / name).exists():
             raise UserError(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from clip_xai.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
@@ -18,8 +20,14 @@ def one_at_a_time(directory: Path) -> Iterator[None]:
 
     Args:
         directory: Made if it is missing; ``.lock`` in it is the lock, which a killed process gives up.
+
+    Raises:
+        UserError: The directory is a file, or lies below one.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{directory} cannot be made: a part of its path is a file; name another") from error
     lock = FileLock(directory / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -57,10 +57,10 @@ class Phrase:
 
 
 _DENIALS = (
-    "no", "not", "without", "never", "neither", "nor", "cannot", "absence of", "lack of", "lacks", "lacking", "free of",
-    "free from", "negative for", "rule out", "rules out", "ruled out", "ruling out", "r o", "exclude", "excludes",
-    "excluded", "excluding", "against", "rather than", "instead of", "other than", "unlike", "unlikely", "less likely",
-    "least likely", "except", "fails to", "denies",
+    "no", "not", "nothing", "without", "never", "neither", "nor", "cannot", "absence of", "lack of", "lacks", "lacking",
+    "free of", "free from", "negative for", "rule out", "rules out", "ruled out", "ruling out", "r o", "exclude",
+    "excludes", "excluded", "excluding", "against", "rather than", "instead of", "other than", "unlike", "unlikely",
+    "less likely", "least likely", "except", "fails to", "denies",
 )  # fmt: skip
 _NO_DENIALS = ("not only", "not just", "no doubt", "without doubt", "without any doubt", "without a doubt")
 _ASIDES = (
@@ -102,6 +102,11 @@ _DENIED_AFTER = re.compile(
     rf"^(?:{_VERBS} )*(?:very |rather |quite |highly |clearly |therefore |thus |also )*"
     rf"(?:unlikely|less likely|least likely|ruled out|excluded|absent)\b|^(?:{_VERBS} )+(?:not|no longer)\b"
     r"|^(?:\w+ )?(?:cannot|\w+n't)\b"
+)
+# What is still to be excluded is neither denied nor concluded.
+_OPEN_AFTER = re.compile(
+    r"^(?:(?:should|must|needs?|has|have|ought|remains?|is) )(?:still |also |first |always )*(?:to )?be "
+    r"(?:ruled out|excluded)\b"
 )
 _CONCLUDED_AFTER = re.compile(
     rf"^(?:{_VERBS} )*(?:confirmed|proven|diagnosed)\b|^(?:{_VERBS} )+(?:the |our |my )?"
@@ -220,6 +225,7 @@ class _Clauses:
                 end += 1
             after = " ".join(self.words[phrase.last : end])
             for pattern, standing in (
+                (_OPEN_AFTER, Standing.HEDGED),
                 (_DENIED_AFTER, Standing.DENIED),
                 (_CONCLUDED_AFTER, Standing.CONCLUDED),
                 (_SUPPORTED_AFTER, Standing.SUPPORTED),

@@ -70,10 +70,18 @@ class RunCard:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             known = {item.name for item in fields(cls)}
-            return cls(**{key: value for key, value in found.items() if key in known})
+            card = cls(**{key: value for key, value in found.items() if key in known})
+            card._require_types()
+            return card
         except (OSError, ValueError, TypeError, AttributeError):
             log.warning("%s cannot be read: this run is not looked at", file)
             return None
+
+    def _require_types(self) -> None:
+        """Raise ValueError or TypeError where a card cannot be sorted, compared or described."""
+        datetime.fromisoformat(self.started)
+        if not isinstance(self.data, dict) or not isinstance(self.score, (int, float, type(None))):
+            raise ValueError("data or score is of another type")
 
     def write(self, run_dir: Path) -> None:
         """Write ``run.json``."""

@@ -109,7 +109,7 @@ def front_page(
         ),
         Link(
             "Evaluation",
-            "Captions beside their references and three baselines.",
+            "Captions beside their references and what they have to beat.",
             root / "evaluate" / "index.html",
         ),
         Link("Data", "What was read, grouped and split, and what was left out.", manifest.with_name("report.html")),

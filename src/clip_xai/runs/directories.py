@@ -97,6 +97,11 @@ def look(
     if before is not None:
         now = _plain({"job": job, **asked, NOTED: dict(noted or {})})
         _refuse_difference(before, now, run_dir, setting, may_change)
+    elif ASKED in held:
+        raise UserError(
+            f"{run_dir / ASKED} is empty or damaged: nobody can say what made the rest of {setting}={run_dir}; name "
+            f"another directory, {_such_as(run_dir, setting)}"
+        )
     elif held:
         raise UserError(
             f"{setting}={run_dir} holds {held[0]}{' and more' if len(held) > 1 else ''}, which is not of this "

@@ -19,7 +19,7 @@ from clip_xai.data.settings import Columns
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import INDEX
-from clip_xai.runs.checkpoints import RunCard, described, resolve_checkpoint, run_of
+from clip_xai.runs.checkpoints import CARD, RunCard, described, resolve_checkpoint, run_of
 from clip_xai.runs.config import DataConfig, DataOfTheRun, EvaluateConfig, ExplainConfig, SyntheticConfig
 from clip_xai.runs.lineage import Lineage, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
@@ -93,15 +93,25 @@ def data_of(config: EvaluateConfig | ExplainConfig, place: Path) -> DataConfig:
 
 
 def data_of_run(place: Path) -> DataConfig | None:
-    """Return the data that the run of a model was trained on; None where nothing is known of it."""
+    """Return the data that the run of a model was trained on; None where nothing is known of it.
+
+    Raises:
+        UserError: The run's card has settings of data that are none.
+    """
     card = RunCard.read(run_of(place))
     if card is None or not card.data:
         return None
     known: dict[str, Any] = dict(card.data)
-    if known.get("synthetic") is not None:
-        known["synthetic"] = SyntheticConfig(**known["synthetic"])
-    known["columns"] = Columns(**known.get("columns", {}))
-    return DataConfig(**known)
+    try:
+        if known.get("synthetic") is not None:
+            known["synthetic"] = SyntheticConfig(**known["synthetic"])
+        known["columns"] = Columns(**known.get("columns", {}))
+        return DataConfig(**known)
+    except TypeError as error:
+        raise UserError(
+            f"{run_of(place) / CARD} names its data in a way that is not understood ({error}); name them: "
+            "data=dermacap data.root=DIR data.output_dir=OUT"
+        ) from error
 
 
 def with_absolute_places(data: DataConfig) -> dict[str, Any]:

@@ -111,7 +111,8 @@ class LesionMaps:
             "Value [95 % interval over patients or lesions], measured on the square that the model saw. Pointing game: "
             "the hottest pixel lies on the lesion. AUPRC: how well heat ranks lesion above skin (chance: the "
             "lesion's share). Energy: share of the positive heat that lies on the lesion; a map without any has none, "
-            f"and its n is smaller. Behind fewer than {FEWEST} patients or lesions no interval is given."
+            f"and its n is smaller. Behind fewer than {FEWEST} patients or lesions only shares of hits have an "
+            "interval, the exact one."
         )
         return Table("Does the heat lie on the lesion?", head, tuple(rows), note)
 

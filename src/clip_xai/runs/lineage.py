@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from safetensors import SafetensorError, safe_open
 
 from clip_xai.data.record import Record
+from clip_xai.errors import UserError
 
 KEY = "lineage"  # of the header, and of checkpoints
 ASKED_KEY = "asked"  # of checkpoints
@@ -141,14 +142,18 @@ def with_their_groups(records: Iterable[Record], manifest: Sequence[Record]) -> 
 
 
 def lineage_in(file: Path) -> Lineage | None:
-    """Return the lineage in the header of a file of weights; None where the file does not say."""
+    """Return the lineage in the header of a file of weights; None where the file does not say.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     if file.suffix != ".safetensors" or not file.is_file():
         return None
     try:
         with safe_open(file, framework="np") as opened:
             return Lineage.unpacked(opened.metadata())
-    except (SafetensorError, OSError):
-        return None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is empty or damaged ({error}); name other weights, or train them again") from error
 
 
 class Remember(Callback):

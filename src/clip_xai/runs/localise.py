@@ -52,8 +52,10 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
         One row for each method and target, and the table for a reader.
 
     Raises:
-        UserError: There is no such photograph.
+        UserError: There is no such photograph, the model sees none of the lesions, or a setting is given that is of
+            no meaning here.
     """
+    _refuse_settings_of_explain(config)
     on = judged(config)
     records, idle = measurable(on.records)
     if not records:
@@ -73,7 +75,11 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
     rows = [row | {"weights": TRAINED} for row in rows] + [row | {"weights": RANDOM} for row in controls]
     table = trained.table(rows)
-    assert table is not None
+    if table is None:
+        raise UserError(
+            f"split={config.split}: in none of the {len(chosen)} photographs does the model see a lesion: their masks "
+            "are empty or lie outside the square that it reads"
+        )
     fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
     said = [table.note, f"Captioner: {on.place}, {fingerprints}.", *(f"{note}." for note in on.notes)]
     if idle:
@@ -86,6 +92,16 @@ def measurable(records: Sequence[Record]) -> tuple[list[Record], int]:
     found = [record for record in records if record.mask and record.diagnosis]
     able = [record for record in found if not {EMPTY_MASK, FULL_MASK}.intersection(record.flags)]
     return able, len(found) - len(able)
+
+
+def _refuse_settings_of_explain(config: ExplainConfig) -> None:
+    """Refuse what ``explain`` would heed and this does not: it measures a captioner and its tower on a data set."""
+    for name in ("backbone", "image", "text"):
+        if getattr(config, name) is not None:
+            raise UserError(
+                f"{name}= is a setting of explain.py; heat is measured on the lesions of a captioner's data set: leave "
+                f"it out and choose with ckpt, data, split and samples"
+            )
 
 
 def asked_of_localisation(config: ExplainConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +47,10 @@ def open_loggers(
             loggers.append(_wandb(config, run_dir, job))
         if config.csv:
             loggers.append(CSVLogger(save_dir=run_dir, name="", version=_csv_folder(run_dir, job)))
-        for logger in loggers:
-            logger.log_hyperparams(dict(settings or {}))
+        with warnings.catch_warnings():  # that a folder of ours, whose tables are written anew as a whole, is not empty
+            warnings.filterwarnings("ignore", message="Experiment logs directory")
+            for logger in loggers:
+                logger.log_hyperparams(dict(settings or {}))
         yield loggers
     except BaseException as error:
         state, status = _ended_by(error)

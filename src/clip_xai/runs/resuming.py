@@ -217,7 +217,9 @@ def _resumed(config: TrainConfig, card: RunCard, asked: Mapping[str, Any], goes_
         found = checkpoint_to_resume(config.ckpt_path, card, Path(config.runs_root), apart_from=run_dir)
     if found is None:
         return None
-    kept = read_checkpoint(found).get(ASKED_KEY)
+    content = read_checkpoint(found)
+    _require_epochs_left(config, found, content["epoch"] + 1, own=found == run_dir / LAST)
+    kept = content.get(ASKED_KEY)
     if kept is None:
         log.warning("%s does not say with which settings it was trained: they are taken to be the same", found)
         changed = []
@@ -225,6 +227,16 @@ def _resumed(config: TrainConfig, card: RunCard, asked: Mapping[str, Any], goes_
         changed = refuse_changes(json.loads(kept), asked, found)
     log.info("going on from %s%s", found, f" with {', '.join(changed)}" if changed else ", with the same settings")
     return found
+
+
+def _require_epochs_left(config: TrainConfig, checkpoint: Path, done: int, own: bool) -> None:
+    """Refuse a checkpoint behind which no epoch is left; in its own directory its export may still be missing."""
+    asked = config.stage.epochs
+    if done > asked or (done == asked and not own):
+        raise UserError(
+            f"{checkpoint} has {done} epochs behind it, and stage.epochs={asked} asks for no more: nothing is left to "
+            f"train; raise stage.epochs{'' if own else ', or take the model that its own run exported'}"
+        )
 
 
 def _origin(config: TrainConfig, card: RunCard, held: Sequence[Record], manifest: Sequence[Record]) -> Path | None:
