@@ -106,8 +106,6 @@ class Inquiry:
         Raises:
             UserError: It cannot be read, or a target cannot be explained.
         """
-        if self.saw_rendered_alone and not photograph.rendered:
-            photograph = replace(photograph, warning=RENDERED_ALONE)
         picture = read_image(photograph.path)
         geometry = self.backbone.preprocess.geometry(picture.width, picture.height)
         # At reduced size, as features are computed: else the caption may be another than the evaluated one.
@@ -134,6 +132,8 @@ class Inquiry:
         Raises:
             UserError: No method answers.
         """
+        if self.saw_rendered_alone and not photograph.rendered:
+            photograph = replace(photograph, warning=RENDERED_ALONE)
         caption = None
         if self.captioner is not None:
             decoding = self.decoding or REPORTED

@@ -176,7 +176,16 @@ def _caption(
     found = [one for answer in answers for one in answer.attributions]
     facts = result.photograph.facts
     return _explanations(
-        found, assemble(picture, geometry, answers, name=place.name, caption=result.caption, facts=facts)
+        found,
+        assemble(
+            picture,
+            geometry,
+            answers,
+            name=place.name,
+            caption=result.caption,
+            facts=facts,
+            warning=result.photograph.warning,
+        ),
     )
 
 
