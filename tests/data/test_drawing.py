@@ -143,7 +143,12 @@ def test_no_worker_outlives_the_drawing(tmp_path: Path, how: signal.Signals) -> 
         "if __name__ == '__main__':\n    write_dermacap(sys.argv[1], scale=0.1)"
     )
     (tmp_path / "draw.py").write_text(draw)
-    process = subprocess.Popen([sys.executable, tmp_path / "draw.py", tmp_path / "root"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "draw.py", tmp_path / "root"],
+        stderr=subprocess.DEVNULL,
+        # A shell's background job ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     _wait_for(lambda: any((tmp_path / "root").rglob("*.jpg")), "no photograph was drawn")
     helpers = _descendants(process.pid)
     assert len(helpers) >= 2

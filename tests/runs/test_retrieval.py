@@ -117,7 +117,7 @@ def test_settings_of_retrieval_are_carried_and_checked() -> None:
     settings = captioner_settings(told.backbone, told.mapper, told.language_model)
     assert (settings.retrieved_captions, settings.retrieval_template) == (2, "Like: {captions} So:")
     for wrong, reason in (
-        ({"retrieved_captions": -1}, "less than 0"),
+        ({"retrieved_captions": -1}, "retrieved_captions=-1: give at least 0"),
         ({"retrieval_template": "So:"}, r"has no \{captions\}"),
         ({"retrieved_captions": 1, "prompt": "a photo of"}, "no place beside retrieved captions"),
     ):
