@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from clip_xai.errors import UserError
 
 FREE_TEXT = "free_text"
+PATH = "path"
 SEEDS = 2**32 - 1  # the largest seed that numpy takes
 _BOUNDS = ("least", "above", "most", "below")
 _NOT_GIVEN = "???"  # what OmegaConf has in the place of a value that is still to come
@@ -25,6 +26,7 @@ def setting(
     below: float | None = None,
     one_of: Sequence[str] | None = None,
     free_text: bool = False,
+    path: bool = False,
 ) -> Any:
     """A field of a dataclass of settings, with what its value may be. A list's range is that of each element.
 
@@ -37,11 +39,14 @@ def setting(
         below: A value must be smaller.
         one_of: The only values.
         free_text: A text or a path, which may hold any sign: the command line reads it as it is typed.
+        path: A free text that may be a file or directory: on the command line, ``~/`` before it is the user's home.
     """
     bounds = {"least": least, "most": most, "above": above, "below": below, "one_of": one_of}
     metadata: dict[str, Any] = {key: value for key, value in bounds.items() if value is not None}
-    if free_text:
+    if free_text or path:
         metadata[FREE_TEXT] = True
+    if path:
+        metadata[PATH] = True
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -68,6 +68,13 @@ def test_every_path_is_among_them() -> None:
     assert paths <= free_text_settings()
 
 
+def test_the_home_before_a_path_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of, hers")
+    config = composed(ckpt="~/runs", data__root="~/my data", text="~/x", runs_root="~")
+    assert (config.ckpt, config.text, config.runs_root) == ("/home/of, hers/runs", "~/x", "/home/of, hers")  # type: ignore[attr-defined]
+    assert config.data.root == "/home/of, hers/my data"  # type: ignore[attr-defined]
+
+
 def test_nothing_null_is_a_text() -> None:
     assert composed(text="null", ckpt="x").text is None  # type: ignore[attr-defined]
 

@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.blueprint import TOWER
 from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.finite import require_finite
 from clip_xai.runs.config import TrainConfig
@@ -36,8 +38,8 @@ ADAPTED = Path("backbone") / "model.safetensors"
 def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Train a backbone on image-caption pairs.
 
-    Writes into ``config.run_dir`` ``backbone/model.safetensors``, which ``backbone.pretrained=`` takes, beside
-    ``checkpoints/``, ``metrics.json``, ``set_aside.json`` and ``run.json``.
+    Writes into ``config.run_dir`` ``backbone/model.safetensors``, which ``backbone.pretrained=`` takes, with how it is
+    built, its preprocessing and its tokenizer in ``tower.json`` beside it, and ``checkpoints/``, ``metrics.json``, ``set_aside.json`` and ``run.json``.
 
     Returns:
         What stands in ``metrics.json``.
@@ -80,7 +82,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         if is_first_process():
             content = read_checkpoint(best)
             provenance = lineage.with_updates(content["global_step"]).packed()
-            save_backbone(content["state_dict"], run_dir / ADAPTED, provenance)
+            save_backbone(backbone, content["state_dict"], run_dir / ADAPTED, provenance)
     metrics = {
         **best_metrics(best),
         **{f"{key} before": value for key, value in before.items()},
@@ -113,10 +115,13 @@ def of_sources(config: TrainConfig, split: str, records: Sequence[Record]) -> li
     return chosen
 
 
-def save_backbone(state: dict[str, torch.Tensor], file: Path, provenance: dict[str, str]) -> None:
+def save_backbone(backbone: Backbone, state: dict[str, torch.Tensor], file: Path, provenance: dict[str, str]) -> None:
     """Write the backbone's weights of a checkpoint as one safetensors file, under the names of its library.
 
+    How it is built is written beside it: a published folder's preprocessing and tokenizer would not be found again.
+
     Args:
+        backbone: Says how it is built.
         state: The checkpoint's weights.
         file: Where they are written.
         provenance: What the file's header says of them.
@@ -131,6 +136,8 @@ def save_backbone(state: dict[str, torch.Tensor], file: Path, provenance: dict[s
     require_finite(weights, "the adapted backbone")
     with replacing(file) as unfinished:
         save_file(weights, unfinished, metadata=provenance)
+    if backbone.blueprint is not None:
+        write_json(file.with_name(TOWER), backbone.blueprint.plain())
 
 
 def refuse(config: TrainConfig) -> None:

@@ -45,7 +45,7 @@ class BackboneConfig(Checked):
 
     name: str = MISSING
     architecture: str = MISSING
-    pretrained: str | None = setting(None, free_text=True)
+    pretrained: str | None = setting(None, path=True)
     revision: str | None = None
     image_size: int | None = setting(None, least=1)
     text: bool = True
@@ -123,7 +123,7 @@ class LanguageModelConfig(Checked):
     prefix: ClassVar[str] = "language_model"
 
     name: str = MISSING
-    pretrained: str | None = setting(None, free_text=True)
+    pretrained: str | None = setting(None, path=True)
     prompt: str = setting("", free_text=True)
     lora: LoraConfig | None = None
     retrieved_captions: int = setting(0, least=0)
@@ -193,9 +193,9 @@ class DataConfig(Checked):
     prefix: ClassVar[str] = "data"
 
     name: str = MISSING
-    root: str = setting(MISSING, free_text=True)
-    output_dir: str = setting(MISSING, free_text=True)
-    cache_dir: str = setting(MISSING, free_text=True)
+    root: str = setting(MISSING, path=True)
+    output_dir: str = setting(MISSING, path=True)
+    cache_dir: str = setting(MISSING, path=True)
     synthetic: SyntheticConfig | None = None
     captions: str = "clinical"
     split: str = "stratified"
@@ -356,13 +356,13 @@ class TrainConfig(Checked):
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     hparams_search: SearchConfig | None = None
-    init_from: str | None = setting(None, free_text=True)
-    ckpt_path: str | None = setting(None, free_text=True)
+    init_from: str | None = setting(None, path=True)
+    ckpt_path: str | None = setting(None, path=True)
     allow_overlap: bool = False
     debug: str | None = None
     seed: int = setting(42, least=0, most=SEEDS)
-    runs_root: str = setting("runs", free_text=True)
-    run_dir: str = setting(MISSING, free_text=True)
+    runs_root: str = setting("runs", path=True)
+    run_dir: str = setting(MISSING, path=True)
 
 
 @dataclass
@@ -386,16 +386,16 @@ class EvaluateConfig(Checked):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    ckpt: str = setting("latest", free_text=True)
+    ckpt: str = setting("latest", path=True)
     split: str = "test"
     allow_overlap: bool = False
-    bert_score: str | None = setting(None, free_text=True)
+    bert_score: str | None = setting(None, path=True)
     clip_score: str | None = setting("own", one_of=("own",))
     tokenizer: str = "auto"
     bootstrap: int = setting(1000, least=20)
     seed: int = setting(42, least=0, most=SEEDS)
-    runs_root: str = setting("runs", free_text=True)
-    run_dir: str = setting(MISSING, free_text=True)
+    runs_root: str = setting("runs", path=True)
+    run_dir: str = setting(MISSING, path=True)
 
 
 @dataclass
@@ -419,14 +419,14 @@ class ExplainConfig(Checked):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    ckpt: str = setting("latest", free_text=True)
-    image: str | None = setting(None, free_text=True)
+    ckpt: str = setting("latest", path=True)
+    image: str | None = setting(None, path=True)
     text: Any = setting(None, free_text=True)
     split: str = "test"
     samples: int = setting(16, least=1)
     seed: int = setting(42, least=0, most=SEEDS)
-    runs_root: str = setting("runs", free_text=True)
-    run_dir: str = setting(MISSING, free_text=True)
+    runs_root: str = setting("runs", path=True)
+    run_dir: str = setting(MISSING, path=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

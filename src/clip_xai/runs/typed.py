@@ -7,12 +7,13 @@ nothing, so that such a value reaches Hydra in quotes.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import Field, fields
 from typing import Any, get_type_hints
 
-from clip_xai.ranges import FREE_TEXT
+from clip_xai.ranges import FREE_TEXT, PATH
 from clip_xai.runs.config import SCHEMAS, dataclasses_in
 
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -24,6 +25,12 @@ _AS_TYPED = ("", "null")
 def free_text_settings() -> frozenset[str]:
     """The settings whose values are texts or paths."""
     return frozenset(name for name, item, _ in _settings() if item.metadata.get(FREE_TEXT))
+
+
+@functools.cache
+def path_settings() -> frozenset[str]:
+    """Those of them whose values may be files or directories."""
+    return frozenset(name for name, item, _ in _settings() if item.metadata.get(PATH))
 
 
 @functools.cache
@@ -49,7 +56,8 @@ def quote_free_text(argument: str) -> str:
     """Quote the value of a setting that is a text or a path, so that nothing in it has a meaning for Hydra.
 
     A list of quoted texts stays a list; a value that is empty or ``null`` stays what it is. A setting that takes any
-    keys, as the options of another method, is told to Hydra as one.
+    keys, as the options of another method, is told to Hydra as one. ``~/`` before a path is the user's home, which a
+    shell does not see behind a dotted setting: a directory of the name ``~`` would be made.
 
     >>> quote_free_text("text=a photo of melanoma, upper left")
     "text='a photo of melanoma, upper left'"
@@ -61,9 +69,10 @@ def quote_free_text(argument: str) -> str:
         return f"++{argument}"
     if key.lstrip("+") not in free_text_settings() or not equals or value in _AS_TYPED:
         return argument
+    meant = _at_home if key.lstrip("+") in path_settings() else str
     if _TEXTS.fullmatch(value):
-        return f"{key}=[{','.join(hydra_quoted(text) for text in _texts(value))}]"
-    return f"{key}={hydra_quoted(value)}"
+        return f"{key}=[{','.join(hydra_quoted(meant(text)) for text in _texts(value))}]"
+    return f"{key}={hydra_quoted(meant(value))}"
 
 
 def hydra_quoted(text: str) -> str:
@@ -85,6 +94,10 @@ def unreadable(argument: str) -> str:
     else:
         quoted = hydra_quoted(value.strip("'\""))
     return f"{key}: {value} cannot be read; put what is in it in quotes, {_in_shell(f'{key}={quoted}')}"
+
+
+def _at_home(path: str) -> str:
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def _texts(listed: str) -> list[str]:

@@ -193,10 +193,20 @@ def _unused(plan: Blueprint) -> Collection[str]:
 
 
 def _noted(source: BackboneSource) -> Backbone | None:
-    """Return the backbone of a file beside which it is noted how it was built, as stage 0 does; None for others."""
-    file = Path(source.pretrained or "")
+    """Return the backbone of a file beside which it is noted how it was built, as stage 0 does; None for others.
+
+    Raises:
+        UserError: The file is damaged, or the settings ask for another activation than the noted one.
+    """
+    file = Path(source.pretrained or "").expanduser()
+    if file.is_dir() and (file / TOWER).is_file():
+        file /= "model.safetensors"
     if source.pretrained is None or not file.is_file() or not (file.parent / TOWER).is_file():
         return None
+    if source.quick_gelu is not None:
+        raise UserError(
+            f"backbone.quick_gelu: {file.parent / TOWER} says how {file.name} is built: leave the setting out"
+        )
     plan = Blueprint.from_plain(read_json(file.parent / TOWER))
     if not source.text:
         plan = replace(plan, text=False, tokenizer=None)
