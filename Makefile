@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 2
 .PHONY: demo test test-all lint data tiny setup clean clean-runs
 
 demo: $(READY)
-	$(BIN)/python -m clip_xai.runs.demo
+	$(BIN)/python -m clip_xai.studies.demo
 
 # Two processes of one thread each: threads that wait for each other on taken cores make it twice as slow.
 test test-all: export OMP_NUM_THREADS = 1
@@ -28,11 +28,11 @@ lint: $(READY)
 
 # The miniature data set and its manifest.
 data: $(READY)
-	$(BIN)/python -m clip_xai.runs.records
+	$(BIN)/python -m clip_xai.jobs.prepare
 
 # The embedded weights, made again from nothing (about an hour on two cores).
 tiny: $(READY)
-	$(BIN)/python -m clip_xai.runs.pretrain
+	$(BIN)/python -m clip_xai.studies.pretrain
 
 setup: $(READY)
 

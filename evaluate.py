@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip_xai.runs.cli import run_job
+from clip_xai.config.cli import run_job
 
 if __name__ == "__main__":
     run_job("evaluate", Path(__file__).parent / "conf")

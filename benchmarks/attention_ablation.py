@@ -20,8 +20,8 @@ from benchmarks.common import markdown
 from clip_xai.data.synthetic.scene import PROFILES, render, sample_scene
 from clip_xai.metrics.intervals import Interval
 from clip_xai.metrics.localisation import colour_contrast_maps, localisation, random_maps
+from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.build import EMBEDDED, build_backbone
 from clip_xai.progress import track
 from clip_xai.xai.methods import AttentionRollout, GradCam, GradEclip
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget

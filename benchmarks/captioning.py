@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.common import alternately, machine, markdown, speedup
 from benchmarks.naive_decoding import naive_caption
-from clip_xai.models.backbones.build import BackboneSource
+from clip_xai.models.backbones.backbone_builder import BackboneSource
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import Decoding
 from clip_xai.models.mappers import MAPPERS

@@ -27,8 +27,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from benchmarks.common import alternately, machine, markdown, peak_mib
+from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.build import build_backbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.mappers import build_mapper

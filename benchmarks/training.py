@@ -28,15 +28,15 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.common import Timing, alternately, machine, markdown, peak_mib, speedup
 from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
-from clip_xai.models.backbones.build import BackboneSource, build_backbone
+from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.weights import CaptionerSettings
-from clip_xai.runs.trainer import quiet_lightning
 from clip_xai.training.data import CaptionData, EpochSampler, Steps
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.modules import CaptionerModule, Optimisation
+from clip_xai.training.trainer import quiet_lightning
 from clip_xai.training.unfreezing import Unfreezing
 
 WORDS = (

@@ -18,15 +18,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from clip_xai.config import cli
+from clip_xai.config.schemas import DataConfig, TrainConfig
+from clip_xai.config.training_settings import TrainerConfig
 from clip_xai.data import __main__ as data_command
 from clip_xai.disk import disk_line, places_of
 from clip_xai.files import disk_error, naming, replacing, reserve, write_json
+from clip_xai.jobs import export, prepare
 from clip_xai.models.tokenizer import CaptionTokenizer
-from clip_xai.runs import cli, export, records
-from clip_xai.runs.config import DataConfig, TrainConfig
-from clip_xai.runs.trainer import build_trainer
-from clip_xai.runs.training_settings import TrainerConfig
 from clip_xai.training.checkpoint_files import WholeCheckpoints
+from clip_xai.training.trainer import build_trainer
 
 LIMIT = 2000
 NOISE = np.random.default_rng(0)
@@ -173,7 +174,7 @@ def test_every_command_says_it_in_one_line(
     for job in ("train", "evaluate", "explain"):
         monkeypatch.setattr(sys, "argv", [f"{job}.py", f"runs_root={CLOSED}"])
         assert said(cli.run_job, job, cli.CONF).startswith(f"{CLOSED}: permission denied; allow it")
-    line = said(records.main, [f"data.output_dir={CLOSED}"])
+    line = said(prepare.main, [f"data.output_dir={CLOSED}"])
     assert line.startswith(f"{CLOSED}: permission denied; allow it, or set data.output_dir to another place")
     (tmp_path / "photographs").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "photographs" / "a.png")

@@ -11,13 +11,13 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 
+from clip_xai.config.cli import compose_job
+from clip_xai.config.schemas import SCHEMAS, ExplainConfig, GenerationConfig, TrainConfig, dataclasses_in
+from clip_xai.config.training_settings import StageConfig, TrainerConfig
 from clip_xai.errors import UserError
 from clip_xai.models.decoding import Decoding
 from clip_xai.ranges import Checked, check, setting
-from clip_xai.runs.cli import compose_job
-from clip_xai.runs.config import SCHEMAS, ExplainConfig, GenerationConfig, TrainConfig, dataclasses_in
 from clip_xai.runs.instantiate import require_usable
-from clip_xai.runs.training_settings import StageConfig, TrainerConfig
 from clip_xai.xai.methods import METHODS, EmbeddingSpace, Rise
 
 TRAIN = {

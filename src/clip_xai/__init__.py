@@ -13,11 +13,12 @@ Example:
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clip_xai.api import Explanations, Run, explain, load_backbone, read_run
     from clip_xai.models.export import from_pretrained
-    from clip_xai.runs.quick import Explanations, Run, explain, load_backbone, read_run
 
 __version__ = "0.1.0"
 __all__ = ["Explanations", "Run", "explain", "from_pretrained", "load_backbone", "read_run"]
@@ -31,6 +32,4 @@ def __getattr__(name: str) -> Any:
         from clip_xai.models import export
 
         return export.from_pretrained
-    from clip_xai.runs import quick
-
-    return getattr(quick, name)
+    return getattr(importlib.import_module("clip_xai.api"), name)

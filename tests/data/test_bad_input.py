@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_xai.data.build import build_manifest
 from clip_xai.data.images import ImageFacts, UnreadableImageError, inspect_image, read_image, read_reduced
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.record import SourceTable
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import read_all

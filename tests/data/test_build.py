@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clip_xai.data.build import build_manifest
 from clip_xai.data.descriptions import SCHEMA
 from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.manifest import load_manifest, write_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.record import CONFLICT, Record
 from clip_xai.data.settings import BuildSettings
 from clip_xai.errors import UserError

@@ -12,7 +12,7 @@ from clip_xai.data.record import SourceTable
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import read_all
 from clip_xai.data.sources.common import SourceReader, stated_fields
-from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.photograph_files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import read_table
 from clip_xai.errors import UserError
 from tests.data.publishers import (

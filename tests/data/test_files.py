@@ -17,15 +17,15 @@ import pytest
 from PIL import Image, features
 
 from clip_xai.data import regular
-from clip_xai.data.build import build_manifest
 from clip_xai.data.images import UnreadableImageError, inspect_image, read_image
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.data.regular import NoFileError, read_regular
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import read_all
 from clip_xai.errors import UserError
-from clip_xai.runs.photographs import photographs_at
+from clip_xai.explanations.photographs import photographs_at
 from tests.data.publishers import DDI_COLUMNS, photograph, table
 
 

@@ -17,7 +17,7 @@ from clip_xai.data.synthetic.composition import Scene, sample_scene
 from clip_xai.data.synthetic.dermacap import plan_dermacap, row_counts, write_dermacap
 from clip_xai.data.synthetic.describe import describe
 from clip_xai.data.synthetic.layouts import LAYOUTS
-from clip_xai.data.synthetic.layouts.common import PlannedPhotograph, photographed_again
+from clip_xai.data.synthetic.layouts.shared import PlannedPhotograph, photographed_again
 from clip_xai.data.synthetic.scene import render
 from clip_xai.data.vocabulary import DIAGNOSES
 from clip_xai.errors import UserError

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from clip_xai.data import mask_rule
-from clip_xai.data.build import build_manifest
 from clip_xai.data.images import UnreadableImageError, inspect_mask, read_mask
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.record import EMPTY_MASK, FULL_MASK
 from clip_xai.data.settings import BuildSettings
 from clip_xai.errors import UserError

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from clip_xai.data.build import build_manifest
 from clip_xai.data.descriptions import SCHEMA
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.report import summary
 from clip_xai.errors import UserError
+from clip_xai.explanations.photographs import photographs_at
 from clip_xai.metrics.results import EvaluationResult
 from clip_xai.runs.loggers import log_table
-from clip_xai.runs.photographs import photographs_at
 from clip_xai.text import markdown, printable, spreadsheet_cell, without_controls
 from tests.data.publishers import photograph, table
 

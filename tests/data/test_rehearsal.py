@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from clip_xai.data.build import build_manifest
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.record import CONFLICT, Record
 from clip_xai.data.settings import SCHEMES, BuildSettings
 from tests.data import rehearsal
@@ -136,7 +136,8 @@ def test_a_second_call_opens_no_photograph(
 def test_memory_stays_flat(root: Path, tmp_path: Path) -> None:
     """In a process of its own, from nothing: a hundred bytes a photograph, not the photographs."""
     script = (
-        "import sys; from pathlib import Path; from clip_xai.data.build import BuildSettings, build_manifest\n"
+        "import sys; from pathlib import Path\n"
+        "from clip_xai.data.manifest_builder import BuildSettings, build_manifest\n"
         "build_manifest(Path(sys.argv[1]), Path(sys.argv[2]), BuildSettings())\n"
         # Not getrusage: what it gives begins with the peak of the process that started this one.
         "print(*[line for line in open('/proc/self/status') if line.startswith('VmHWM')])"

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clip_xai.data.build import build_manifest
 from clip_xai.data.images import inspect_image
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.rendered_mark import MARK
 from clip_xai.data.report import summary
 from clip_xai.data.synthetic.dermacap import write_dermacap
+from clip_xai.explanations.photographs import Photograph
 from clip_xai.runs.lineage import Learned
-from clip_xai.runs.photographs import Photograph
 from tests.data.publishers import DDI_COLUMNS, photograph, table
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from clip_xai.data.build import build_manifest
 from clip_xai.data.groups import without_patients
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.record import SourceTable
 from clip_xai.data.settings import BuildSettings, Columns
 from clip_xai.data.sources import SOURCES

@@ -19,7 +19,7 @@ from clip_xai.metrics.baselines import (
     shuffled_rows,
     shuffled_within_sources,
 )
-from clip_xai.metrics.captions import bleu
+from clip_xai.metrics.caption_metrics import bleu
 from tests.metrics.planted import Planted, planted_records
 
 

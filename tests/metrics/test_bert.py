@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
-from clip_xai.metrics.bert import ScorerUnavailable, cached_model, known_name, load_bert_scorer
+from clip_xai.metrics.bert_score import ScorerUnavailable, cached_model, known_name, load_bert_scorer
 
 WORDS = ["a", "red", "brown", "lesion", "in", "the", "centre", "upper", "left", "is", "psoriasis", "melanoma"]
 CAPTIONS = ["a red lesion in the centre", "melanoma"]

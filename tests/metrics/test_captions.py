@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from torchmetrics.functional.text import sacre_bleu_score
 
 from clip_xai.errors import UserError
-from clip_xai.metrics.captions import (
+from clip_xai.metrics.caption_metrics import (
     BertScore,
     ClipScore,
     CorpusBleu,

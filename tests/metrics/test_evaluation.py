@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clip_xai.metrics.baselines import majority_captions, shuffled_rows
-from clip_xai.metrics.captions import bleu, bleu_signature, rouge_l
+from clip_xai.metrics.caption_metrics import bleu, bleu_signature, rouge_l
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
 from clip_xai.metrics.intervals import mean_interval
 from clip_xai.metrics.results import (

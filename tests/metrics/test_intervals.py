@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clip_xai.metrics.captions import bleu, bleu_from_statistics, bleu_statistics
+from clip_xai.metrics.caption_metrics import bleu, bleu_from_statistics, bleu_statistics
 from clip_xai.metrics.intervals import (
     bootstrap,
     bounds,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import GPT2LMHeadModel
 
-from clip_xai.models.backbones.build import tiny_backbone
+from clip_xai.models.backbones.backbone_builder import tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import tiny_config

@@ -9,7 +9,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.build import build_backbone
+from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 
 

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from benchmarks.naive_decoding import next_logits
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import IGNORED, Captioner, Decoding
-
-from .conftest import TEXTS
+from tests.models.conftest import TEXTS
 
 
 def read_of(captioner: Captioner, batch: int = 3) -> torch.Tensor:
@@ -102,7 +101,7 @@ def test_room_is_what_generation_has(captioner: Captioner) -> None:
 
 
 def test_saved_and_loaded_captioners_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clip_xai.models.backbones.build import BackboneSource
+    from clip_xai.models.backbones.backbone_builder import BackboneSource
     from clip_xai.models.weights import CaptionerSettings, build_captioner, load_captioner, save_captioner
 
     settings = CaptionerSettings(

@@ -14,8 +14,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import BannedPhrases, Decoding, finished, is_sentence_end
 from clip_xai.models.tokenizer import CaptionTokenizer
-
-from .conftest import SMALL_MAPPERS, TEXTS, build_captioner
+from tests.models.conftest import SMALL_MAPPERS, TEXTS, build_captioner
 
 LENGTH = 16
 MODES = {

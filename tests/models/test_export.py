@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from clip_xai.errors import UserError
+from clip_xai.jobs.export import main
+from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.blueprint import random_twin
-from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.backbones.open_clip_models import build_model
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts
@@ -31,7 +32,6 @@ from clip_xai.models.weights import (
     load_settings,
     save_captioner,
 )
-from clip_xai.runs.export import main
 from clip_xai.runs.lineage import Learned, Lineage
 from tests.support.hub import LoopbackHub
 

@@ -18,8 +18,7 @@ from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.importing import assembled, load_original, read_original
 from clip_xai.models.tokenizer import CaptionTokenizer
-
-from .conftest import shaken
+from tests.models.conftest import shaken
 
 WIDTH, BLOCKS, SLOTS, RANK = 128, 3, 4, 2
 META = {

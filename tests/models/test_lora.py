@@ -7,8 +7,7 @@ from transformers import GPT2LMHeadModel
 from clip_xai.errors import UserError
 from clip_xai.models.language_model import tiny_config
 from clip_xai.models.lora import add_lora, merge_lora
-
-from .conftest import shaken
+from tests.models.conftest import shaken
 
 
 def model() -> GPT2LMHeadModel:

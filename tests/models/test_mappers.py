@@ -22,9 +22,8 @@ from clip_xai.models.mappers import (
     Resampler,
     build_mapper,
 )
-from clip_xai.models.mappers.table import mapper_table
-
-from .conftest import build_captioner, shaken
+from clip_xai.models.mappers.mapper_table import mapper_table
+from tests.models.conftest import build_captioner, shaken
 
 
 def parameters(module: nn.Module) -> int:

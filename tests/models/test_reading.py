@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.files import load_exactly
+from clip_xai.models.backbones.weight_files import load_exactly
 from clip_xai.models.reading import read_json, read_state
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"

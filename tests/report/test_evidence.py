@@ -8,8 +8,7 @@ from pathlib import Path
 
 from clip_xai.report.evidence import Evidence, Localised, Measured, opening_method
 from clip_xai.report.html import write_explanations
-
-from .planted import explained
+from tests.report.planted import explained
 
 METHODS = ("gradeclip", "attention_rollout", "occlusion")
 

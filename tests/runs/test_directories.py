@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from clip_xai.errors import UserError
+from clip_xai.jobs.evaluate import evaluate
+from clip_xai.jobs.explain import explain
+from clip_xai.jobs.export import main as export
+from clip_xai.jobs.train import train
 from clip_xai.runs.directories import ASKED, claim, code_digest, free_directory, occupants
-from clip_xai.runs.evaluate import evaluate
-from clip_xai.runs.explain import explain
-from clip_xai.runs.export import main as export
-from clip_xai.runs.localise import localise
-from clip_xai.runs.pretrain import main as pretrain
-from clip_xai.runs.train import train
-from tests.runs.small import draw, of_data, settings
+from clip_xai.studies.localise import localise
+from clip_xai.studies.pretrain import main as pretrain
+from tests.support.small_runs import draw, of_data, settings
 
 
 def contents(folder: Path) -> dict[str, bytes]:

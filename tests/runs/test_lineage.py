@@ -12,14 +12,14 @@ import torch
 
 from clip_xai.data.manifest import load_manifest
 from clip_xai.errors import UserError
+from clip_xai.jobs.evaluate import evaluate
+from clip_xai.jobs.explain import explain
+from clip_xai.jobs.export import main as export
+from clip_xai.jobs.train import train
 from clip_xai.runs.checkpoints import EXPORT, RunCard, resolve_checkpoint
-from clip_xai.runs.evaluate import evaluate
-from clip_xai.runs.explain import explain
-from clip_xai.runs.export import main as export
 from clip_xai.runs.lineage import lineage_in
-from clip_xai.runs.localise import localise
-from clip_xai.runs.train import train
-from tests.runs.small import draw, of_data, settings
+from clip_xai.studies.localise import localise
+from tests.support.small_runs import draw, of_data, settings
 
 FOLDS = {"split": "kfold", "folds": 3}
 

@@ -14,8 +14,8 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from wandb.proto import wandb_internal_pb2
 
+from clip_xai.config.schemas import LoggerConfig
 from clip_xai.errors import UserError
-from clip_xai.runs.config import LoggerConfig
 from clip_xai.runs.loggers import GivenUp, log_metrics, log_table, open_loggers
 
 

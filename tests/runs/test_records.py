@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from clip_xai.config.schemas import DataConfig
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.runs.config import DataConfig
 from clip_xai.runs.records import evenly, load_records
 
 

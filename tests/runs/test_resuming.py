@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from clip_xai.errors import UserError
-from clip_xai.runs.train import train
-from tests.runs.small import draw, of_data, settings
+from clip_xai.jobs.train import train
+from tests.support.small_runs import draw, of_data, settings
 
 
 @pytest.fixture(scope="module")

@@ -8,30 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 
+from clip_xai.config.schemas import DataConfig, GenerationConfig, LanguageModelConfig, LoggerConfig, TrainConfig
+from clip_xai.config.training_settings import CallbacksConfig, StageConfig, TrainerConfig
 from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
+from clip_xai.explanations.explanation_job import ExplanationJob
+from clip_xai.explanations.photographs import Photograph
+from clip_xai.explanations.questions import Question
+from clip_xai.jobs.evaluate import evaluate_captioner
+from clip_xai.jobs.train import caption_data, fit, log_samples, require_positions, retrieved
 from clip_xai.metrics.baselines import shuffled_rows
-from clip_xai.metrics.captions import bleu
+from clip_xai.metrics.caption_metrics import bleu
 from clip_xai.metrics.results import MODEL, SHUFFLED
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import CaptionIndex, Retrieval
-from clip_xai.runs.config import DataConfig, GenerationConfig, LanguageModelConfig, LoggerConfig, TrainConfig
-from clip_xai.runs.evaluate import evaluate_captioner
-from clip_xai.runs.explain import Inquiry
 from clip_xai.runs.instantiate import captioner_settings, feature_table
 from clip_xai.runs.loggers import open_loggers
-from clip_xai.runs.photographs import Photograph
-from clip_xai.runs.questions import Question
-from clip_xai.runs.train import caption_data, fit, log_samples, require_positions, retrieved
-from clip_xai.runs.training_settings import CallbacksConfig, StageConfig, TrainerConfig
 from clip_xai.training.prompts import caption_index
 from clip_xai.xai.methods import TokenGradXInput, TokenKernelShap, TokenOcclusion
 from clip_xai.xai.target import CaptionTarget
+from tests.config.test_config import composed
 from tests.training.conftest import small_captioner
 from tests.training.test_prompts import pooled_table, twins
-
-from .test_config import composed
 
 TEMPLATE = "a {captions} a"
 SHORT = GenerationConfig(max_new_tokens=8, whole_sentences=False)
@@ -148,21 +147,21 @@ def test_evaluation_writes_what_each_photograph_gets_by_itself(tmp_path: Path, b
 
 
 @pytest.fixture()
-def inquiry(tmp_path: Path) -> tuple[Inquiry, list[Record]]:
+def job(tmp_path: Path) -> tuple[ExplanationJob, list[Record]]:
     records, captioner = twins(tmp_path / "pictures"), small_captioner()
     index = caption_index(records, pooled_table(captioner, records, tmp_path))
     methods = [TokenGradXInput(), TokenOcclusion(), TokenKernelShap(samples=64)]
     question = Question(("caption_word", "caption"))
-    return Inquiry(
+    return ExplanationJob(
         captioner.backbone, captioner, methods, question, DECODING, Retrieval(index, 1, TEMPLATE)
     ), records  # fmt: skip
 
 
 @torch.no_grad()
 def test_what_is_explained_is_the_caption_behind_the_photographs_own_prompt(
-    inquiry: tuple[Inquiry, list[Record]],
+    job: tuple[ExplanationJob, list[Record]],
 ) -> None:
-    asked, records = inquiry
+    asked, records = job
     captioner, retrieval = asked.captioner, asked.retrieval
     assert captioner is not None and retrieval is not None
     for record in (records[0], records[7]):
@@ -181,8 +180,8 @@ def test_what_is_explained_is_the_caption_behind_the_photographs_own_prompt(
 
 
 @torch.no_grad()
-def test_the_prompt_is_a_player_with_a_part_of_the_score(inquiry: tuple[Inquiry, list[Record]]) -> None:
-    asked, records = inquiry
+def test_the_prompt_is_a_player_with_a_part_of_the_score(job: tuple[ExplanationJob, list[Record]]) -> None:
+    asked, records = job
     captioner = asked.captioner
     assert captioner is not None
     result = asked.result(Photograph.of(records[2]))
@@ -202,18 +201,18 @@ def test_the_prompt_is_a_player_with_a_part_of_the_score(inquiry: tuple[Inquiry,
     assert shap.values[0, -1].nansum().item() == pytest.approx(whole - nothing, rel=1e-3, abs=1e-3)
 
 
-def test_a_photograph_of_no_known_group_may_meet_every_caption(inquiry: tuple[Inquiry, list[Record]]) -> None:
-    asked, records = inquiry
+def test_a_photograph_of_no_known_group_may_meet_every_caption(job: tuple[ExplanationJob, list[Record]]) -> None:
+    asked, records = job
     found = asked.result(Photograph(records[4].image, "4.png", group="4.png"))
     assert "no 2x" in found.photograph.facts["prompt"]
 
 
 def test_the_captioner_has_its_own_prompt_again_when_a_photograph_cannot_be_explained(
-    inquiry: tuple[Inquiry, list[Record]],
+    job: tuple[ExplanationJob, list[Record]],
 ) -> None:
-    asked, records = inquiry
+    asked, records = job
     question = Question(("caption_span",), span="what nobody says")
-    failing = Inquiry(asked.backbone, asked.captioner, asked.methods, question, DECODING, asked.retrieval)
+    failing = ExplanationJob(asked.backbone, asked.captioner, asked.methods, question, DECODING, asked.retrieval)
     with pytest.raises(UserError, match="what nobody says"):
         failing.result(Photograph.of(records[0]))
     assert asked.captioner is not None and asked.captioner.prompt == "" and not asked.captioner.prompt_ids.numel()

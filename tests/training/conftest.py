@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.data.record import Record
-from clip_xai.models.backbones.build import BackboneSource, tiny_backbone
+from clip_xai.models.backbones.backbone_builder import BackboneSource, tiny_backbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer

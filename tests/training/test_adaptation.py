@@ -18,8 +18,7 @@ from clip_xai.training.adaptation import AdaptationModule, PairData, PairSteps, 
 from clip_xai.training.contrastive import multi_positive_loss
 from clip_xai.training.data import EpochSampler
 from clip_xai.training.modules import Optimisation
-
-from .conftest import small_captioner
+from tests.training.conftest import small_captioner
 
 
 class Losses(Callback):

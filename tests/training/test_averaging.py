@@ -9,8 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from clip_xai.data.record import Record
 from clip_xai.training.averaging import WeightAverage
 from clip_xai.training.modules import captioner_state, read_checkpoint
-
-from .test_modules import Measures, StopAfter, fit, keeper
+from tests.training.test_modules import Measures, StopAfter, fit, keeper
 
 
 class Weights(Callback):

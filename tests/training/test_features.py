@@ -16,8 +16,7 @@ from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.training.features import FeatureCache
-
-from .conftest import small_captioner
+from tests.training.conftest import small_captioner
 
 
 def paths(records: list[Record]) -> list[Path]:

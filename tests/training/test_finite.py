@@ -10,12 +10,11 @@ from lightning import Callback, LightningModule, Trainer
 
 from clip_xai.data.record import Record
 from clip_xai.models.finite import all_finite
-from clip_xai.training.finite import Diverged, StopAtNonFinite
 from clip_xai.training.modules import CaptionerModule, Optimisation, learning_rate_factor
+from clip_xai.training.stop_at_non_finite import Diverged, StopAtNonFinite
 from clip_xai.training.unfreezing import Unfreezing
-
-from .conftest import SETTINGS, small_captioner
-from .test_modules import EPOCHS, Steps, fit, keeper
+from tests.training.conftest import SETTINGS, small_captioner
+from tests.training.test_modules import EPOCHS, Steps, fit, keeper
 
 
 class Break(Callback):

@@ -24,8 +24,7 @@ from clip_xai.training.modules import (
     read_checkpoint,
 )
 from clip_xai.training.unfreezing import Unfreezing
-
-from .conftest import SETTINGS, small_captioner
+from tests.training.conftest import SETTINGS, small_captioner
 
 EPOCHS = 4
 

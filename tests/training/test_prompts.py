@@ -22,8 +22,7 @@ from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.modules import CaptionerModule, Optimisation
 from clip_xai.training.prompts import caption_index, retrieved_prompts
 from clip_xai.training.unfreezing import Unfreezing
-
-from .conftest import COLOURS, SETTINGS, small_captioner
+from tests.training.conftest import COLOURS, SETTINGS, small_captioner
 
 TEMPLATE = "a {captions} a"
 

@@ -7,16 +7,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from peft import LoraConfig, inject_adapter_in_model
 
+from clip_xai.config.training_settings import CAPTIONER_PARTS
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
-from clip_xai.runs.training_settings import CAPTIONER_PARTS
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.modules import CaptionerModule, Optimisation
 from clip_xai.training.unfreezing import PARTS, Unfreezing
-
-from .conftest import SETTINGS, small_captioner
+from tests.training.conftest import SETTINGS, small_captioner
 
 # Written out by hand from the plan {1: 1, 2: 3}: what changes in each epoch, and nothing else does.
 MOVES = {

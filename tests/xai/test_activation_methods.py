@@ -17,7 +17,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.build import EMBEDDED, build_backbone
+from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone
 from clip_xai.models.backbones.opaque import OpaqueTower
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.tower import ImageTower

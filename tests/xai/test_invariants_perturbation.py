@@ -29,7 +29,7 @@ from clip_xai.xai.methods import (
     TokenKernelShap,
     TokenOcclusion,
 )
-from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
 from tests.xai.conftest import TEXTS, assert_close
 from tests.xai.test_invariants import PLANTED, assert_same_state, planted, state  # noqa: F401

@@ -13,7 +13,7 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.xai.explainer import explain_together
 from clip_xai.xai.masks import CellMasks
 from clip_xai.xai.methods import Occlusion
-from clip_xai.xai.perturbation import PerturbationBank, masked_reads
+from clip_xai.xai.perturbation_bank import PerturbationBank, masked_reads
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
 

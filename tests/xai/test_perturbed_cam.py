@@ -16,7 +16,7 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.xai.explainer import explain_together
 from clip_xai.xai.methods.ablation_cam import AblationCam
 from clip_xai.xai.methods.perturbed_cam import AbsCamFinal, AbsCamInit, ScoreCam
-from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
 from tests.xai.conftest import TEXTS, assert_close
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
-from clip_xai.xai.methods.shapley import KernelShap
+from clip_xai.xai.methods.kernel_shap import KernelShap
 from clip_xai.xai.players import grid_players, spread_evenly, superpixels
-from clip_xai.xai.shapley import coalitions, shapley_values
+from clip_xai.xai.shapley_values import coalitions, shapley_values
 from clip_xai.xai.target import SimilarityTarget
 from tests.xai.conftest import assert_close
 

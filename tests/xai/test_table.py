@@ -11,8 +11,8 @@ import pytest
 
 import clip_xai.xai.methods
 import clip_xai.xai.targets
+from clip_xai.xai.explainer_table import markdown
 from clip_xai.xai.methods import METHODS
-from clip_xai.xai.table import markdown
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 MODULES = [

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_xai.config.schemas import TARGETS as CONFIG_TARGETS
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
-from clip_xai.runs.config import TARGETS as CONFIG_TARGETS
 from clip_xai.xai.target import (
     CaptionContrastTarget,
     CaptionTarget,
@@ -22,8 +22,8 @@ from clip_xai.xai.target import (
     SimilarityTarget,
     Target,
 )
-from clip_xai.xai.targets.build import TARGETS, Question, caption_parts, targets_of
 from clip_xai.xai.targets.caption import diagnosis_words
+from clip_xai.xai.targets.target_builder import TARGETS, Question, caption_parts, targets_of
 from clip_xai.xai.words import words_of
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
 

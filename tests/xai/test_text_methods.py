@@ -22,14 +22,14 @@ from clip_xai.models.backbones.transformers_models import KINDS
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.coalitions import ids_without
 from clip_xai.xai.methods.interactions import Fixlip, drawn
-from clip_xai.xai.methods.text import (
+from clip_xai.xai.methods.text_games import TokenKernelShap, TokenOcclusion
+from clip_xai.xai.methods.text_methods import (
     TextExplainer,
     TokenAttentionGradient,
     TokenGradEclip,
     TokenGradXInput,
     TokenIntegratedGradients,
 )
-from clip_xai.xai.methods.text_games import TokenKernelShap, TokenOcclusion
 from clip_xai.xai.players import grid_players
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, EmbeddingDimensionTarget, SimilarityTarget
 from clip_xai.xai.words import words_of

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
-from clip_xai.models.backbones.trace import batched_vjp
+from clip_xai.models.backbones.recording import batched_vjp
 from tests.xai.conftest import TEXTS, Build, assert_close
 
 TOWERS = [

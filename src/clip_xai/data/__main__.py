@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from clip_xai.data.build import build_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.report import summary
 from clip_xai.data.settings import BuildSettings, Columns
 from clip_xai.data.sources.captions_csv import ROLES

@@ -14,7 +14,7 @@ from sacrebleu.metrics import BLEU
 from clip_xai.data.vocabulary import read_diagnosis
 from clip_xai.errors import UserError
 from clip_xai.metrics.attributes import true_diagnosis
-from clip_xai.metrics.captions import bleu_order, reference_streams
+from clip_xai.metrics.caption_metrics import bleu_order, reference_streams
 from clip_xai.metrics.tokens import AUTO, tokenizers_of
 
 CANDIDATES = 64

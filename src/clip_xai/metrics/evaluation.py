@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_xai.data.ontology import DIAGNOSES, MALIGNANT
-from clip_xai.metrics.captions import (
+from clip_xai.metrics.caption_metrics import (
     CLIP_SETTINGS,
     MAX_ORDER,
     CaptionScorer,

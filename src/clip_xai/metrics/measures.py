@@ -19,7 +19,7 @@ from clip_xai.metrics.attributes import (
     read_diagnoses,
     true_diagnosis,
 )
-from clip_xai.metrics.captions import (
+from clip_xai.metrics.caption_metrics import (
     CaptionScorer,
     bert_score,
     bleu_from_statistics,

@@ -171,7 +171,7 @@ def push_to_hub(
     """
     missing = [file for file in FILES if not (directory / file).is_file()]
     if missing:
-        raise UserError(f"{directory} lacks {', '.join(missing)}: export first (python -m clip_xai.runs.export)")
+        raise UserError(f"{directory} lacks {', '.join(missing)}: export first (python -m clip_xai.jobs.export)")
     if not private and (directory / INDEX).is_file():
         raise UserError(
             f"{INDEX} holds captions of the training data, which most data sets do not let you publish: leave --public "

@@ -25,8 +25,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import Decoding

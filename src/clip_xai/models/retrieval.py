@@ -18,8 +18,8 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing
+from clip_xai.models.settings import TEMPLATE
 
-TEMPLATE = "Similar photographs show: {captions} This photograph shows:"
 INDEX = "retrieval.safetensors"  # beside a captioner's weights
 _CHUNK = 1024  # photographs that ask at a time
 

@@ -13,16 +13,17 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
+from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.blueprint import TOWER, Blueprint
-from clip_xai.models.backbones.build import BackboneSource, build_backbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.reading import read_json, read_state
-from clip_xai.models.retrieval import INDEX, TEMPLATE, CaptionIndex, Retrieval
+from clip_xai.models.retrieval import INDEX, CaptionIndex, Retrieval
+from clip_xai.models.settings import TEMPLATE
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 _OTHER = "name another captioner, or train it again"

@@ -41,7 +41,7 @@ def write_explanations(
     problems: Sequence[str] = (),
     table: Table | None = None,
     evidence: Evidence | None = None,
-    measure_with: str = "python -m clip_xai.runs.localise",
+    measure_with: str = "python -m clip_xai.studies.localise",
 ) -> Path:
     """Write the page of a run: one file that opens from disk, without network.
 

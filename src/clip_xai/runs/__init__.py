@@ -1,1 +1,1 @@
-"""The three jobs: here alone configuration, Lightning and the rooms below meet."""
+"""Run directories: claiming, finding, resuming them, what their models descend from, where their numbers go."""

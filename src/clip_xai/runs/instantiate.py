@@ -8,9 +8,18 @@ from typing import Any
 
 import torch
 
+from clip_xai.config.explainer_settings import XaiConfig
+from clip_xai.config.schemas import (
+    BackboneConfig,
+    DataConfig,
+    GenerationConfig,
+    LanguageModelConfig,
+    MapperConfig,
+    TrainerConfig,
+)
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.build import BackboneSource
+from clip_xai.models.backbones.backbone_builder import BackboneSource
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.models.weights import (
@@ -24,15 +33,6 @@ from clip_xai.models.weights import (
 )
 from clip_xai.ranges import check
 from clip_xai.runs.checkpoints import EXPORT, run_of
-from clip_xai.runs.config import (
-    BackboneConfig,
-    DataConfig,
-    GenerationConfig,
-    LanguageModelConfig,
-    MapperConfig,
-    TrainerConfig,
-)
-from clip_xai.runs.explainer_settings import XaiConfig
 from clip_xai.runs.lineage import KEY as LINEAGE
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.modules import captioner_state, read_checkpoint

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clip_xai.config.schemas import DataConfig, DataOfTheRun, EvaluateConfig, ExplainConfig, SyntheticConfig
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.settings import Columns
@@ -20,7 +21,6 @@ from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import INDEX
 from clip_xai.runs.checkpoints import CARD, RunCard, described, resolve_checkpoint, run_of
-from clip_xai.runs.config import DataConfig, DataOfTheRun, EvaluateConfig, ExplainConfig, SyntheticConfig
 from clip_xai.runs.lineage import Lineage, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
 from clip_xai.training.modules import read_checkpoint

@@ -12,11 +12,11 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from clip_xai.config.schemas import LoggerConfig
 from clip_xai.files import replacing, write_json
-from clip_xai.runs.config import LoggerConfig
 from clip_xai.runs.directories import free_directory
-from clip_xai.runs.trainer import is_first_process
 from clip_xai.text import spreadsheet_cell
+from clip_xai.training.trainer import is_first_process
 
 
 class GivenUp(Exception):

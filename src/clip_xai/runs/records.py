@@ -1,27 +1,21 @@
-"""From the data settings to records: drawn where the embedded default is missing, then built into a manifest.
-
-``python -m clip_xai.runs.records [data=...]`` does no more than that and says what was kept, left out and why.
-"""
+"""From the data settings to records: drawn where the embedded default is missing, then built into a manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from clip_xai.data.build import build_manifest
+from clip_xai.config.schemas import DataConfig
 from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.manifest import load_manifest
+from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.record import Record
-from clip_xai.data.report import summary
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.synthetic.dermacap import write_dermacap
 from clip_xai.errors import UserError
-from clip_xai.runs.cli import compose_job, report_errors
-from clip_xai.runs.config import DataConfig
 
 
 def prepare_manifest(data: DataConfig) -> Path:
@@ -88,13 +82,3 @@ def evenly(records: list[Record], limit: int | None) -> list[Record]:
     if limit is None or limit >= len(records):
         return records
     return [records[index * len(records) // limit] for index in range(limit)]
-
-
-def main(arguments: list[str]) -> None:
-    """Prepare the data set that the settings of ``train`` name."""
-    with report_errors("train"):
-        print(*summary(prepare_manifest(compose_job("train", arguments, Path("runs")).data)), sep="\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

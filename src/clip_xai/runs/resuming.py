@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clip_xai.config.schemas import TrainConfig
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
@@ -21,7 +22,6 @@ from clip_xai.runs.checkpoints import (
     newest_export,
     resolve_checkpoint,
 )
-from clip_xai.runs.config import TrainConfig
 from clip_xai.runs.directories import claim, code_digest, differences, is_under, look
 from clip_xai.runs.judged import decisive, lineage_of, overlap_with, with_absolute_places
 from clip_xai.runs.lineage import ASKED_KEY, Lineage, lineage_in

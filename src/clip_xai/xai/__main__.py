@@ -1,5 +1,5 @@
 """Print the table of explainers: ``python -m clip_xai.xai``."""
 
-from clip_xai.xai.table import markdown
+from clip_xai.xai.explainer_table import markdown
 
 print(markdown())

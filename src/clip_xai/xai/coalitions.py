@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.chunks import in_chunks
-from clip_xai.models.backbones.trace import evaluation_mode
+from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from clip_xai.xai.words import Word
 

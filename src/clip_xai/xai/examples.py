@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.build import tiny_backbone
+from clip_xai.models.backbones.backbone_builder import tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.xai.target import SimilarityTarget

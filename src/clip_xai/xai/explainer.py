@@ -14,7 +14,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.ranges import check
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 

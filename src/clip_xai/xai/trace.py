@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import PIXELS, BlockIndex, BlockTrace, Point, Recorder, VisualTrace
+from clip_xai.models.backbones.recording import PIXELS, BlockIndex, BlockTrace, Point, Recorder, VisualTrace
 from clip_xai.xai.target import Target
 
 PIXEL_POINT: Point = (PIXELS, "output")

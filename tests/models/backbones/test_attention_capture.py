@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_xai.models.backbones.open_clip_vit import OpenClipVisionTower
-from clip_xai.models.backbones.trace import VisualTrace
+from clip_xai.models.backbones.recording import VisualTrace
 from clip_xai.models.backbones.transformer import TransformerTower, split_heads
 from tests.models.backbones.support import assert_close, pixels_for
 from tests.models.backbones.test_families import (

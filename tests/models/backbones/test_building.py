@@ -27,12 +27,12 @@ from transformers import (
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.backbones import open_clip_models, transformers_models
-from clip_xai.models.backbones.build import BackboneSource, build_backbone
+from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
-from clip_xai.models.backbones.files import load_exactly, read_tokenizer
 from clip_xai.models.backbones.processor import read_processor
 from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
 from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer, canonical
+from clip_xai.models.backbones.weight_files import load_exactly, read_tokenizer
 from clip_xai.models.reading import read_state
 from tests.models.backbones.support import TEXTS, assert_close, pixels_for, shaken
 from tests.models.backbones.test_families import CLIP_CONFIG, embedding_of

@@ -7,7 +7,7 @@ import gc
 import pytest
 import torch
 
-from clip_xai.models.backbones.build import build_backbone
+from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import build_language_model

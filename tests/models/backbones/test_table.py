@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clip_xai.models.backbones.backbone_table import markdown
 from clip_xai.models.backbones.catalogue import CATALOGUE
-from clip_xai.models.backbones.table import markdown
 
 ROOT = Path(__file__).resolve().parents[3]
 

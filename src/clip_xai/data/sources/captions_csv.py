@@ -16,8 +16,8 @@ from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.groups import SAME_PHOTOGRAPH
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, skin_types_of, stated_fields
-from clip_xai.data.sources.files import PhotographIndex, find_tables
 from clip_xai.data.sources.own_files import NotFoundError, OwnFiles
+from clip_xai.data.sources.photograph_files import PhotographIndex, find_tables
 from clip_xai.data.sources.tables import OWN, Table, known, read_table, whole
 from clip_xai.errors import UserError
 from clip_xai.text import printable

@@ -11,7 +11,7 @@ from pathlib import Path
 from clip_xai.data.captions import CaptionFacts, compose
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import Problem, Record, SourceTable
-from clip_xai.data.sources.files import PhotographIndex
+from clip_xai.data.sources.photograph_files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
 from clip_xai.data.vocabulary import canonical_diagnosis
 from clip_xai.text import printable

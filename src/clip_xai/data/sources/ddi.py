@@ -7,7 +7,7 @@ from pathlib import Path
 from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
-from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.photograph_files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import read_table, whole
 
 NAME, ROWS = "ddi", 656

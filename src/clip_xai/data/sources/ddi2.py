@@ -12,7 +12,7 @@ from pathlib import Path
 from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
-from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.photograph_files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import known, read_table, whole
 from clip_xai.errors import UserError
 

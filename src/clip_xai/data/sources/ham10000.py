@@ -21,7 +21,7 @@ from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.ontology import LABEL_CODES, lineage
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, stated_fields
-from clip_xai.data.sources.files import LEFT_OVERS, PhotographIndex, find_tables, home_of, only, walk
+from clip_xai.data.sources.photograph_files import LEFT_OVERS, PhotographIndex, find_tables, home_of, only, walk
 from clip_xai.data.sources.tables import Table, header_of, known, number, read_table
 from clip_xai.data.vocabulary import canonical_diagnosis
 

@@ -9,7 +9,7 @@ from clip_xai.data.captions import CaptionFacts, size_in_mm
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
-from clip_xai.data.sources.files import PhotographIndex, find_table
+from clip_xai.data.sources.photograph_files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import known, number, read_table
 
 NAME, ROWS = "mra_midas", 3416

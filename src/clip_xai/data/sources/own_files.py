@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clip_xai.data.regular import is_regular, kind_of
-from clip_xai.data.sources.files import IMAGE_SUFFIXES, LEFT_OVERS, walk
+from clip_xai.data.sources.photograph_files import IMAGE_SUFFIXES, LEFT_OVERS, walk
 
 
 class NotFoundError(LookupError):

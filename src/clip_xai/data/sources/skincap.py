@@ -13,7 +13,7 @@ from clip_xai.data.captions import CaptionFacts
 from clip_xai.data.own_text import gives_advice, names_a_diagnosis
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
-from clip_xai.data.sources.files import PhotographIndex, find_tables, only
+from clip_xai.data.sources.photograph_files import PhotographIndex, find_tables, only
 from clip_xai.data.sources.tables import number, read_table, whole
 
 NAME, ROWS = "skincap", 4000

@@ -21,7 +21,7 @@ from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.rendered_mark import marked
 from clip_xai.data.synthetic.describe import describe
 from clip_xai.data.synthetic.layouts import LAYOUTS
-from clip_xai.data.synthetic.layouts.common import PlannedPhotograph
+from clip_xai.data.synthetic.layouts.shared import PlannedPhotograph
 from clip_xai.data.synthetic.marker import (
     MARKER,
     STAGE,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.recording import Point, Record, VisualTrace
 from clip_xai.models.backbones.text_tokenizers import TextTokenizer
 from clip_xai.models.backbones.tower import Features, ImageTower
-from clip_xai.models.backbones.trace import Point, Record, VisualTrace
 from clip_xai.models.backbones.transformer import TextTower, TextTrace, openable
 
 if TYPE_CHECKING:

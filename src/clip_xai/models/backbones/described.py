@@ -11,11 +11,11 @@ from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.blueprint import Blueprint
 from clip_xai.models.backbones.catalogue import CATALOGUE
-from clip_xai.models.backbones.files import CONFIG, Published
 from clip_xai.models.backbones.processor import FILE as PROCESSOR
 from clip_xai.models.backbones.processor import read_processor
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.backbones.transformers_models import HF_FAMILIES, KINDS
+from clip_xai.models.backbones.weight_files import CONFIG, Published
 
 log = logging.getLogger(__name__)
 HF = "hf"  # an architecture that the folder's own config.json names

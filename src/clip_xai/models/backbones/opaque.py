@@ -10,8 +10,8 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.recording import Point, Record, VisualTrace
 from clip_xai.models.backbones.tower import Features, ImageTower
-from clip_xai.models.backbones.trace import Point, Record, VisualTrace
 
 
 class OpaqueTower(ImageTower):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from tokenizers import Tokenizer
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.files import Published, read_tokenizer, tokenizer_from_hub
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordpiece
 from clip_xai.models.backbones.text_tokenizers import ClipTokenizer, PublishedTokenizer, TextTokenizer, canonical
 from clip_xai.models.backbones.transformer import TextTower
+from clip_xai.models.backbones.weight_files import Published, read_tokenizer, tokenizer_from_hub
 
 CLIP_VOCABULARY = 49_408
 PROBE = "a photo of a 5 mm scaly papule, most likely melanoma"

@@ -9,9 +9,9 @@ import torch
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor
 
+from clip_xai.models.backbones.recording import Point, Record, Recorder
 from clip_xai.models.backbones.stages import StageTrace, keep_output
 from clip_xai.models.backbones.tower import Features, ImageTower, known_read
-from clip_xai.models.backbones.trace import Point, Record, Recorder
 from clip_xai.models.backbones.transformer import (
     AttentionPool,
     open_pool,

@@ -8,7 +8,16 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.trace import ABSENT, POOL, BlockIndex, BlockTrace, Point, Record, Recorder, VisualTrace
+from clip_xai.models.backbones.recording import (
+    ABSENT,
+    POOL,
+    BlockIndex,
+    BlockTrace,
+    Point,
+    Record,
+    Recorder,
+    VisualTrace,
+)
 
 
 class StagedTower(Protocol):

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import SwinModel
 
+from clip_xai.models.backbones.recording import Point, Record, Recorder
 from clip_xai.models.backbones.stages import StageTrace, keep_output
 from clip_xai.models.backbones.tower import Features, ImageTower, known_read
-from clip_xai.models.backbones.trace import Point, Record, Recorder
 from clip_xai.models.backbones.transformer import whole_grid
 
 

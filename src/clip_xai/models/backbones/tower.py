@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clip_xai.models.backbones.trace import Point, Record, VisualTrace
+from clip_xai.models.backbones.recording import Point, Record, VisualTrace
 
 READS = ("pooled", "patches", "tokens")
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.tower import Features, ImageTower, known_read
-from clip_xai.models.backbones.trace import (
+from clip_xai.models.backbones.recording import (
     POOL,
     BlockIndex,
     BlockTrace,
@@ -24,6 +23,7 @@ from clip_xai.models.backbones.trace import (
     evaluation_mode,
     outside_inference,
 )
+from clip_xai.models.backbones.tower import Features, ImageTower, known_read
 
 
 class Block(ABC):

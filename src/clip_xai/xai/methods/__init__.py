@@ -10,15 +10,20 @@ from clip_xai.xai.methods.embedding_space import EmbeddingSpace
 from clip_xai.xai.methods.extremal import ExtremalPerturbation
 from clip_xai.xai.methods.gradient import GuidedBackprop, InputXGradient, Saliency
 from clip_xai.xai.methods.interactions import Fixlip
+from clip_xai.xai.methods.kernel_shap import KernelShap
 from clip_xai.xai.methods.legrad import LeGrad
+from clip_xai.xai.methods.occlusion import Occlusion
 from clip_xai.xai.methods.path import GradientShap, IntegratedGradients, SmoothGrad
-from clip_xai.xai.methods.perturbation import Occlusion
 from clip_xai.xai.methods.perturbed_cam import AbsCamFinal, AbsCamInit, ScoreCam
 from clip_xai.xai.methods.rise import Rise
-from clip_xai.xai.methods.shapley import KernelShap
 from clip_xai.xai.methods.surgery import ClipSurgery
-from clip_xai.xai.methods.text import TokenAttentionGradient, TokenGradEclip, TokenGradXInput, TokenIntegratedGradients
 from clip_xai.xai.methods.text_games import TokenKernelShap, TokenOcclusion
+from clip_xai.xai.methods.text_methods import (
+    TokenAttentionGradient,
+    TokenGradEclip,
+    TokenGradXInput,
+    TokenIntegratedGradients,
+)
 
 # What they do to find the evidence: the sections in which reports show them.
 GROUPS: dict[str, tuple[type[Explainer], ...]] = {

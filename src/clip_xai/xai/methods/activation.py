@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import Point
+from clip_xai.models.backbones.recording import Point
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.double import in_double

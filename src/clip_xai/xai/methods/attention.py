@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import POOL, BlockIndex, BlockTrace, batched_vjp, evaluation_mode
+from clip_xai.models.backbones.recording import POOL, BlockIndex, BlockTrace, batched_vjp, evaluation_mode
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods.depth import no_such_block, too_deep

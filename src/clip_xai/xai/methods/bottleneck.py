@@ -11,11 +11,11 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.chunks import in_chunks
-from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
+from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.models.backbones.transformer import TransformerTower
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
-from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
 

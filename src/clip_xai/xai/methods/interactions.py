@@ -17,8 +17,8 @@ from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.coalitions import ABSENT, encode, ids_without
 from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.masks import PlayerMasks, pooled
-from clip_xai.xai.methods.text import text_tower
-from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.methods.text_methods import text_tower
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.players import grid_players
 from clip_xai.xai.target import SimilarityTarget, Target
 from clip_xai.xai.words import Word, words_of

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import BlockIndex, Point, batched_vjp, evaluation_mode
+from clip_xai.models.backbones.recording import BlockIndex, Point, batched_vjp, evaluation_mode
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods.attention import ATTENTION, blocks_of, reads_pool

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
+from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer

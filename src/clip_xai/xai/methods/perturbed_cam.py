@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import Point, VisualTrace
+from clip_xai.models.backbones.recording import Point, VisualTrace
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import ActivationMasks
 from clip_xai.xai.methods.activation import ActivationMap, cam_point
-from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 

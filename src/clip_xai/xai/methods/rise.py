@@ -11,7 +11,7 @@ from torch import Tensor
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer
 from clip_xai.xai.masks import smooth_masks
-from clip_xai.xai.perturbation import PerturbationBank
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
 

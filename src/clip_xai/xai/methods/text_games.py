@@ -11,8 +11,8 @@ from torch import Tensor
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.ranges import setting
 from clip_xai.xai.coalitions import ABSENT, caption_scores, encode, ids_without, text_scores
-from clip_xai.xai.methods.text import TextExplainer, caption_columns, caption_inputs
-from clip_xai.xai.shapley import Coalitions, coalitions, shapley_values
+from clip_xai.xai.methods.text_methods import TextExplainer, caption_columns, caption_inputs
+from clip_xai.xai.shapley_values import Coalitions, coalitions, shapley_values
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from clip_xai.xai.words import Word
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.trace import batched_vjp, outside_inference
+from clip_xai.models.backbones.recording import batched_vjp, outside_inference
 
 
 class Target(ABC):

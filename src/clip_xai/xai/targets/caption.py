@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clip_xai.data.vocabulary import diagnosis_span
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.trace import evaluation_mode
+from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.words import Word, places_of, spans_of_ids, words_of

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import evaluation_mode
+from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.similarity import SimilarityTarget, cut_notes
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.trace import outside_inference
+from clip_xai.models.backbones.recording import outside_inference
 from clip_xai.xai.targets.base import Target
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.models.backbones.trace import evaluation_mode, outside_inference
+from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.xai.targets.base import Target
 
 KINDS = ("cosine", "dot", "logit")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_xai.data.synthetic.layouts import ddi, ddi2, ham10000, mra_midas, pad_ufes_20, skincap
-from clip_xai.data.synthetic.layouts.common import PlannedPhotograph, Shares
+from clip_xai.data.synthetic.layouts.shared import PlannedPhotograph, Shares
 
 
 @dataclass(frozen=True)

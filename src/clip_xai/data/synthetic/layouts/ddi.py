@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_xai.data.synthetic.composition import sample_scene
-from clip_xai.data.synthetic.layouts.common import (
+from clip_xai.data.synthetic.layouts.shared import (
     PlannedPhotograph,
     Shares,
     balanced,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clip_xai.data.synthetic.composition import sample_scene
-from clip_xai.data.synthetic.layouts.common import (
+from clip_xai.data.synthetic.layouts.shared import (
     PlannedPhotograph,
     Shares,
     balanced,

@@ -1,0 +1,451 @@
+"""Shape and type of every setting; the values stand in ``conf/``.
+
+One dataclass for one configuration group. Hydra checks each YAML file and each override against them, and the jobs
+receive plain instances of them, so that a job can be run from Python without Hydra:
+``train(TrainConfig(...))``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, ClassVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from clip_xai.config.explainer_settings import XaiConfig
+from clip_xai.config.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
+from clip_xai.data.settings import Columns
+from clip_xai.errors import UserError
+from clip_xai.models.settings import TEMPLATE
+from clip_xai.ranges import SEEDS, Checked, setting
+
+TARGETS = (
+    *("caption_word", "caption_span", "caption", "caption_contrast"),
+    *("similarity", "contrast", "class", "embedding_dimension"),
+)
+
+
+@dataclass
+class BackboneConfig(Checked):
+    """Which CLIP looks at the photograph.
+
+    Attributes:
+        name: The backbone's name, by which runs are found again.
+        architecture: ``tiny``, one of this package's own, or a model name of open_clip.
+        pretrained: ``embedded:tiny``, ``hf-hub:ORGANISATION/MODEL``, a folder, a file of weights, a tag of open_clip,
+            or null for random weights.
+        revision: Commit, tag or branch of the hub's repository, or null for the newest.
+        image_size: Side of the input in pixels, or null for the tower's own; positions are resampled.
+        text: Build the text tower; captions alone do not need it.
+        quick_gelu: The activation, where a publisher's configuration does not say it right; null to believe it.
+    """
+
+    prefix: ClassVar[str] = "backbone"
+
+    name: str = MISSING
+    architecture: str = MISSING
+    pretrained: str | None = setting(None, path=True)
+    revision: str | None = None
+    image_size: int | None = setting(None, least=1)
+    text: bool = True
+    quick_gelu: bool | None = None
+
+
+@dataclass
+class MapperConfig(Checked):
+    """How image features reach the language model. What is null keeps the mapper's own default.
+
+    Attributes:
+        name: ``bottleneck_mlp``, ``clipcap_mlp`` and ``clipcap_transformer`` read the pooled embedding;
+            ``linear_patch``, ``resampler`` and ``cross_attention`` read patch tokens.
+        prefix_length: Number of prefix vectors (``linear_patch`` and ``cross_attention`` take it from the grid).
+        dropout: Probability of dropping an activation while training.
+        layers: Layers of ``resampler`` and ``clipcap_transformer``.
+        head_width: Width of one attention head of ``resampler`` and ``cross_attention``.
+        heads: Attention heads of ``clipcap_transformer`` and ``cross_attention``.
+        hidden: Inner width of ``bottleneck_mlp``.
+        clip_length: Vectors that ``clipcap_transformer`` spreads the embedding over.
+        pool: Side of the squares of patches that ``linear_patch`` averages.
+        gated: Whether ``cross_attention`` opens its gates from zero, or has none.
+    """
+
+    prefix: ClassVar[str] = "mapper"
+
+    name: str = MISSING
+    prefix_length: int | None = setting(None, least=1)
+    dropout: float | None = setting(None, least=0, below=1)
+    layers: int | None = setting(None, least=1)
+    head_width: int | None = setting(None, least=1)
+    heads: int | None = setting(None, least=1)
+    hidden: int | None = setting(None, least=1)
+    clip_length: int | None = setting(None, least=1)
+    pool: int | None = setting(None, least=1)
+    gated: bool | None = None
+
+
+@dataclass
+class LoraConfig(Checked):
+    """Low-rank adapters beside the language model's frozen matrices (LoRA, arXiv 2106.09685).
+
+    Attributes:
+        rank: Of each adapter.
+        alpha: Adapters are scaled by alpha over rank.
+        dropout: Before each adapter, while training.
+        last_blocks: Only so many last blocks have adapters; null gives them to all.
+        targets: The matrices of a block that have adapters.
+    """
+
+    prefix: ClassVar[str] = "language_model.lora"
+
+    rank: int = setting(16, least=1)
+    alpha: int = setting(16, least=1)
+    dropout: float = setting(0.05, least=0, below=1)
+    last_blocks: int | None = setting(None, least=1)
+    targets: list[str] = field(default_factory=lambda: ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"])
+
+
+@dataclass
+class LanguageModelConfig(Checked):
+    """Which GPT-2 writes the caption.
+
+    Attributes:
+        name: ``tiny`` or a published size (``gpt2``, ``gpt2-medium`` ...).
+        pretrained: ``embedded:tiny``, a hub name, a folder in the transformers format, or null for random weights.
+        prompt: Text between the image's prefix and the caption.
+        lora: Adapters, which ``stage.trains`` calls ``lora``; null for none.
+        retrieved_captions: So many captions of the most similar training photographs make each photograph's prompt,
+            none of its own patient or lesion (SmallCap, arXiv 2209.15323); 0 for none. They take positions that
+            ``tiny`` does not have.
+        retrieval_template: That prompt, with ``{captions}`` where they stand.
+    """
+
+    prefix: ClassVar[str] = "language_model"
+
+    name: str = MISSING
+    pretrained: str | None = setting(None, path=True)
+    prompt: str = setting("", free_text=True)
+    lora: LoraConfig | None = None
+    retrieved_captions: int = setting(0, least=0)
+    retrieval_template: str = setting(TEMPLATE, free_text=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "{captions}" not in self.retrieval_template:
+            raise UserError(f"language_model.retrieval_template: {self.retrieval_template!r} has no {{captions}}")
+        if self.retrieved_captions and self.prompt:
+            raise UserError(
+                "language_model.prompt has no place beside retrieved captions: put its text into "
+                "language_model.retrieval_template"
+            )
+
+
+@dataclass
+class SyntheticConfig(Checked):
+    """How the miniature is drawn where ``data.root`` does not exist yet.
+
+    Attributes:
+        seed: Same seed, same pictures.
+        scale: Share of DermaCAP's composition (0.1: 2,277 photographs).
+        height: Pixels.
+        width: Pixels.
+    """
+
+    prefix: ClassVar[str] = "data.synthetic"
+
+    seed: int = setting(0, least=0, most=SEEDS)
+    scale: float = setting(0.1, above=0, most=10)
+    height: int = setting(192, least=64)
+    width: int = setting(256, least=64)
+
+
+@dataclass
+class DataConfig(Checked):
+    """Which photographs.
+
+    Attributes:
+        name: A name for the log.
+        root: Directory with the sources, each in its publisher's layout.
+        output_dir: Where the manifest and its report are written.
+        cache_dir: Where frozen features are kept.
+        synthetic: How to draw the sources where ``root`` does not exist; null for real data.
+        captions: Caption policy: ``visible`` (what a photograph can show), ``clinical`` (with the diagnosis) or
+            ``fields`` (every field as 'Label: value').
+        split: Scheme of the splits: ``stratified``, ``official``, ``skincap_holdout``, ``leave_one_source_out`` or
+            ``kfold``.
+        seed: Seed of the split.
+        fractions: Split -> share of the groups.
+        held_out: The source that ``leave_one_source_out`` tests on.
+        folds: Number of folds of ``kfold``.
+        fold: Which of them is tested on; the one after it validates.
+        near_bits: Photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
+            null leaves looks out.
+        near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
+        columns: Headers of ``captions.csv`` where they are other than the names of what they say.
+        mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
+            the values that a mask holds.
+        workers: Files looked at side by side; null for the number of cores.
+        limit: At most this many records of each split, or null for all.
+        draw_references: While training, draw one of a record's references anew each epoch; else take always the first.
+        max_tokens: Captions are cut after this many tokens (the end-of-text token included).
+    """
+
+    prefix: ClassVar[str] = "data"
+
+    name: str = MISSING
+    root: str = setting(MISSING, path=True)
+    output_dir: str = setting(MISSING, path=True)
+    cache_dir: str = setting(MISSING, path=True)
+    synthetic: SyntheticConfig | None = None
+    captions: str = "clinical"
+    split: str = "stratified"
+    seed: int = setting(0, least=0, most=SEEDS)
+    fractions: dict[str, float] = setting(factory=lambda: {"train": 0.75, "val": 0.1, "test": 0.15}, least=0, most=1)
+    held_out: str | None = setting(None, free_text=True)
+    folds: int = setting(5, least=3)
+    fold: int = setting(0, least=0)
+    near_bits: int | None = setting(6, least=0, most=16)
+    near_difference: float = setting(6.0, least=0, most=255)
+    columns: Columns = field(default_factory=Columns)
+    mask_values: list[int] | None = None
+    workers: int | None = setting(None, least=1)
+    limit: int | None = setting(None, least=1)
+    draw_references: bool = True
+    max_tokens: int = setting(96, least=2)
+
+
+@dataclass
+class DataOfTheRun(DataConfig):
+    """The data of the run that trained the captioner, but for some settings.
+
+    Attributes:
+        changed: Names of the settings that are other than the run's; all others of this object count for nothing.
+    """
+
+    changed: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LoggerConfig(Checked):
+    """Where losses, metrics and tables go.
+
+    Attributes:
+        wandb: Weights & Biases; offline unless the environment variable ``WANDB_MODE`` says otherwise.
+        csv: A ``metrics.csv`` in the run directory.
+        project: The W&B project.
+        group: The W&B group, or null.
+        tags: Words to find the run by.
+    """
+
+    prefix: ClassVar[str] = "logger"
+
+    wandb: bool = True
+    csv: bool = False
+    project: str = setting("clip-xai", free_text=True)
+    group: str | None = setting(None, free_text=True)
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class GenerationConfig(Checked):
+    """How captions are decoded; the settings of :class:`clip_xai.models.decoding.Decoding` and the batch size.
+
+    Attributes:
+        beams: 1 is greedy search.
+        max_new_tokens: Most tokens in a caption.
+        min_new_tokens: Fewest tokens in a caption before ``whole_sentences`` cuts.
+        length_penalty: Exponent of the length by which a beam's log-probability is divided.
+        early_stopping: Stop as soon as there are as many finished captions as beams.
+        no_repeat_ngram_size: No n-gram of this size occurs twice; 0 allows all.
+        repetition_penalty: 1 changes nothing.
+        sample: Draw each token instead of taking the likeliest.
+        temperature: Divides the logits before a draw.
+        top_k: Draw among this many likeliest tokens; 0 among all.
+        top_p: Draw among the likeliest tokens that together have this probability.
+        seed: Seed of the draws.
+        banned_phrases: Never written, in whatever case, after a space or not.
+        whole_sentences: A caption that reaches ``max_new_tokens`` is cut back to the end of its last sentence.
+        batch_size: Photographs per step.
+    """
+
+    prefix: ClassVar[str] = "generation"
+
+    beams: int = 1
+    max_new_tokens: int = 80
+    min_new_tokens: int = 0
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    banned_phrases: list[str] = field(default_factory=list)
+    whole_sentences: bool = True
+    batch_size: int = setting(64, least=1)
+
+
+@dataclass
+class TargetConfig(Checked):
+    """What is explained.
+
+    Attributes:
+        names: One or several of ``TARGETS``. ``caption_word`` (each word of the caption), ``caption_span`` (some words
+            of it, such as the diagnosis) and ``caption`` (the whole) are log-probabilities; ``caption_contrast`` is the
+            whole against the same with other words in the span's place.
+        kind: Of similarities and classes: ``cosine``, ``dot`` or ``logit``; of classes also ``log_probability``.
+        against: The other texts of ``contrast``; what could stand in the span's place for ``caption_contrast``.
+        classes: The classes of ``class``.
+        templates: Texts with {} where the class stands; null for the built-in ones.
+        dimensions: The dimensions of ``embedding_dimension``.
+        word: One word of the caption for ``caption_word``; null for every word.
+        span: Words of the caption for ``caption_span`` and ``caption_contrast``; null for the diagnosis it states.
+    """
+
+    prefix: ClassVar[str] = "target"
+
+    names: list[str] = setting(
+        factory=lambda: ["caption_word", "caption_span", "caption", "similarity"], one_of=TARGETS
+    )
+    kind: str = setting("cosine", one_of=("cosine", "dot", "logit", "log_probability"))
+    against: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    templates: list[str] | None = None
+    dimensions: list[int] = setting(factory=list, least=0)
+    word: str | None = setting(None, free_text=True)
+    span: str | None = setting(None, free_text=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.names:
+            raise UserError(f"target.names=[]: choose some of {', '.join(TARGETS)}")
+        for name in ("against", "classes", "templates"):
+            if not all(text.strip() for text in getattr(self, name) or ()):
+                raise UserError(f"target.{name} has a blank text in it: leave that out")
+        for name in ("word", "span"):
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                raise UserError(f"target.{name} is blank: name words of the caption, or leave it out")
+
+
+@dataclass
+class TrainConfig(Checked):
+    """The job ``train``.
+
+    Attributes:
+        hparams_search: A search for settings, each trial a run of its own; null for one run.
+        init_from: Weights to start from: a run directory, a checkpoint or an exported model; null for the newest run of
+            the stage that this one starts from.
+        ckpt_path: ``last`` or a checkpoint to resume exactly; null to start anew. Only ``stage.epochs``, ``trainer``,
+            ``logger`` and ``callbacks`` may be other than they were.
+        allow_overlap: Start even from weights that were trained on photographs of this run's val or test split.
+        debug: Which ``debug=`` this is, if any; such a run is found by other debug runs only.
+        seed: Seed of everything random.
+        runs_root: Directory of all runs.
+        run_dir: This run's directory.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    mapper: MapperConfig = field(default_factory=MapperConfig)
+    language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    hparams_search: SearchConfig | None = None
+    init_from: str | None = setting(None, path=True)
+    ckpt_path: str | None = setting(None, path=True)
+    allow_overlap: bool = False
+    debug: str | None = None
+    seed: int = setting(42, least=0, most=SEEDS)
+    runs_root: str = setting("runs", path=True)
+    run_dir: str = setting(MISSING, path=True)
+
+
+@dataclass
+class EvaluateConfig(Checked):
+    """The job ``evaluate``.
+
+    Attributes:
+        data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
+            ``data=`` takes those with another setting.
+        ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
+        split: The records judged (``val``, ``test``, ``train`` or ``all``).
+        allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
+        bert_score: The scorer's model directory, or null to leave BERTScore out by name.
+        clip_score: ``own`` for the captioner's own CLIP, or null to leave CLIPScore out by name.
+        tokenizer: How BLEU and ROUGE cut captions into tokens: ``auto`` for each caption by the script of its
+            references, or one of sacrebleu's, such as ``13a``, ``zh``, ``ja-mecab`` or ``char``.
+        bootstrap: Number of resamples behind each interval.
+    """
+
+    data: DataConfig | None = None
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    ckpt: str = setting("latest", path=True)
+    split: str = "test"
+    allow_overlap: bool = False
+    bert_score: str | None = setting(None, path=True)
+    clip_score: str | None = setting("own", one_of=("own",))
+    tokenizer: str = "auto"
+    bootstrap: int = setting(1000, least=20)
+    seed: int = setting(42, least=0, most=SEEDS)
+    runs_root: str = setting("runs", path=True)
+    run_dir: str = setting(MISSING, path=True)
+
+
+@dataclass
+class ExplainConfig(Checked):
+    """The job ``explain``.
+
+    Attributes:
+        backbone: A CLIP to explain by itself, without a checkpoint and without captions; null for a captioner's.
+        data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
+        ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
+        image: A photograph or a directory of photographs; null for records of the data set.
+        text: What similarity is measured with, one text or a list of them; null for the generated caption.
+        split: The records explained where no image is given.
+        samples: How many records.
+    """
+
+    backbone: BackboneConfig | None = None
+    data: DataConfig | None = None
+    xai: XaiConfig = field(default_factory=XaiConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    ckpt: str = setting("latest", path=True)
+    image: str | None = setting(None, path=True)
+    text: Any = setting(None, free_text=True)
+    split: str = "test"
+    samples: int = setting(16, least=1)
+    seed: int = setting(42, least=0, most=SEEDS)
+    runs_root: str = setting("runs", path=True)
+    run_dir: str = setting(MISSING, path=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        texts = self.text if isinstance(self.text, (list, tuple)) else [] if self.text is None else [self.text]
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(f"text: {self.text} is no text and no list of texts")
+        if self.text is not None and not (texts and all(text.strip() for text in texts)):
+            raise UserError('text= is blank: give a text, such as text="a photo of melanoma", or leave it out')
+
+
+SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig}
+
+
+def dataclasses_in(kind: Any) -> list[type]:
+    """The dataclasses that a field's type names: itself, or one that may be None."""
+    return [part for part in (kind, *getattr(kind, "__args__", ())) if isinstance(part, type) and is_dataclass(part)]
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra under ``train_schema``, ``evaluate_schema`` and ``explain_schema``."""
+    for job, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{job}_schema", node=schema)

@@ -1,0 +1,1 @@
+"""What jobs, studies and pages of explanation share: questions, photographs, the store of results, localisation."""

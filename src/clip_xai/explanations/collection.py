@@ -1,0 +1,112 @@
+"""From the stored results of a run to its page, its index and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from clip_xai.data.images import read_image, read_mask
+from clip_xai.errors import UserError
+from clip_xai.explanations.lesion_maps import LesionMaps
+from clip_xai.explanations.photographs import Photograph
+from clip_xai.explanations.store import Result, ResultStore, index_rows
+from clip_xai.files import replacing
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.report.assemble import assemble
+from clip_xai.report.evidence import Evidence
+from clip_xai.report.explained import ExplainedImage
+from clip_xai.report.html import write_explanations
+from clip_xai.report.wandb_tables import explanation_rows
+
+ON_THE_PAGE = 200  # photographs; of a longer run, the page shows the first ones
+IN_THE_TABLE = 16  # photographs in the logger's table
+
+
+def collect(
+    store: ResultStore,
+    backbone: Backbone,
+    subtitle: str,
+    seed: int = 0,
+    evidence: Evidence | None = None,
+    measure_with: str = "python -m clip_xai.studies.localise",
+) -> dict[str, Any]:
+    """Write the index of the raw attributions and the page from the results; return the numbers of the run.
+
+    Args:
+        store: The results.
+        backbone: The tower.
+        subtitle: What the page says of the run.
+        seed: Seed of the intervals.
+        evidence: What is known of the methods' maps for this tower.
+        measure_with: The command that measures it where nothing is known.
+    """
+    rows: list[dict[str, Any]] = []
+    lesions = LesionMaps()
+    count = 0
+    for place, result in store.results():
+        rows.extend(index_rows(place, store.run_dir, result))
+        shown(result, backbone, lesions)
+        count += 1
+    with replacing(store.run_dir / "attributions.parquet") as unfinished:
+        pd.DataFrame(rows).to_parquet(unfinished, index=False)
+    localised = lesions.measure(seed)
+    problems = store.problems()
+    all_of_them = "1 photograph" if count == 1 else f"{count} photographs"
+    first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {count} photographs"
+    write_explanations(
+        (shown(result, backbone) for _, result in islice(store.results(), ON_THE_PAGE)),
+        store.run_dir / "index.html",
+        title="Explanations",
+        subtitle=f"{first} · {subtitle}",
+        problems=problems,
+        table=lesions.table(localised),
+        evidence=evidence,
+        measure_with=measure_with,
+    )
+    return {"explained": count, "problems": problems, "localisation": localised}
+
+
+def table_rows(store: ResultStore, backbone: Backbone) -> Iterator[list[Any]]:
+    """Rows of the logger's table: the first photographs of the run."""
+    for place, result in islice(store.results(), IN_THE_TABLE):
+        yield from explanation_rows(shown(result, backbone), store.run_dir / "cards" / f"{place.stem}.png")
+
+
+def shown(result: Result, backbone: Backbone, lesions: LesionMaps | None = None) -> ExplainedImage:
+    """What a report shows of a result; with ``lesions``, its maps are added to the localisation of the run."""
+    photograph = result.photograph
+    picture = read_image(photograph.path)
+    mask = _mask_of(photograph, picture)
+    geometry = backbone.preprocess.geometry(picture.width, picture.height)
+    answers = list(result.answers.values())
+    measured = {}
+    if mask is not None:
+        group = photograph.group or photograph.name
+        measured = (lesions or LesionMaps()).add(backbone, picture, geometry, mask, answers, group)
+    return assemble(
+        picture,
+        geometry,
+        answers,
+        name=photograph.name,
+        caption=result.caption,
+        references=photograph.references,
+        mask=mask,
+        facts=photograph.facts,
+        measurements=measured,
+        warning=photograph.warning,
+    )
+
+
+def _mask_of(photograph: Photograph, picture: Image.Image) -> NDArray[np.bool_] | None:
+    if photograph.mask is None:
+        return None
+    mask = read_mask(photograph.mask, photograph.mask_values)
+    if mask.shape != (picture.height, picture.width):
+        raise UserError(f"the mask {photograph.mask.name} is {mask.shape}, the photograph {picture.size[::-1]}")
+    return mask

@@ -1,0 +1,176 @@
+"""Explaining one photograph after another: a model, explainers and a question, and the result of each photograph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from clip_xai.data.images import number_of, read_image
+from clip_xai.data.preprocess import Geometry
+from clip_xai.errors import UserError
+from clip_xai.explanations.comparison_texts import ComparisonTexts
+from clip_xai.explanations.photographs import Photograph
+from clip_xai.explanations.questions import Question, TargetSpecification, ask, in_brief, with_prompt
+from clip_xai.explanations.store import Result
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.captioner import Caption, Captioner, Decoding
+from clip_xai.models.decoding import REPORTED
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.report.assemble import Answer
+from clip_xai.runs.lineage import Lineage
+from clip_xai.xai.attribution import Attribution
+from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
+from clip_xai.xai.perturbation_bank import PerturbationBank
+from clip_xai.xai.target import SimilarityTarget
+
+RENDERED_ALONE = (
+    "This captioner has seen rendered pictures alone, and this is a photograph: what it says of it means nothing."
+)
+
+
+@dataclass(frozen=True)
+class ExplanationJob:
+    """All that is needed to explain one photograph after another.
+
+    Attributes:
+        backbone: The tower.
+        captioner: The captioner; None where only the similarity to a given text is asked.
+        methods: The explainers; those that read a trace share one pass for each target.
+        question: What is asked.
+        decoding: How captions are decoded; None for how they are evaluated. Where it is another, the evaluated caption
+            stands among a photograph's facts.
+        retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
+    """
+
+    backbone: Backbone
+    captioner: Captioner | None
+    methods: Sequence[Explainer]
+    question: Question
+    decoding: Decoding | None = None
+    retrieval: Retrieval | None = None
+
+    def __post_init__(self) -> None:
+        if self.captioner is None and self.question.needs_captioner:
+            raise UserError(
+                "without a captioner there is no caption to explain: choose target=similarity or contrast with "
+                "text=..., class or embedding_dimension"
+            )
+
+    def result(self, photograph: Photograph) -> Result:
+        """Explain one photograph.
+
+        Raises:
+            UserError: It cannot be read, or a target cannot be explained.
+        """
+        picture = read_image(photograph.path)
+        geometry = self.backbone.preprocess.geometry(picture.width, picture.height)
+        # At reduced size, as features are computed: else the caption may be another than the evaluated one.
+        pixels = self.backbone.preprocess.read(photograph.path)[None].to(next(self.backbone.parameters()).device)
+        with with_prompt(self.captioner, self.retrieval, pixels, photograph.group or None):
+            if self.captioner is not None and self.retrieval is not None:
+                photograph = replace(photograph, facts=photograph.facts | {"prompt": self.captioner.prompt})
+            return self.result_of(photograph, pixels, geometry)
+
+    @functools.cached_property
+    def saw_rendered_alone(self) -> bool:
+        """Whether all that the captioner has learned from was drawn by this package."""
+        lineage = None if self.captioner is None else Lineage.unpacked(self.captioner.provenance)
+        return lineage is not None and lineage.only_rendered
+
+    def result_of(self, photograph: Photograph, pixels: Tensor, geometry: Geometry) -> Result:
+        """Explain one photograph that is read already.
+
+        Args:
+            photograph: What is known of it.
+            pixels: What the tower sees of it, ``[1, 3, S, S]``.
+            geometry: Where that lies on it.
+
+        Raises:
+            UserError: No method answers.
+        """
+        if self.saw_rendered_alone and not photograph.rendered:
+            photograph = replace(photograph, warning=RENDERED_ALONE)
+        caption = None
+        if self.captioner is not None:
+            decoding = self.decoding or REPORTED
+            caption = self._caption(self.captioner, pixels, photograph, decoding)
+            if decoding != REPORTED:
+                try:
+                    evaluated = self._caption(self.captioner, pixels, photograph, REPORTED).text
+                except UserError as error:  # its language model may have too few positions for that
+                    evaluated = f"none: {error}"
+                said = {
+                    "decoding": decoding.beside(REPORTED),
+                    f"caption as evaluated ({REPORTED.beside(decoding)})": evaluated,
+                }
+                photograph = replace(photograph, facts=photograph.facts | said)
+            if not caption.complete:
+                ended = f"the caption ends where generation.max_new_tokens={decoding.max_new_tokens} ran out"
+                photograph = replace(photograph, facts=photograph.facts | {"mind": ended})
+        answers = {}
+        bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
+        brief = in_brief(self.question)
+        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption)
+        unanswered: list[str] = []
+        for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
+            try:
+                answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
+                if isinstance(asked.target, SimilarityTarget):
+                    answer = replace(answer, contexts=self._scale(pixels, asked.target))
+            except UserError as error:
+                unanswered.append(f"target={name}: {error}")
+                continue
+            placed = [attribution.with_geometry([geometry]) for attribution in answer.attributions]
+            answers[name] = replace(answer, attributions=placed)
+        if not answers:
+            raise UserError(" ".join(unanswered))
+        if unanswered:
+            name, answer = next(iter(answers.items()))
+            answers[name] = replace(answer, left_out=(*answer.left_out, *unanswered))
+        return Result(photograph, None if caption is None else caption.text, answers)
+
+    @staticmethod
+    @torch.no_grad()
+    def _caption(captioner: Captioner, pixels: Tensor, photograph: Photograph, decoding: Decoding) -> Caption:
+        rows = [number_of(photograph.path)] if decoding.sample and photograph.path.is_file() else None
+        return captioner.generate(captioner.read(pixels), decoding, rows=rows)[0]
+
+    def _scale(self, pixels: Tensor, target: SimilarityTarget) -> tuple[str, ...]:
+        """What each similarity is to be read against."""
+        with torch.no_grad():
+            return tuple(self.comparison.contexts(self.backbone.encode_image(pixels), target))
+
+    @functools.cached_property
+    def comparison(self) -> ComparisonTexts:
+        """The other texts, embedded at the first question about one."""
+        return ComparisonTexts(self.backbone)
+
+    def _answer(
+        self, pixels: Tensor, bank: PerturbationBank, asked: TargetSpecification, shorter: TargetSpecification
+    ) -> Answer:
+        """Explain one target by every method, the shorter one by those not made for every word of a caption."""
+        methods, refused = defined_for(self.methods, self.backbone, asked.target)
+        left_out = [f"{reason}." for reason in refused]
+        costly = [method for method in methods if not method.every_word and shorter.spans != asked.spans]
+        quick = [method for method in methods if method not in costly]
+        found: list[Attribution] = []
+        if quick:
+            quick, found, failed = explain_apart(quick, self.backbone, pixels, asked.target, bank)
+            left_out += failed
+        if costly:
+            costly, more, failed = explain_apart(costly, self.backbone, pixels, shorter.target, bank)
+            found += more
+            left_out += failed
+            left_out += [
+                f"{method.name} takes dozens of passes for each word: asked of the words by target=caption_word alone."
+                for method in costly
+            ]
+        if not found:
+            raise UserError(" ".join(left_out))
+        spans = asked.spans if quick else shorter.spans
+        settings = [method.settings for method in (*quick, *costly)]
+        return Answer(asked.score_name, spans, found, settings, asked.notes, tuple(left_out))

@@ -1,0 +1,176 @@
+"""What is asked of each photograph: from the settings of ``target`` to the targets of one photograph."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip_xai.config.schemas import TargetConfig
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.captioner import Caption, Captioner
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.report.explained import POOLED_NOTE
+from clip_xai.xai.target import CaptionTarget, Target
+from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
+from clip_xai.xai.targets.similarity import CutTextWarning
+from clip_xai.xai.targets.target_builder import (
+    CAPTION_PARTS,
+    OF_CAPTIONS,
+    OF_TEXTS,
+    Question,
+    caption_parts,
+    targets_of,
+)
+
+__all__ = [
+    "WHOLE_CAPTION",
+    "Question",
+    "TargetSpecification",
+    "ask",
+    "caption_target",
+    "diagnosis_words",
+    "question_of",
+    "with_prompt",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TargetSpecification:
+    """One target of one photograph.
+
+    Attributes:
+        target: The target.
+        spans: Where each of its scores stands in the caption, None for what is no single word of it.
+        score_name: What its scores are.
+        notes: Sentences that a reader must see beside every answer.
+    """
+
+    target: Target
+    spans: list[tuple[int, int] | None]
+    score_name: str
+    notes: tuple[str, ...] = ()
+
+
+def question_of(settings: TargetConfig, text: str | Sequence[str] | None = None, captioner: bool = True) -> Question:
+    """Return the question that the settings of ``target`` and ``text=``, one or several, put.
+
+    Args:
+        settings: Of ``target``.
+        text: What similarity is measured with.
+        captioner: Whether a captioner is asked, and not a CLIP by itself. Where that leaves one of the default targets
+            alone, it is taken.
+
+    Raises:
+        UserError: What is asked lacks what it is made of, or a text is given that nothing asks for.
+    """
+    names = tuple(settings.names)
+    if not captioner and names == tuple(TargetConfig().names):
+        if text is None:
+            raise UserError('a CLIP by itself is asked about a text: add text="a photo of melanoma"')
+        log.info("a CLIP by itself writes no caption: target=similarity is explained")
+        names = ("similarity",)
+    of_caption = [name for name in names if name in OF_CAPTIONS]
+    of_text = [name for name in names if name in OF_TEXTS]
+    if of_caption and not captioner:
+        raise UserError(
+            f"target={of_caption[0]} explains a caption, and a CLIP by itself writes none: leave out backbone=, or "
+            "choose target=similarity with text=..."
+        )
+    if of_text and text is None and not captioner:
+        raise UserError(f'target={of_text[0]} needs a text: add text="a photo of melanoma"')
+    if text is not None and not of_text:
+        raise UserError(
+            f"text= is for target=similarity and contrast, and target={names[0]} is asked: choose one of them, or "
+            "leave out text="
+        )
+    asked: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in vars(settings).items()
+    }
+    if settings.templates is None:
+        del asked["templates"]
+    asked |= {"names": names, "text": text if text is None or isinstance(text, str) else tuple(text)}
+    return Question(**asked)
+
+
+def ask(
+    question: Question, backbone: Backbone, captioner: Captioner | None, caption: Caption | None
+) -> dict[str, TargetSpecification]:
+    """Return the targets of one photograph by their names; all parts of the caption are one, called ``caption``.
+
+    Raises:
+        UserError: There is no text to compare with, or no word to explain.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutTextWarning)  # the page marks it, and the log says it once
+        made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids)
+    _say_once(tuple(note for one in made for note in one.target.notes))
+    return {
+        one.name: TargetSpecification(
+            one.target,
+            one.spans,
+            one.target.score_name,
+            ((POOLED_NOTE,) if one.name in OF_CAPTIONS and one.target.reads == "pooled" else ()) + one.target.notes,
+        )
+        for one in made
+    }
+
+
+@lru_cache(maxsize=1000)
+def _say_once(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        log.warning("%s", note)
+
+
+def in_brief(question: Question) -> Question | None:
+    """The same question without every single word of the caption; None where that is no question, or the same one."""
+    if question.word is not None:
+        return None
+    names = tuple(name for name in question.names if name != "caption_word")
+    of_caption = [name for name in names if name in CAPTION_PARTS]
+    return replace(question, names=names) if of_caption and len(names) < len(question.names) else None
+
+
+def with_prompt(
+    captioner: Captioner | None, retrieval: Retrieval | None, pixels: Tensor, group: str | None
+) -> AbstractContextManager[None]:
+    """Return the block in which the captioner has the prompt that is retrieved for one photograph.
+
+    The prompt is found once, from the photograph as it is, and stays the same text while the photograph is masked.
+
+    Args:
+        captioner: The captioner; None where a tower is explained by itself.
+        retrieval: Makes the prompt; None leaves the captioner its own.
+        pixels: The preprocessed photograph, ``[1, 3, S, S]``.
+        group: Its patient or lesion, of which no caption is taken; None where it is not known.
+
+    Raises:
+        UserError: Too few captions of other groups are known.
+    """
+    if captioner is None or retrieval is None:
+        return nullcontext()
+    with torch.no_grad():
+        embedding = captioner.backbone.encode_image(pixels)
+    [prompt] = retrieval.prompts(embedding, [group])
+    return captioner.prompted(prompt)
+
+
+def caption_target(
+    captioner: Captioner, token_ids: Sequence[int]
+) -> tuple[CaptionTarget, list[tuple[int, int] | None]]:
+    """The words of a caption, the diagnosis it states (where it states one) and the whole, as one target.
+
+    Returns:
+        The target, and the characters of each word; None for the diagnosis and the whole.
+    """
+    return caption_parts(captioner, token_ids)

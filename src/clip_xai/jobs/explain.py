@@ -1,0 +1,258 @@
+"""The job ``explain``: what on the photograph, and in the text, is behind each word and each similarity.
+
+A run directory holds ``index.html``, ``cards/*.png``, ``metrics.json``, the raw attributions (``results/``, see
+:mod:`clip_xai.explanations.store`) and their index ``attributions.parquet``. Each photograph is written as soon as it
+is done; the same command with the same ``run_dir=`` goes on where it stopped. With ``trainer.devices`` above 1 several
+processes share one run.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from clip_xai.config.schemas import DataConfig, ExplainConfig, TrainerConfig
+from clip_xai.errors import UserError
+from clip_xai.explanations.collection import collect, shown, table_rows
+from clip_xai.explanations.explanation_job import ExplanationJob
+from clip_xai.explanations.measured import localisation_of
+from clip_xai.explanations.photographs import Photograph, photographs_at
+from clip_xai.explanations.questions import question_of
+from clip_xai.explanations.store import ResultStore
+from clip_xai.files import write_json
+from clip_xai.models.backbones.backbone_builder import build_backbone
+from clip_xai.report.cards import write_card
+from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
+from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.instantiate import decoding, explainers, open_captioner
+from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
+from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
+from clip_xai.runs.records import evenly, load_records
+from clip_xai.training.trainer import is_first_process, quiet_lightning
+
+log = logging.getLogger(__name__)
+
+
+class ExplainingModule(LightningModule):
+    """Lets Lightning give out the photographs: to one process or to several."""
+
+    def __init__(self, job: ExplanationJob, photographs: Sequence[Photograph], store: ResultStore) -> None:
+        super().__init__()
+        self.model = job.captioner or job.backbone
+        self.job = job
+        self.photographs = photographs
+        self.store = store
+
+    def on_predict_start(self) -> None:
+        """Let SIGTERM end the process: Lightning only takes note of it, and predicting never looks."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is written is whole, and the next call goes on from there
+
+    def predict_step(self, batch: list[int], batch_index: int) -> list[int]:
+        """Explain the photographs with these numbers, which count from 1, write each at once, return the numbers."""
+        for number in batch:
+            photograph = self.photographs[number - 1]
+            try:
+                result = self.job.result(photograph)
+                image = shown(result, self.job.backbone)
+            except UserError as error:
+                self.store.write_problem(number, photograph, str(error))
+                log.warning("%s: %s", photograph.name, error)
+                continue
+            except OSError:
+                raise  # a full disk ends the run; a photograph that cannot be read is no such error
+            except Exception as error:
+                reason = (str(error).splitlines() or [""])[0][:200]
+                self.store.write_problem(number, photograph, f"{type(error).__name__}: {reason}")
+                log.exception("%s", photograph.name)
+                continue
+            name = self.store.name_of(number)
+            write_card(image, self.store.run_dir / "cards" / f"{name}.png")
+            self.store.write(number, result)
+        return batch
+
+
+def explain(config: ExplainConfig) -> dict[str, Any]:
+    """Explain photographs with a trained captioner, or with a CLIP alone; see the module for what is written.
+
+    Returns:
+        What ``metrics.json`` holds; in a process that only helps another one, nothing.
+
+    Raises:
+        UserError: There is no checkpoint or no photograph, not one photograph could be explained, or the run directory
+            holds results of other settings.
+    """
+    started = time.perf_counter()
+    chosen = choose(config)
+    job, photographs = job_of(config, chosen.place), chosen.photographs
+    store = ResultStore(Path(config.run_dir))
+    asked, model = asked_of(config, chosen, job), model_in_words(chosen.place, job)
+    log.info("%s", model)
+    noted = {} if chosen.place is None else noted_of_model(chosen.place)
+    explain_photographs(job, photographs, store, config.trainer, asked, noted)
+    if not is_first_process():
+        return {}
+    subtitle = " · ".join((model, *chosen.notes))
+    evidence = localisation_of(job.backbone, Path(config.runs_root))
+    metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place))
+    metrics |= {"model": model}
+    metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
+    write_json(store.run_dir / "metrics.json", metrics)
+    with open_loggers(config.logger, store.run_dir, "explain", asdict(config)) as loggers:
+        log_metrics(loggers, {"explained": metrics["explained"], "problems": len(metrics["problems"])})
+        log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, job.backbone)))
+    log.info("report: %s", store.run_dir / "index.html")
+    return metrics
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is looked at.
+
+    Attributes:
+        place: The captioner's exported model or checkpoint; None where a CLIP is explained by itself.
+        photographs: The photographs.
+        data: The settings of the data that they are from; None for photographs of ``image=``.
+        notes: Sentences that a reader must see.
+    """
+
+    place: Path | None
+    photographs: list[Photograph]
+    data: DataConfig | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose(config: ExplainConfig) -> Chosen:
+    """Find the captioner, and the photographs: of ``image=``, else records of the captioner's data.
+
+    Raises:
+        UserError: Nothing is there.
+    """
+    alone = config.backbone is not None
+    if config.image is not None:
+        photographs = photographs_at(config.image)
+        return Chosen(None if alone else _captioner_of(config), photographs)
+    place: Path | None = None
+    notes: tuple[str, ...] = ()
+    if alone:
+        if config.data is None:
+            raise UserError("a CLIP by itself has no data of its own: give image=..., or choose data=...")
+        records, data = load_records(config.data, config.split), config.data
+    else:
+        on = judged(config)
+        records, place, data, notes = on.records, on.place, on.data, on.notes
+    return Chosen(place, [Photograph.of(record) for record in evenly(records, config.samples)], data, notes)
+
+
+def _captioner_of(config: ExplainConfig) -> Path:
+    try:
+        return resolve_checkpoint(config.ckpt, Path(config.runs_root))
+    except UserError as error:
+        if config.text is None:
+            raise
+        raise UserError(f"{error}; or explain the text by a CLIP alone: add backbone=NAME") from error
+
+
+def job_of(config: ExplainConfig, place: Path | None) -> ExplanationJob:
+    """What the settings ask, of the captioner of a place or of the backbone that they choose."""
+    question = question_of(config.target, config.text, captioner=place is not None)  # refused before weights are read
+    methods, how = explainers(config.xai), decoding(config.generation)
+    captioner, retrieval = (None, None) if place is None else open_captioner(place)
+    backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
+    return ExplanationJob(backbone, captioner, methods, question, how, retrieval)
+
+
+def model_in_words(place: Path | None, job: ExplanationJob) -> str:
+    """Name the model by path and fingerprint, for page and log."""
+    tower = f"tower {job.backbone.name}, fingerprint {job.backbone.fingerprint[:12]}"
+    if place is None or job.captioner is None:
+        return tower
+    return f"captioner {place}, fingerprint {job.captioner.fingerprint()[:12]} · {tower}"
+
+
+def asked_of(config: ExplainConfig, chosen: Chosen, job: ExplanationJob) -> dict[str, Any]:
+    """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
+    settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
+    settings |= {name: getattr(config, name) for name in ("image", "text")}
+    if chosen.data is not None:
+        of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
+        settings |= {"split": config.split, "samples": config.samples, "data": of_data}
+    model = {"model": {"tower": job.backbone.fingerprint[:16]}}
+    if chosen.place is not None and job.captioner is not None:
+        model = asked_of_model(chosen.place, job.captioner)
+    return {"settings": settings, **model, "code": code_digest("data", "models", "metrics", "xai")}
+
+
+def explain_photographs(
+    job: ExplanationJob,
+    photographs: Sequence[Photograph],
+    store: ResultStore,
+    trainer: TrainerConfig | None = None,
+    asked: dict[str, Any] | None = None,
+    noted: dict[str, Any] | None = None,
+) -> None:
+    """Explain photographs and write the result and the card of each as soon as it is done.
+
+    Photographs that have a result already are left alone; one that has changed since is explained again, and results of
+    photographs that are not among these no longer count.
+
+    Args:
+        job: What is asked, of which model, by which methods.
+        photographs: What is explained.
+        store: Where results go.
+        trainer: The machine; None for one process on the CPU.
+        asked: What decides a result; another call may go on only with the same.
+        noted: What is written down beside it.
+
+    Raises:
+        UserError: Not one photograph could be explained, or the store holds results of other settings.
+    """
+    if is_first_process():
+        claim(store.run_dir, "explain", asked or {}, noted)
+    gone = store.expect(photographs)
+    if is_first_process():
+        store.write_list()
+    (store.run_dir / "cards").mkdir(parents=True, exist_ok=True)
+    if gone:
+        log.info("%d photographs of earlier calls are not among these: they leave page and totals", gone)
+    todo = [number for number in range(1, len(photographs) + 1) if not store.done(number)]
+    if len(todo) < len(photographs):
+        log.info("%d of %d photographs are done already", len(photographs) - len(todo), len(photographs))
+    if todo:
+        machine = trainer or TrainerConfig(accelerator="cpu")
+        with quiet_lightning():
+            runner = Trainer(
+                accelerator=machine.accelerator,
+                devices=machine.devices,
+                num_nodes=machine.num_nodes,
+                strategy="ddp" if machine.world_size > 1 else "auto",
+                precision=machine.precision,  # type: ignore[arg-type]
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=sys.stderr.isatty(),
+                inference_mode=False,  # explainers take gradients
+            )
+            module = ExplainingModule(job, photographs, store)
+            runner.predict(module, DataLoader(todo, collate_fn=list), return_predictions=False)  # type: ignore[arg-type]
+            runner.strategy.barrier()
+    problems = store.problems()
+    if len(problems) == len(photographs):
+        raise UserError(f"none of {len(photographs)} photographs could be explained; {problems[0]}")
+
+
+def measuring(config: ExplainConfig, place: Path | None) -> str:
+    """The command that measures how well the methods of a page localise."""
+    if place is None:
+        return "train a captioner on this CLIP, then python -m clip_xai.studies.localise"
+    return f"python -m clip_xai.studies.localise ckpt={shlex.quote(config.ckpt)}"

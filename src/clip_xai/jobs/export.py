@@ -1,0 +1,200 @@
+"""Hand a captioner on: a directory with its model card, and the way to the hub.
+
+    python -m clip_xai.jobs.export latest --to DIR
+    python -m clip_xai.jobs.export runs/train/RUN --to DIR --licence cc-by-nc-4.0 --push ORGANISATION/MODEL
+    python -m clip_xai.jobs.export moxeeeem/dermlip-gpt2-captioner --original --to DIR
+
+The last imports a checkpoint of the original CLIP-XAI captioner, from the hub or from its ``.pt`` file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clip_xai.data.sources import SOURCES
+from clip_xai.disk import disk_line
+from clip_xai.errors import UserError
+from clip_xai.files import read_json
+from clip_xai.models.captioner import Captioner
+from clip_xai.models.card import CardFacts
+from clip_xai.models.export import export_captioner, is_local, push_to_hub
+from clip_xai.models.importing import load_original
+from clip_xai.runs.checkpoints import resolve_checkpoint, run_of
+from clip_xai.runs.directories import look, note
+from clip_xai.runs.instantiate import open_captioner, settings_of
+from clip_xai.runs.lineage import Learned, Lineage
+
+log = logging.getLogger(__name__)
+FINGERPRINT = "captioner's fingerprint"  # of an evaluation's notes
+
+
+def export(arguments: argparse.Namespace) -> Path:
+    """Export what the arguments name and return the directory.
+
+    Raises:
+        UserError: There is nothing to export, or the hub refuses.
+    """
+    target = Path(arguments.to)
+    name = (arguments.push or target.resolve().name).rpartition("/")[2]
+    index = None
+    if arguments.original:
+        captioner, settings, decoding = load_original(
+            arguments.ckpt, arguments.tokenizer, arguments.backbone, arguments.revision, arguments.heads
+        )
+        facts = CardFacts(
+            name,
+            arguments.licence,
+            data={"DermaCAP": "as the original CLIP-XAI describes it; its splits are by photograph, not by patient"},
+            training={"imported from": shown_place(arguments.ckpt), "decoding": _plain(asdict(decoding))},
+            language="en",
+        )
+    else:
+        place = resolve_checkpoint(arguments.ckpt, Path(arguments.runs_root))
+        captioner, retrieval = open_captioner(place)
+        settings = settings_of(place)
+        index = None if retrieval is None else retrieval.index
+        facts = run_facts(name, arguments.licence, place, captioner, Path(arguments.runs_root))
+    with_backbone = True if arguments.with_backbone else None
+    chosen = {name: getattr(arguments, name) for name in ("licence", "with_backbone", "original")}
+    weights = {"captioner": captioner.fingerprint()[:16]}
+    asked = {"settings": chosen, "model": weights}
+    if look(target, "export", asked, setting="--to") is not None:
+        log.info("%s holds this export already", target)
+        return target
+    export_captioner(captioner, settings, target, facts, with_backbone, index)
+    note(target, "export", asked)
+    if is_local(settings.backbone.pretrained):
+        log.warning(
+            "the tower's weights, which lie at %s, are part of %s: mind their licence before you hand it on",
+            settings.backbone.pretrained,
+            target,
+        )
+    return target
+
+
+def run_facts(name: str, licence: str, place: Path, captioner: Captioner, runs_root: Path) -> CardFacts:
+    """Read from a run's files, and from what its weights say of themselves, what its model card says.
+
+    Args:
+        name: The model's name.
+        licence: The weights' licence.
+        place: The run's exported model, or a checkpoint.
+        captioner: What was loaded from there.
+        runs_root: Where an evaluation of it is looked for, besides beside the run.
+    """
+    run_dir = run_of(place)
+    written = run_dir / ".hydra" / "config.yaml"
+    config: dict[str, Any] = (yaml.safe_load(written.read_text(encoding="utf-8")) if written.is_file() else None) or {}
+    stage, metrics = config.get("stage") or {}, read_json(run_dir / "metrics.json") or {}
+    training = {key: _plain(value) for key, value in {**stage, **metrics}.items() if value not in (None, [], {})}
+    lineage = Lineage.unpacked(captioner.provenance)
+    if lineage is None:
+        return CardFacts(name, licence, {}, training, evaluation_of(place, captioner, runs_root))
+    training |= {f"run {number}": step for number, step in enumerate(lineage.steps, start=1)}
+    own = any(learned.source not in SOURCES for learned in lineage.learned)
+    return CardFacts(
+        name,
+        licence,
+        said_of(lineage.learned),
+        training,
+        evaluation_of(place, captioner, runs_root),
+        # The captions that this package composes or adapts are English; whose language others are in, nobody says.
+        "en" if lineage.learned and not own else None,
+    )
+
+
+def said_of(learned: Sequence[Learned]) -> dict[str, str]:
+    """Return for each source that a model has learned from how much of it, and under which terms."""
+    found: dict[str, str] = {}
+    for source in dict.fromkeys(one.source for one in learned):
+        most = max((one for one in learned if one.source == source), key=lambda one: one.photographs)
+        count = f"{most.photographs:,} photographs of {most.groups:,} patients or lesions"
+        known = SOURCES.get(source)
+        if most.rendered == most.photographs:
+            layout = f" in the layout of {known.title}" if known else ""
+            found[f"{source}, rendered"] = f"{count}, all drawn by this package{layout}: no publisher's are among them"
+        elif known is None:
+            found[source] = f"{count}; no licence stated"
+        else:
+            drawn = f", {most.rendered:,} of them drawn by this package" if most.rendered else ""
+            found[known.title] = f"{count}{drawn}; {known.licence}; {known.terms}"
+    return found
+
+
+def evaluation_of(place: Path, captioner: Captioner, runs_root: Path) -> str | None:
+    """Return the Markdown of the newest evaluation of a model, or None.
+
+    Args:
+        place: Its exported model or checkpoint.
+        captioner: What was loaded from there; an evaluation knows it by its fingerprint.
+        runs_root: Where evaluations are looked for; those beside the run count, too.
+    """
+    found, fingerprint = [], captioner.fingerprint()[:12]
+    roots = {root.resolve() for root in (runs_root, run_of(place).parent.parent)}
+    for file in (file for root in roots for file in root.glob("evaluate/*/metrics.json")):
+        noted = (read_json(file) or {}).get("settings") or {}
+        judged = noted.get("captioner")
+        known = noted.get(FINGERPRINT)
+        same = known == fingerprint if known else judged is not None and Path(judged).resolve() == place.resolve()
+        if same and file.with_name("evaluation.md").is_file():
+            found.append(file)
+    if not found:
+        return None
+    newest = max(found, key=lambda file: file.stat().st_mtime)
+    text = newest.with_name("evaluation.md").read_text(encoding="utf-8")
+    judged = (read_json(newest) or {})["settings"].get("captioner")
+    return text if judged is None else text.replace(str(judged), shown_place(str(judged)))
+
+
+def shown_place(place: str) -> str:
+    """Return a place as others may read it: the last two parts of a path of this machine."""
+    path = Path(place)
+    return "/".join(path.absolute().parts[-2:]) if path.exists() or path.is_absolute() else place
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m clip_xai.jobs.export", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("ckpt", help="latest, a run directory, an exported model, or with --original its checkpoint")
+    parser.add_argument("--to", required=True, help="directory to write, new or empty")
+    parser.add_argument("--licence", default="other", help="of the weights, as in cc-by-nc-4.0")
+    parser.add_argument("--with-backbone", action="store_true", help="write the tower's weights too")
+    parser.add_argument("--push", metavar="ORGANISATION/MODEL", help="upload it to the hub")
+    parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
+    parser.add_argument("--runs-root", default="runs")
+    parser.add_argument("--original", action="store_true", help="import a checkpoint of the original captioner")
+    parser.add_argument("--tokenizer", help="with --original: a folder with GPT-2's tokenizer.json")
+    parser.add_argument("--backbone", help="with --original: where the tower's weights are")
+    parser.add_argument("--revision", help="with --original: a commit of its repository")
+    parser.add_argument("--heads", type=int, help="with --original: attention heads of its GPT-2, if not width / 64")
+    given = parser.parse_args(arguments)
+    try:
+        directory = export(given)
+        print(directory)
+        if given.push:
+            print(push_to_hub(directory, given.push, private=not given.public))
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else disk_line(error, {"--to": Path(given.to)})
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

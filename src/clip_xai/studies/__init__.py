@@ -1,0 +1,1 @@
+"""Programs that measure or make something once: the embedded weights, forgetting, localisation, the demo."""

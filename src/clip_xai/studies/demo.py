@@ -1,0 +1,130 @@
+"""The main job from end to end on the embedded default: ``python -m clip_xai.studies.demo`` (or ``make demo``).
+
+Draws the six sources, builds the manifest, trains both stages, judges the captions, explains photographs, measures
+whether heat lies on lesions, and writes a front page. Each part is the command that is printed above it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_xai.config.cli import compose_job, report_errors
+from clip_xai.files import whole_files, write_json
+from clip_xai.jobs.evaluate import evaluate
+from clip_xai.jobs.explain import explain
+from clip_xai.jobs.train import train
+from clip_xai.metrics.results import Verdict
+from clip_xai.report.demo_page import Curve, Link, read_curves, write_index
+from clip_xai.report.pages import Table
+from clip_xai.runs.directories import claim
+from clip_xai.runs.records import prepare_manifest
+from clip_xai.studies.localise import localise, write_localisation
+
+EXPLAINED, LOCALISED = 8, 16
+
+
+class Clock:
+    """Says what runs and how long it took."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, float]] = []
+
+    @contextmanager
+    def part(self, title: str, command: str) -> Iterator[None]:
+        """Time one part."""
+        print(f"\n== {title}\n   {command}", flush=True)
+        started = time.perf_counter()
+        yield
+        self.parts.append((title, time.perf_counter() - started))
+        print(f"   {title}: {self.parts[-1][1]:.0f} s", flush=True)
+
+    @property
+    def total(self) -> float:
+        """Seconds of all parts."""
+        return sum(seconds for _, seconds in self.parts)
+
+    def table(self) -> Table:
+        """The times for a reader."""
+        rows = tuple((title, f"{seconds:.0f} s") for title, seconds in [*self.parts, ("Together", self.total)])
+        return Table("Where the time went", ("part", "time"), rows, f"On {os.cpu_count()} cores.")
+
+
+def demo(settings: Sequence[str] = ()) -> Path:
+    """Run everything and return the front page.
+
+    Args:
+        settings: Overrides for all jobs, such as ``data.synthetic.scale=0.02``.
+    """
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+    clock = Clock()
+    root = Path("runs") / "demo" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    common = ["trainer=cpu", "logger=csv", f"runs_root={root}", *settings]
+    claim(root, "demo", {"settings": {"overrides": list(settings)}})
+    with clock.part("Data", "python -m clip_xai.jobs.prepare"):
+        manifest = prepare_manifest(compose_job("train", common, root).data)
+    stages = [root / "train" / f"stage{number}" for number in (1, 2)]
+    for number, run_dir in enumerate(stages, start=1):
+        with clock.part(f"Stage {number}", f"python train.py stage={number}"):
+            train(compose_job("train", [*common, f"stage={number}"], run_dir))
+    with clock.part("Evaluation", "python evaluate.py ckpt=latest"):
+        judged = evaluate(compose_job("evaluate", common, root / "evaluate"))
+    with clock.part("Localisation", f"python -m clip_xai.studies.localise samples={LOCALISED}"):
+        config = compose_job("explain", ["xai=basic", f"samples={LOCALISED}", *common], root / "localisation")
+        rows, table = localise(config)
+        write_localisation(rows, table, root / "localisation")
+    with clock.part("Explanations", f"python explain.py xai=basic samples={EXPLAINED}"):
+        explain(compose_job("explain", ["xai=basic", f"samples={EXPLAINED}", *common], root / "explain"))
+    index = front_page(root, manifest, judged, table, curves(stages), clock)
+    print(f"\nDone in {clock.total:.0f} s. Open {index.resolve()}")
+    return index
+
+
+def curves(stages: Sequence[Path]) -> tuple[Curve, ...]:
+    """Loss curves of the stages."""
+    files = [(f"Stage {number}", run_dir / "csv" / "metrics.csv") for number, run_dir in enumerate(stages, start=1)]
+    found = [curve for title, file in files for curve in read_curves(file, title)]
+    return tuple(curve for curve in found if curve.title.endswith("loss"))
+
+
+def front_page(
+    root: Path, manifest: Path, judged: dict[str, Any], localised: Table, lines: Sequence[Curve], clock: Clock
+) -> Path:
+    """Write ``index.html``, which leads to everything else."""
+    cards = whole_files(root / "explain" / "cards", "*.png")
+    links = [
+        Link(
+            "Explanations",
+            "Photographs with the heat behind each word of their captions.",
+            root / "explain" / "index.html",
+            cards[0] if cards else None,
+        ),
+        Link(
+            "Evaluation",
+            "Captions beside their references and what they have to beat.",
+            root / "evaluate" / "index.html",
+        ),
+        Link("Data", "What was read, grouped and split, and what was left out.", manifest.with_name("report.html")),
+    ]
+    write_json(root / "times.json", dict(clock.parts))
+    return write_index(
+        root / "index.html",
+        links,
+        subtitle="The whole main job on rendered photographs: data, two stages of training, evaluation, explanation.",
+        verdicts=[Verdict(**verdict) for verdict in judged["verdicts"]],
+        tables=[localised, clock.table()],
+        curves=lines,
+    )
+
+
+if __name__ == "__main__":
+    with report_errors("train"):
+        demo(sys.argv[1:])
