@@ -23,6 +23,7 @@ from clip_xai.errors import UserError
 from clip_xai.files import write_json
 from clip_xai.jobs.adapt import adapt
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.causal_model import positions
 from clip_xai.models.decoding import require_room
 from clip_xai.models.retrieval import INDEX, Retrieval
 from clip_xai.models.weights import (
@@ -192,15 +193,15 @@ def require_positions(captioner: Captioner, data: CaptionData, config: TrainConf
         UserError: The photograph's slots, the longest prompt and the longest caption do not fit together.
     """
     prompts = [prompt for part in data.sets() for prompt in part.prompts or ()] or None
-    room, positions = captioner.room(prompts), captioner.language_model.config.n_positions
+    room, limit = captioner.room(prompts), positions(captioner.language_model)
     if data.longest > room:
         raise UserError(
-            f"{positions - room + 1} vectors before the caption and {data.longest} tokens of a caption exceed the "
-            f"language model's {positions} positions: lower language_model.retrieved_captions, mapper.prefix_length or "
+            f"{limit - room + 1} vectors before the caption and {data.longest} tokens of a caption exceed the "
+            f"language model's {limit} positions: lower language_model.retrieved_captions, mapper.prefix_length or "
             "data.max_tokens, or take a language_model with more, such as gpt2"
         )
     if config.callbacks.sample_captions or config.callbacks.score_captions:
-        require_room(room, positions, decoding(config.generation))
+        require_room(room, limit, decoding(config.generation))
 
 
 def caption_data(

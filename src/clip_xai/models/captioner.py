@@ -1,4 +1,4 @@
-"""The captioner: frozen CLIP tower -> mapper -> prefix -> GPT-2."""
+"""The captioner: frozen CLIP tower -> mapper -> prefix -> language model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 from clip_xai.models.backbones.base import Backbone, Features
+from clip_xai.models.causal_model import last_hidden, output_layer, positions, require_causal, word_embeddings
 from clip_xai.models.decoding import Caption, Decoding, decode
 from clip_xai.models.mappers import Mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
@@ -22,7 +23,7 @@ __all__ = ["IGNORED", "Caption", "Captioner", "Decoding"]
 
 
 class Captioner(nn.Module):
-    """p(caption | image) = prod_t GPT-2(y_t | mapper(tower(image)), prompt, y_<t).
+    """p(caption | image) = prod_t LM(y_t | mapper(tower(image)), prompt, y_<t).
 
     The mapper's K slots and the optional prompt stand before the caption; logits are computed only where a caption
     token stands. The tower never gets a gradient from ``loss``: hand it features.
@@ -35,11 +36,17 @@ class Captioner(nn.Module):
         self,
         backbone: Backbone,
         mapper: Mapper,
-        language_model: GPT2LMHeadModel,
+        language_model: PreTrainedModel,
         tokenizer: CaptionTokenizer,
         prompt: str = "",
     ) -> None:
+        """Put the parts together.
+
+        Raises:
+            UserError: The language model lacks an ability; see :func:`~clip_xai.models.causal_model.require_causal`.
+        """
         super().__init__()
+        require_causal(language_model)
         self.prompt_ids: Tensor
         self.backbone = backbone
         self.mapper = mapper
@@ -97,7 +104,7 @@ class Captioner(nn.Module):
         lengths = [self.prompt_ids.numel()] if prompts is None else [len(row) for row in self._rows(prompts)]
         slots = self.mapper.prefix_length - self.mapper.memory_length
         # The last token is never read.
-        return self.language_model.config.n_positions - slots - max(lengths, default=0) + 1
+        return positions(self.language_model) - slots - max(lengths, default=0) + 1
 
     def prefix(self, read: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Return what stands before the caption, the mapper's K vectors and the prompt, ``[B, K + P, E]``.
@@ -111,7 +118,7 @@ class Captioner(nn.Module):
         ids = self.prompt_ids.expand(len(mapped), -1) if prompts is None else self._padded(prompts)[0]
         if not ids.shape[1]:
             return mapped
-        return torch.cat([mapped, self.language_model.transformer.wte(ids)], dim=1)
+        return torch.cat([mapped, word_embeddings(self.language_model)(ids)], dim=1)
 
     def prefix_mask(self, prompts: Sequence[str] | None) -> Tensor | None:
         """Return ``[B, S]``, False at the padding of prompts in the sequence before the caption; None without any."""
@@ -129,7 +136,7 @@ class Captioner(nn.Module):
             caption_embeddings: Embeddings of the caption's tokens ``[B, M, E]``; the last one is never read.
             mask: ``prefix_mask`` of the prompts, where rows have their own.
         """
-        return self.language_model.lm_head(self._hidden(prefix, caption_embeddings, mask))
+        return output_layer(self.language_model)(self._hidden(prefix, caption_embeddings, mask))
 
     def caption_log_probs(self, prefix: Tensor, caption_embeddings: Tensor, token_ids: Tensor) -> Tensor:
         """Return log p(y_t | prefix, y_<t) in nats, ``[B, M]``, for many derivatives of a frozen model.
@@ -163,22 +170,22 @@ class Captioner(nn.Module):
             label_smoothing: Share of the target spread over the vocabulary; keep 0 outside training.
             prompts: A prompt for each row instead of the captioner's own.
         """
-        embeddings = self.language_model.transformer.wte(token_ids.clamp(min=0))
+        embeddings = word_embeddings(self.language_model)(token_ids.clamp(min=0))
         hidden = self._hidden(self.prefix(read, prompts), embeddings, self.prefix_mask(prompts))
         supervised = token_ids != IGNORED
         # The output layer is the widest of all: it sees the supervised positions alone.
-        logits = self.language_model.lm_head(hidden[supervised])
+        logits = output_layer(self.language_model)(hidden[supervised])
         return F.cross_entropy(logits, token_ids[supervised], label_smoothing=label_smoothing)
 
     def token_log_probs(self, read: Tensor, token_ids: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """Return log p(y_t | image, y_<t) in nats under teacher forcing, ``[B, M]``, 0 where ``token_ids`` is -100."""
-        embeddings = self.language_model.transformer.wte(token_ids.clamp(min=0))
+        embeddings = word_embeddings(self.language_model)(token_ids.clamp(min=0))
         hidden = self._hidden(self.prefix(read, prompts), embeddings, self.prefix_mask(prompts))
         return self._chosen(hidden, token_ids.clamp(min=0)).masked_fill(token_ids == IGNORED, 0.0)
 
     def _chosen(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
         """Log-probabilities ``[B, M]`` of tokens by the hidden states ``[B, M, E]`` that predict them."""
-        log_probs = self.language_model.lm_head(hidden).log_softmax(dim=-1)
+        log_probs = output_layer(self.language_model)(hidden).log_softmax(dim=-1)
         return log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, read: Tensor, token_ids: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
@@ -220,7 +227,7 @@ class Captioner(nn.Module):
         """
         sequence, memory = self._split(self.prefix(read, prompts))
         sequence, mask = padded_left(sequence, self.prefix_mask(prompts))
-        with self.mapper.looking_at(self.language_model.transformer, memory):
+        with self.mapper.looking_at(self.language_model, memory):
             return decode(self.language_model, self.tokenizer, sequence, decoding or Decoding(), mask, rows)
 
     def _hidden(self, prefix: Tensor, caption_embeddings: Tensor, mask: Tensor | None) -> Tensor:
@@ -233,10 +240,9 @@ class Captioner(nn.Module):
         masked: dict[str, Tensor] = {}
         if mask is not None:
             whole = torch.cat([mask, mask.new_ones(len(mask), inputs.shape[1] - mask.shape[1])], dim=1)
-            masked = {"attention_mask": whole.long(), "position_ids": (whole.cumsum(-1) - 1).clamp(min=0)}
-        transformer = self.language_model.transformer
-        with self.mapper.looking_at(transformer, memory):
-            hidden = transformer(inputs_embeds=inputs, use_cache=False, **masked).last_hidden_state
+            masked = {"mask": whole.long(), "position_ids": (whole.cumsum(-1) - 1).clamp(min=0)}
+        with self.mapper.looking_at(self.language_model, memory):
+            hidden = last_hidden(self.language_model, inputs, **masked)
         return hidden[:, sequence.shape[1] - 1 :]
 
     def _split(self, prefix: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
-    GPT2LMHeadModel,
     LogitsProcessor,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from clip_xai.errors import UserError
+from clip_xai.models.causal_model import positions
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.ranges import Checked, setting
 
@@ -110,7 +111,7 @@ REPORTED = Decoding(beams=4, length_penalty=0.0)
 
 @torch.no_grad()
 def decode(
-    language_model: GPT2LMHeadModel,
+    language_model: PreTrainedModel,
     tokenizer: CaptionTokenizer,
     inputs: Tensor,
     decoding: Decoding,
@@ -132,11 +133,11 @@ def decode(
         UserError: The language model has not enough positions.
     """
     length = inputs.shape[1]
-    positions = language_model.config.n_positions
-    require_room(positions - length + 1, positions, decoding)
+    limit = positions(language_model)
+    require_room(limit - length + 1, limit, decoding)
     if mask is None:
         mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
-    model: Any = language_model  # transformers types generate() on a class that GPT-2 does not name
+    model: Any = language_model  # transformers types generate() on a class that most models do not name
     # With this set, transformers looks for padding in each new token and warns of it, whatever the mask says.
     padding, model.config.pad_token_id = model.config.pad_token_id, None
     try:

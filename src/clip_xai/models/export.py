@@ -16,6 +16,7 @@ from clip_xai.errors import UserError
 from clip_xai.files import write_json, write_text
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts, model_card
+from clip_xai.models.causal_model import positions
 from clip_xai.models.hub import hub_folder
 from clip_xai.models.retrieval import INDEX, CaptionIndex
 from clip_xai.models.weights import TOWER, CaptionerSettings, load_captioner, save_captioner
@@ -97,7 +98,7 @@ def _tokenizer_config(captioner: Captioner) -> dict[str, Any]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
-        "model_max_length": captioner.language_model.config.n_positions,
+        "model_max_length": positions(captioner.language_model),
         "clean_up_tokenization_spaces": False,
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
@@ -17,6 +17,7 @@ from clip_xai.models.backbones.backbone_builder import BackboneSource, build_bac
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.blueprint import TOWER, Blueprint
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.causal_model import blocks_of, tied_output, word_embeddings
 from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.lora import add_lora
@@ -108,9 +109,14 @@ def trainable_state(captioner: Captioner, with_backbone: bool) -> dict[str, Tens
         for key, value in captioner.state_dict().items()
         if with_backbone or not key.startswith("backbone.")
     }
-    # GPT-2 ties its output layer to the embedding; a safetensors file holds no tensor twice.
-    state.pop("language_model.lm_head.weight", None)
+    state.pop(output_key(captioner), None)  # a safetensors file holds no tensor twice
     return state
+
+
+def output_key(captioner: Captioner) -> str:
+    """Return the key of the output layer's weight where it is the embedding's own, as GPT-2's is; else an empty one."""
+    tied = tied_output(captioner.language_model)
+    return "" if tied is None else f"language_model.{tied}"
 
 
 def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> None:
@@ -131,7 +137,7 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
     missing, unexpected = captioner.load_state_dict(state, strict=False)
     with_backbone = any(key.startswith("backbone.") for key in state)
     expected = {key for key in captioner.state_dict() if with_backbone or not key.startswith("backbone.")}
-    lost = [key for key in missing if key in expected and key != "language_model.lm_head.weight"]
+    lost = [key for key in missing if key in expected and key != output_key(captioner)]
     if lost or unexpected:
         raise UserError(f"{origin} does not fit this captioner: missing {lost[:3]}, unexpected {unexpected[:3]}")
 
@@ -146,7 +152,7 @@ def load_captioner(directory: Path) -> Captioner:
     settings = read_settings(config["settings"])
     state = read_state(directory / "model.safetensors")
     backbone = _tower_of(directory, settings.backbone, bool(config.get("holds_backbone")))
-    language_model = GPT2LMHeadModel(GPT2Config(**config["language_model_config"]))
+    language_model = _language_model(config["language_model_config"])
     if settings.lora is not None:
         add_lora(language_model, **settings.lora)
     captioner = _assemble(settings, backbone, language_model, CaptionTokenizer.load(directory))
@@ -216,16 +222,29 @@ def _config(directory: Path) -> dict[str, Any]:
     return found
 
 
+def _language_model(values: dict[str, Any]) -> PreTrainedModel:
+    """Return a model of transformers at random weights, built from its own configuration; no code but the library's."""
+    kind, rest = values.get("model_type", "gpt2"), {key: value for key, value in values.items() if key != "model_type"}
+    try:
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **rest), trust_remote_code=False)
+    except ValueError as error:
+        raise UserError(
+            f"the language model is a {kind}, which the installed transformers does not provide: install a newer one"
+        ) from error
+    assert isinstance(model, PreTrainedModel)
+    return model.float()
+
+
 def _assemble(
-    settings: CaptionerSettings, backbone: Any, language_model: GPT2LMHeadModel, tokenizer: CaptionTokenizer
+    settings: CaptionerSettings, backbone: Any, language_model: PreTrainedModel, tokenizer: CaptionTokenizer
 ) -> Captioner:
     mapper = build_mapper(
         settings.mapper,
         embed_dim=backbone.embed_dim,
         width=backbone.width,
-        embedding_dim=language_model.config.n_embd,
+        embedding_dim=word_embeddings(language_model).embedding_dim,
         grid=backbone.grid,
-        blocks=language_model.config.n_layer,
+        blocks=len(blocks_of(language_model)[1]),
         class_token="class_token" in backbone.supports,
         **settings.mapper_settings,
     )

@@ -18,11 +18,11 @@ from torchmetrics import MeanMetric
 from clip_xai.errors import UserError
 from clip_xai.files import reading
 from clip_xai.models.captioner import IGNORED, Captioner
-from clip_xai.models.weights import CaptionerSettings
+from clip_xai.models.causal_model import blocks_of
+from clip_xai.models.weights import CaptionerSettings, output_key
 from clip_xai.training.unfreezing import Unfreezing
 
 PREFIX = "captioner."
-HEAD = PREFIX + "language_model.lm_head.weight"  # tied to the embedding, kept once
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class CaptionerModule(LightningModule):
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         mesh = self.device_mesh["data_parallel"]
-        for block in self.captioner.language_model.transformer.h:
+        for block in blocks_of(self.captioner.language_model)[1]:
             fully_shard(block, mesh=mesh)
         # The tower by itself: training on features never gathers it. Scalars, such as the temperature, cannot be cut.
         scalars = {parameter for parameter in self.captioner.parameters() if parameter.ndim == 0}
@@ -146,10 +146,11 @@ class CaptionerModule(LightningModule):
     def parameter_groups(self, parts: list[nn.Module]) -> list[dict[str, Any]]:
         """Return the parameters of parts in up to four groups: the mapper's or not, decayed or not."""
         wanted = {id(parameter) for part in parts for parameter in part.parameters()}
+        tables = {id(part.weight) for part in self.captioner.modules() if isinstance(part, nn.Embedding)}
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.captioner.named_parameters():
             if id(parameter) in wanted:
-                key = name.startswith("mapper."), is_decayed(name, parameter)
+                key = name.startswith("mapper."), id(parameter) not in tables and is_decayed(name, parameter)
                 groups.setdefault(key, []).append(parameter)
         rate, decay = self.optimisation.learning_rate, self.optimisation.weight_decay
         return [
@@ -164,10 +165,11 @@ class CaptionerModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what has a place of its own, and add what was measured last."""
         left_out = ("val_loss.", "common_loss.") + ((PREFIX + "backbone.",) if self._tower_has_a_place() else ())
+        tied = PREFIX + output_key(self.captioner)  # kept once
         checkpoint["state_dict"] = {
             key: value.detach()
             for key, value in checkpoint["state_dict"].items()
-            if not key.startswith(left_out) and key != HEAD
+            if not key.startswith(left_out) and key != tied
         }
         checkpoint["backbone_fingerprint"] = self.fingerprint
         measured = self.trainer.callback_metrics
@@ -185,7 +187,8 @@ class CaptionerModule(LightningModule):
         if "state_dict" not in checkpoint:  # a sharded model has taken the weights already
             return
         given = {key for key in checkpoint["state_dict"] if not key.startswith(PREFIX + "backbone.")}
-        wanted = {key for key in self.state_dict() if not key.startswith(PREFIX + "backbone.") and key != HEAD}
+        tied = PREFIX + output_key(self.captioner)
+        wanted = {key for key in self.state_dict() if not key.startswith(PREFIX + "backbone.") and key != tied}
         if given != wanted:
             odd = sorted(given ^ wanted)[:3]
             raise UserError(f"the checkpoint does not fit this captioner: missing or unknown {', '.join(odd)}")
@@ -200,8 +203,8 @@ def mean_metric() -> MeanMetric:
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
-    """Tell whether weight decay applies: to matrices that are no table of embeddings or latents."""
-    return parameter.ndim >= 2 and not any(part in name for part in ("wte", "wpe", "latents"))
+    """Tell whether weight decay applies: to matrices that are not latents."""
+    return parameter.ndim >= 2 and "latents" not in name
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

@@ -9,6 +9,7 @@ from torch import nn
 
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.causal_model import beside_blocks, blocks_of
 
 PARTS = ("mapper", "embeddings", "token_embeddings", "lora", "final_norm")
 _ADAPTERS = ("lora_A", "lora_B", "lora_dropout")  # as peft calls the modules it adds
@@ -55,20 +56,20 @@ class Unfreezing(Callback):
         Raises:
             UserError: The plan trains adapters and the language model has none.
         """
-        transformer = captioner.language_model.transformer
+        embeddings, norms = beside_blocks(captioner.language_model)
         parts: list[nn.Module] = []
         if "mapper" in self.trains:
             parts.append(captioner.mapper)
         if self.trains & {"embeddings", "token_embeddings"}:
-            parts.append(transformer.wte)
+            parts.append(embeddings[0])
         if "embeddings" in self.trains:
-            parts.append(transformer.wpe)
+            parts += embeddings[1:]
         if "lora" in self.trains:
             parts += adapters(captioner.language_model)
         if "final_norm" in self.trains:
-            parts.append(transformer.ln_f)
-        blocks = self.blocks(epoch)
-        return parts + (list(transformer.h)[-blocks:] if blocks else [])
+            parts += norms
+        last = self.blocks(epoch)
+        return parts + (list(blocks_of(captioner.language_model)[1])[-last:] if last else [])
 
     def blocks(self, epoch: int) -> int:
         """Return how many last blocks train in an epoch."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.recording import evaluation_mode
+from clip_xai.models.causal_model import word_embeddings
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from clip_xai.xai.words import Word
 
@@ -80,7 +81,7 @@ def caption_scores(
         chunk_size: Captions in one pass; halved when memory runs out.
     """
     together = torch.cat(inputs, dim=1)
-    blank = target.captioner.language_model.transformer.wte.weight.mean(dim=0).to(together)
+    blank = word_embeddings(target.captioner.language_model).weight.mean(dim=0).to(together)
     kept = torch.ones(len(present), together.shape[1], dtype=torch.bool, device=together.device)
     for column, positions in enumerate(places):
         kept[:, positions] = present[:, column, None].to(kept.device)

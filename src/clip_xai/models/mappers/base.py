@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 
 class Mapper(nn.Module):
@@ -35,11 +36,11 @@ class Mapper(nn.Module):
     memory_length: int = 0
 
     @contextmanager
-    def looking_at(self, transformer: nn.Module, memory: Tensor | None) -> Iterator[None]:
-        """Let a GPT-2's blocks look at the memory ``[B, M, E]`` inside the ``with`` block; a prefix needs nothing.
+    def looking_at(self, language_model: PreTrainedModel, memory: Tensor | None) -> Iterator[None]:
+        """Let a language model's blocks look at the memory ``[B, M, E]`` inside ``with``; a prefix needs nothing.
 
         Args:
-            transformer: The GPT-2 whose blocks look.
+            language_model: The model whose blocks look.
             memory: The mapper's last M vectors, None where M is 0.
         """
         yield

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from clip_xai.models.causal_model import attention_of, blocks_of
 from clip_xai.models.mappers.base import Mapper
 
 
 class CrossAttention(Mapper):
-    """Thin cross-attention to the patches in every block of GPT-2, as in SmallCap (arXiv 2209.15323).
+    """Thin cross-attention to the patches in every block of the language model, as in SmallCap (arXiv 2209.15323).
 
     Between a block's self-attention and its MLP stands ``h <- h + tanh(g) C(LayerNorm(h), memory)``: C is multi-head
     attention whose heads are only ``head_width`` wide, the gate g is Flamingo's (arXiv 2204.14198) and starts at 0, so
@@ -25,7 +27,7 @@ class CrossAttention(Mapper):
     """
 
     reads: ClassVar[str] = "patches"
-    idea: ClassVar[str] = "GPT-2's blocks look at all patches through thin gated cross-attention"
+    idea: ClassVar[str] = "the language model's blocks look at all patches through thin gated cross-attention"
     needs: ClassVar[tuple[str, ...]] = ("grid", "blocks")
 
     def __init__(
@@ -53,16 +55,16 @@ class CrossAttention(Mapper):
         return torch.cat([self.latents.expand(len(patches), -1, -1), self.project(patches)], dim=1)
 
     @contextmanager
-    def looking_at(self, transformer: nn.Module, memory: Tensor | None) -> Iterator[None]:
+    def looking_at(self, language_model: PreTrainedModel, memory: Tensor | None) -> Iterator[None]:
         """Hook the cross-attention into the blocks; rows may come as several beams of each image, side by side."""
         assert memory is not None
-        blocks: Any = transformer.h
+        blocks = blocks_of(language_model)[1]
         with ExitStack() as hooks:
             for block, layer in zip(blocks, self.layers, strict=True):
                 look = _Look(layer, memory)  # type: ignore[arg-type]
                 for handle in (
                     block.register_forward_pre_hook(look.remember),
-                    block.attn.register_forward_hook(look.add),
+                    attention_of(block).register_forward_hook(look.add),
                 ):
                     hooks.callback(handle.remove)
             yield
@@ -110,12 +112,13 @@ class _Look:
     def remember(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.residual = inputs[0]
 
-    def add(self, attention: nn.Module, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[Any, ...]:
+    def add(self, attention: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         assert self.residual is not None
-        attended, *rest = output
+        attended, *rest = output if isinstance(output, tuple) else (output,)
         hidden = self.residual + attended
         self.residual = None
-        return (attended + self.layer(hidden, *self._keys_values(len(hidden))), *rest)
+        changed = attended + self.layer(hidden, *self._keys_values(len(hidden)))
+        return (changed, *rest) if isinstance(output, tuple) else changed
 
     def _keys_values(self, rows: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory, computed once however many steps read them."""

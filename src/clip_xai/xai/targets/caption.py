@@ -13,6 +13,7 @@ from clip_xai.data.vocabulary import diagnosis_span
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.causal_model import word_embeddings
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.words import Word, places_of, spans_of_ids, words_of
 
@@ -145,7 +146,7 @@ class CaptionTarget(Target):
 
     def embeddings(self, images: int) -> Tensor:
         """Return the embeddings of the caption's tokens, without positions, once for each image: ``[B, M, E]``."""
-        return self.captioner.language_model.transformer.wte(self.token_ids).expand(images, -1, -1)
+        return word_embeddings(self.captioner.language_model)(self.token_ids).expand(images, -1, -1)
 
     def score_of(self, prefix: Tensor, embeddings: Tensor) -> Tensor:
         """Return the scores ``[B, T]`` as a function of the language model's inputs, differentiable in both.
@@ -226,7 +227,7 @@ class CaptionContrastTarget(Target):
         with evaluation_mode(self.captioner):
             prefix = self.captioner.prefix(read).repeat_interleave(captions, dim=0)
             token_ids = self.token_ids.repeat(images, 1)
-            embeddings = self.captioner.language_model.transformer.wte(token_ids)
+            embeddings = word_embeddings(self.captioner.language_model)(token_ids)
             chosen = self.captioner.caption_log_probs(prefix, embeddings, token_ids)
         whole = (chosen * self.counted.repeat(images, 1)).sum(dim=-1).unflatten(0, (images, captions))
         return whole[:, :1] - whole[:, 1:]
