@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Decoding
+from clip_xai.models.clipcap import DECODING as CLIPCAP
 from clip_xai.models.mappers import MAPPERS, build_mapper
 from clip_xai.runs.cli import accept_numbers_as_choices, setting_names
 from clip_xai.runs.config import SCHEMAS, TrainConfig, register_schemas
@@ -146,6 +147,8 @@ def test_the_settings_of_an_explainer_are_its_fields(name: str) -> None:
 def test_generation_settings_are_the_decoding_settings() -> None:
     config = composed("evaluate", "generation.beams=3")
     assert decoding(config.generation) == Decoding(beams=3, length_penalty=0.0)
+    assert decoding(composed("evaluate", "generation=clipcap").generation) == CLIPCAP
+    assert decoding(composed("explain", "generation.stop_at=.").generation).stop_at == "."
     names = {item.name for item in fields(Decoding)} | {"batch_size"}
     assert {item.name for item in fields(config.generation)} == names
 
