@@ -159,16 +159,21 @@ def assumed(imported: Imported, file: Path, heads: int | None) -> str:
         file: From where.
         heads: What was said of GPT-2's attention heads.
     """
-    settings = imported.settings.mapper_settings
-    said = [f"the tower is {imported.settings.backbone.name}, as said"]
+    settings, count = imported.settings.mapper_settings, imported.language_model.n_head
+    said, usual = [f"tower {imported.settings.backbone.name}"], []
     if settings["normalize"]:
-        said.append("its embedding is brought to length 1, as said")
+        said.append("embedding brought to length 1")
     else:
-        said.append("its embedding is not normalised (--normalize-embedding otherwise)")
-    count, known = imported.language_model.n_head, ", as said" if heads else " (--heads otherwise)"
-    said.append(f"GPT-2 has {count} heads{known}")
-    said += [f"the mapper has {settings['heads']}, as in ClipCap's code"] if "heads" in settings else []
-    return f"{file} does not say: {'; '.join(said)}. Decode it with generation=clipcap"
+        usual.append("embedding not normalised (--normalize-embedding otherwise)")
+    if heads:
+        said.append(f"heads of GPT-2: {count}")
+    else:
+        usual.append(f"heads of GPT-2: {count} (--heads otherwise)")
+    usual += [f"heads of the mapper: {settings['heads']}"] if "heads" in settings else []
+    assumptions = f"; assumed: {', '.join(usual)}" if usual else ""
+    return (
+        f"{file} does not tell all of itself. As said: {', '.join(said)}{assumptions}. Use it with generation=clipcap"
+    )
 
 
 def towers_of(width: int) -> list[str]:
