@@ -26,6 +26,13 @@ def naive_caption(
     return ids[: ids.index(end)] if end in ids else ids
 
 
+def ending(decoding: Decoding, tokenizer: CaptionTokenizer) -> set[int]:
+    """Return the tokens with which a caption ends."""
+    mark = decoding.stop_at
+    spelt = range(tokenizer.vocabulary_size) if mark else ()
+    return {tokenizer.eos_id, *(token for token in spelt if tokenizer.decode([token]).endswith(mark or ""))}
+
+
 def next_logits(captioner: Captioner, mapped: Tensor, ids: list[int], prompt: str | None = None) -> Tensor:
     """Return the logits ``[V]`` after some tokens: no cache, no batch."""
     return _logits_of_beams(captioner, mapped, [ids], prompt)[0]
@@ -45,33 +52,38 @@ def _logits_of_beams(captioner: Captioner, mapped: Tensor, beams: list[list[int]
 
 def _one_path(captioner: Captioner, mapped: Tensor, decoding: Decoding, prompt: str | None, row: int) -> list[int]:
     ids: list[int] = []
+    ends = ending(decoding, captioner.tokenizer)
     while len(ids) < decoding.max_new_tokens:
         scores = penalised(next_logits(captioner, mapped, ids, prompt), ids, decoding, captioner.tokenizer)
         ids.append(_drawn(scores, decoding, row, len(ids)) if decoding.sample else int(scores.argmax()))
-        if ids[-1] == captioner.tokenizer.eos_id:
+        if ids[-1] in ends:
             break
     return ids
 
 
 def _beams(captioner: Captioner, mapped: Tensor, decoding: Decoding, prompt: str | None, row: int) -> list[int]:
     """Beam search: the best candidates that end are kept with their score over length, the others go on."""
+    tokenizer = captioner.tokenizer
+    ends = ending(decoding, tokenizer)
+    wide = (1 + len(ends)) * decoding.beams  # as many as beams go on, however many of the best end
     running: list[tuple[float, list[int]]] = [(0.0, [])]
     ended: list[tuple[float, list[int]]] = []
     for length in range(1, decoding.max_new_tokens + 1):
         candidates = []
         logits = _logits_of_beams(captioner, mapped, [ids for _, ids in running], prompt)
         for (score, ids), log_probs in zip(running, logits.log_softmax(-1), strict=True):
-            best = penalised(log_probs, ids, decoding, captioner.tokenizer).topk(2 * decoding.beams)
+            scores = penalised(log_probs, ids, decoding, tokenizer)
+            best = scores.topk(min(wide, len(scores)))
             found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
             candidates += [(score + value, [*ids, token]) for value, token in found]
-        candidates = sorted(candidates, key=lambda item: -item[0])[: 2 * decoding.beams]
-        ends = [ids[-1] == captioner.tokenizer.eos_id or length == decoding.max_new_tokens for _, ids in candidates]
+        candidates = sorted(candidates, key=lambda item: -item[0])[:wide]
+        finished = [ids[-1] in ends or length == decoding.max_new_tokens for _, ids in candidates]
         # Only what ends among the best as many as beams counts as ended.
-        for (score, ids), over in list(zip(candidates, ends, strict=True))[: decoding.beams]:
+        for (score, ids), over in list(zip(candidates, finished, strict=True))[: decoding.beams]:
             if over:
                 ended.append((score / length**decoding.length_penalty, ids))
         ended = sorted(ended, key=lambda item: -item[0])[: decoding.beams]
-        running = [item for item, over in zip(candidates, ends, strict=True) if not over][: decoding.beams]
+        running = [item for item, over in zip(candidates, finished, strict=True) if not over][: decoding.beams]
         full = len(ended) == decoding.beams
         if not running or (full and decoding.early_stopping):
             break
@@ -92,7 +104,7 @@ def penalised(scores: Tensor, ids: list[int], decoding: Decoding, tokenizer: Cap
             if ids[start : start + size - 1] == ids[len(ids) - size + 1 :]:
                 scores[ids[start + size - 1]] = -torch.inf
     if len(ids) < decoding.min_new_tokens:
-        scores[tokenizer.eos_id] = -torch.inf
+        scores[list(ending(decoding, tokenizer))] = -torch.inf
     if decoding.banned_phrases:
         for token in range(len(scores)):
             text = tokenizer.decode([*ids, token]).lower()

@@ -16,6 +16,7 @@ from clip_xai.config.explainer_settings import EXPLAINERS, SETTINGS, XaiConfig
 from clip_xai.config.schemas import SCHEMAS, TrainConfig, register_schemas
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Decoding
+from clip_xai.models.clipcap import DECODING as CLIPCAP
 from clip_xai.models.mappers import MAPPERS, build_mapper
 from clip_xai.runs.instantiate import captioner_settings, decoding, explainers
 from clip_xai.xai.methods import METHODS
@@ -146,6 +147,8 @@ def test_the_settings_of_an_explainer_are_its_fields(name: str) -> None:
 def test_generation_settings_are_the_decoding_settings() -> None:
     config = composed("evaluate", "generation.beams=3")
     assert decoding(config.generation) == Decoding(beams=3, length_penalty=0.0)
+    assert decoding(composed("evaluate", "generation=clipcap").generation) == CLIPCAP
+    assert decoding(composed("explain", "generation.stop_at=.").generation).stop_at == "."
     names = {item.name for item in fields(Decoding)} | {"batch_size"}
     assert {item.name for item in fields(config.generation)} == names
 

@@ -38,6 +38,10 @@ MODES = {
     "hot draws": Decoding(sample=True, temperature=1.7, top_k=40, top_p=0.8, seed=11),
     "banned": Decoding(banned_phrases=("lesion", "pink papule")),
     "banned draws": Decoding(sample=True, banned_phrases=("a", "TWO")),
+    "stops": Decoding(stop_at="a"),
+    "stops, beams": Decoding(beams=3, stop_at="a"),
+    "stops, later": Decoding(beams=2, stop_at="n", min_new_tokens=5),
+    "stops, draws": Decoding(sample=True, stop_at="l", seed=5),
 }
 
 
@@ -210,6 +214,26 @@ def test_too_few_positions_are_one_line_that_says_how_many_there_are(captioner: 
         captioner.generate(read, Decoding(max_new_tokens=200))
     limit = 128 - captioner.prefix(read).shape[1] + captioner.mapper.memory_length + 1
     assert len(captioner.generate(read, Decoding(max_new_tokens=limit, whole_sentences=False))[0].token_ids) <= limit
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(beams=3), Decoding(sample=True, seed=2)])
+def test_a_caption_ends_with_the_mark_that_stops_it(
+    decoding: Decoding, half_learnt: dict[str, Captioner], captioner_parts: tuple
+) -> None:
+    captioner, read = learnt("resampler", half_learnt, captioner_parts)
+    captions = captioner.generate(read, replace(decoding, stop_at="a", max_new_tokens=60))
+    stopped = [caption for caption in captions if caption.text.endswith("a")]
+    assert stopped and all(caption.complete for caption in stopped)
+    for caption in captions:
+        spelt = [captioner.tokenizer.decode([token]) for token in caption.token_ids]
+        assert not any(token.endswith("a") for token in spelt[:-1])
+        assert captioner.tokenizer.decode(caption.token_ids) == caption.text
+
+
+def test_a_mark_with_which_no_token_ends_is_one_line(captioner: Captioner) -> None:
+    read = torch.randn(1, 16) if captioner.reads == "pooled" else torch.randn(1, 9, 32)
+    with pytest.raises(UserError, match=r"generation\.stop_at='papule\. A': no token of the tokenizer ends with it"):
+        captioner.generate(read, Decoding(stop_at="papule. A", max_new_tokens=4))
 
 
 def test_settings_that_exclude_each_other_are_refused() -> None:

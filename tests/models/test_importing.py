@@ -19,8 +19,10 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.models.importing import assembled, load_original, read_original
 from clip_xai.models.tokenizer import CaptionTokenizer
 from tests.models.conftest import shaken
+from tests.models.damaged_weights import damages
 
 WIDTH, BLOCKS, SLOTS, RANK = 128, 3, 4, 2
+MASK = torch.ones(1, 1, 64, 64).tril().bool()
 META = {
     "gpt2_name": "gpt2-medium", "clip_backend_kind": "open_clip", "clip_repo": "redlessone/DermLIP_ViT-B-16",
     "clip_arch": "VisionTransformer", "embed_dim": 16, "prefix_tokens": SLOTS, "prompt": "two words",
@@ -58,9 +60,9 @@ class WithLora(nn.Module):
 class Scheme(nn.Module):
     """Modules of the names that the original gives them."""
 
-    def __init__(self, vocabulary: int, lora: bool = True) -> None:
+    def __init__(self, vocabulary: int, lora: bool = True, blocks: int = BLOCKS) -> None:
         super().__init__()
-        config = GPT2Config(vocab_size=vocabulary, n_positions=64, n_embd=WIDTH, n_layer=BLOCKS, n_head=WIDTH // 64)
+        config = GPT2Config(vocab_size=vocabulary, n_positions=64, n_embd=WIDTH, n_layer=blocks, n_head=WIDTH // 64)
         self.gpt2, self.prefix = GPT2LMHeadModel(config), Prefix()
         if lora:
             last = self.gpt2.transformer.h[-1]
@@ -78,8 +80,8 @@ def scheme(vocabulary: int, lora: bool = True) -> Scheme:
     return shaken(Scheme(vocabulary, lora), 0.1).eval()
 
 
-def written(model: nn.Module, file: Path, meta: bool = True, **more: Tensor) -> Path:
-    content: dict[str, Any] = {"model": {**model.state_dict(), **more}, "cfg": CFG}
+def written(model: nn.Module, file: Path, meta: bool = True, more: dict[Any, Any] | None = None) -> Path:
+    content: dict[str, Any] = {"model": {**model.state_dict(), **(more or {})}, "cfg": CFG}
     torch.save({**content, "meta": META} if meta else content, file)
     return file
 
@@ -91,9 +93,9 @@ def test_an_imported_checkpoint_computes_what_the_original_computes(
     lora: bool, meta: bool, backbone: OpenClipBackbone, tokenizer: CaptionTokenizer, tmp_path: Path
 ) -> None:
     model = scheme(tokenizer.vocabulary_size, lora)
-    masks = {f"gpt2.transformer.h.{i}.attn.bias": torch.ones(1, 1, 64, 64).tril().bool() for i in range(BLOCKS)}
+    masks = {f"gpt2.transformer.h.{i}.attn.bias": MASK for i in range(BLOCKS)}
     masks["gpt2.transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
-    file = written(model, tmp_path / "final.pt", meta, **masks)
+    file = written(model, tmp_path / "final.pt", meta, masks)
     original = read_original(file)
     captioner = assembled(original, backbone, tokenizer, file)
     embedding = torch.randn(2, 16)
@@ -117,29 +119,85 @@ def test_every_key_and_no_other_is_accounted_for(
     file = written(model, tmp_path / "a.pt")
     # The output layer is the embedding again; everything else arrives.
     assert len(read_original(file).state) == len(model.state_dict()) - 1
+    for key, value in {
+        "prefix.fc1.weight": "a text", "gpt2.transformer.h.0.ln_1.bias": torch.ones(WIDTH).to_sparse(),
+        "prefix.ln.weight": torch.ones(WIDTH, dtype=torch.int8), 7: torch.ones(2),
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=str(key)) as caught:
+            read_original(written(model, tmp_path / "b.pt", more={key: value}))
+        assert "\n" not in str(caught.value)
     for key, message in {
+        "gpt2.transformer.h.x.ln_1.bias": "the key gpt2.transformer.h.x.ln_1.bias is not",
+        "gpt2.transformer.h.4.ln_1.bias": "lacks gpt2.transformer.h.3.ln_1.weight",
         "prefix.fc3.weight": "the key prefix.fc3.weight is not",
         "clip.visual": "the key clip.visual is not",
         "gpt2.transformer.h.1.attn.bias": "is not GPT-2's causal mask",
         "gpt2.lm_head.weight": "not tied",
     }.items():
         with pytest.raises(UserError, match=message):
-            read_original(written(model, tmp_path / "b.pt", **{key: torch.zeros(3, 3)}))
-    file = written(model, tmp_path / "c.pt", **{"gpt2.transformer.h.0.attn.c_other": torch.zeros(3)})
-    with pytest.raises(UserError, match="unexpected"):
+            read_original(written(model, tmp_path / "b.pt", more={key: torch.zeros(3, 3)}))
+    file = written(model, tmp_path / "c.pt", more={"gpt2.transformer.h.0.attn.c_other": torch.zeros(3)})
+    with pytest.raises(UserError, match=r"the key gpt2\.transformer\.h\.0\.attn\.c_other is not of the original"):
         assembled(read_original(file), backbone, tokenizer, file)
     content = torch.load(tmp_path / "a.pt", weights_only=True)
     del content["model"]["gpt2.transformer.h.2.mlp.c_fc.A.weight"]
     torch.save(content, tmp_path / "d.pt")
-    with pytest.raises(UserError, match=r"missing .*mlp\.c_fc\.lora_A"):
+    with pytest.raises(UserError, match=r"d\.pt lacks gpt2\.transformer\.h\.2\.mlp\.c_fc\.A\.weight: it is cut"):
         assembled(read_original(tmp_path / "d.pt"), backbone, tokenizer, tmp_path / "d.pt")
+
+
+def test_a_damage_to_any_key_is_one_line_with_file_and_key(
+    backbone: OpenClipBackbone, tokenizer: CaptionTokenizer, tmp_path: Path
+) -> None:
+    state = Scheme(tokenizer.vocabulary_size, blocks=2).state_dict()
+    state |= {"gpt2.transformer.h.0.attn.bias": MASK, "gpt2.transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
+    file = tmp_path / "final.pt"
+    taken, seen = set(), 0
+    for key, what, damaged in damages(state):
+        torch.save({"model": damaged, "cfg": CFG, "meta": META}, file)
+        try:
+            assembled(read_original(file), backbone, tokenizer, file)
+            taken.add((key, what))
+        except UserError as error:
+            line = str(error)
+            assert "\n" not in line and str(file) in line and key in line, (key, what, line)
+        seen += 1
+    # What the file holds twice, or holds for older versions of transformers, may be left out of it.
+    twice = ("gpt2.lm_head.weight", "gpt2.transformer.h.0.attn.bias", "gpt2.transformer.h.0.attn.masked_bias")
+    assert taken == {(key, "missing") for key in twice} and seen > 4 * len(state)
+
+
+def test_a_cfg_that_says_nonsense_is_one_line(tmp_path: Path) -> None:
+    state = scheme(300).state_dict()
+    for place, key, value in (
+        *(("cfg", key, "many") for key in ("gen_beams", "gen_max_new", "min_new_tokens", "repetition_penalty")),
+        *(("cfg", key, [2]) for key in ("no_repeat_ngram_size", "length_penalty", "prefix_dropout_p", "CLIP_PRESET")),
+        *(("meta", key, 7) for key in ("gpt2_name", "clip_repo", "prompt", "cliche_phrases")),
+        ("cfg", "repetition_penalty", -1.0), ("cfg", "min_new_tokens", 70), ("cfg", "length_penalty", float("nan")),
+        ("meta", "cliche_phrases", "follow up"),
+    ):  # fmt: skip
+        content: dict[str, Any] = {"model": state, "cfg": dict(CFG), "meta": dict(META)}
+        content[place][key] = value
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(UserError) as caught:
+            read_original(tmp_path / "a.pt")
+        line = str(caught.value)
+        assert "\n" not in line and str(tmp_path / "a.pt") in line and key in line
+
+
+@pytest.mark.parametrize(("heads", "message"), [(3, "--heads=3 does not divide the width of 128"), (0, "--heads=0")])
+def test_heads_that_do_not_divide_the_width_are_refused(heads: int, message: str, tmp_path: Path) -> None:
+    file = written(scheme(300), tmp_path / "a.pt")
+    assert (read_original(file).language_model.n_head, read_original(file, 4).language_model.n_head) == (2, 4)
+    with pytest.raises(UserError, match=message):
+        read_original(file, heads)
 
 
 def test_another_tower_or_tokenizer_is_refused(
     backbone: OpenClipBackbone, tokenizer: CaptionTokenizer, tmp_path: Path
 ) -> None:
     file = written(scheme(tokenizer.vocabulary_size + 1), tmp_path / "a.pt")
-    with pytest.raises(UserError, match=r"knows \d+ tokens and the tokenizer has"):
+    with pytest.raises(UserError, match=r"knows \d+ tokens .* and the tokenizer has"):
         assembled(read_original(file), backbone, tokenizer, file)
     with pytest.raises(UserError, match="16 dimensions and the tower gives 17"):
         assembled(read_original(file), SimpleNamespace(embed_dim=17), tokenizer, file)  # type: ignore[arg-type]

@@ -73,6 +73,18 @@ def test_clipcaps_mlp_is_its_formula() -> None:
     torch.testing.assert_close(mapper(pooled), slots.reshape(2, 3, 4))
 
 
+@pytest.mark.parametrize("cls", [ClipCapMLP, ClipCapTransformer])
+def test_clipcaps_mappers_bring_the_embedding_to_length_1_where_that_is_asked(cls: type) -> None:
+    built = []
+    for settings in ({}, {"normalize": True}):
+        torch.manual_seed(0)
+        built.append(shaken(cls(5, 16, prefix_length=3, **settings)).eval())
+    pooled = 7 * torch.randn(2, 5)
+    unit = pooled / (pooled**2).sum(dim=1, keepdim=True) ** 0.5
+    torch.testing.assert_close(built[1](pooled), built[0](unit))
+    assert not torch.allclose(built[0](pooled), built[0](unit), atol=1e-3)
+
+
 def test_clipcaps_transformer_equals_torchs_encoder() -> None:
     torch.manual_seed(0)
     mapper = shaken(ClipCapTransformer(5, 16, prefix_length=3, clip_length=2, layers=2, heads=4)).eval()

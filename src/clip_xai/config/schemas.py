@@ -66,6 +66,7 @@ class MapperConfig(Checked):
         heads: Attention heads of ``clipcap_transformer`` and ``cross_attention``.
         hidden: Inner width of ``bottleneck_mlp``.
         clip_length: Vectors that ``clipcap_transformer`` spreads the embedding over.
+        normalize: Whether ``clipcap_mlp`` and ``clipcap_transformer`` bring the embedding to length 1 first.
         pool: Side of the squares of patches that ``linear_patch`` averages.
         gated: Whether ``cross_attention`` opens its gates from zero, or has none.
     """
@@ -80,6 +81,7 @@ class MapperConfig(Checked):
     heads: int | None = setting(None, least=1)
     hidden: int | None = setting(None, least=1)
     clip_length: int | None = setting(None, least=1)
+    normalize: bool | None = None
     pool: int | None = setting(None, least=1)
     gated: bool | None = None
 
@@ -253,7 +255,7 @@ class GenerationConfig(Checked):
     Attributes:
         beams: 1 is greedy search.
         max_new_tokens: Most tokens in a caption.
-        min_new_tokens: Fewest tokens in a caption before ``whole_sentences`` cuts.
+        min_new_tokens: Fewest tokens in a caption before ``whole_sentences`` cuts; nothing that ends it comes sooner.
         length_penalty: Exponent of the length by which a beam's log-probability is divided.
         early_stopping: Stop as soon as there are as many finished captions as beams.
         no_repeat_ngram_size: No n-gram of this size occurs twice; 0 allows all.
@@ -265,6 +267,7 @@ class GenerationConfig(Checked):
         seed: Seed of the draws.
         banned_phrases: Never written, in whatever case, after a space or not.
         whole_sentences: A caption that reaches ``max_new_tokens`` is cut back to the end of its last sentence.
+        stop_at: A caption also ends after the first token that ends with this text; null for the end marker alone.
         batch_size: Photographs per step.
     """
 
@@ -284,6 +287,7 @@ class GenerationConfig(Checked):
     seed: int = 0
     banned_phrases: list[str] = field(default_factory=list)
     whole_sentences: bool = True
+    stop_at: str | None = setting(None, free_text=True)
     batch_size: int = setting(64, least=1)
 
 

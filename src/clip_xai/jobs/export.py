@@ -3,8 +3,10 @@
     python -m clip_xai.jobs.export latest --to DIR
     python -m clip_xai.jobs.export runs/train/RUN --to DIR --licence cc-by-nc-4.0 --push ORGANISATION/MODEL
     python -m clip_xai.jobs.export moxeeeem/dermlip-gpt2-captioner --original --to DIR
+    python -m clip_xai.jobs.export coco_weights.pt --clipcap --tower openai_b32 --to DIR
 
-The last imports a checkpoint of the original CLIP-XAI captioner, from the hub or from its ``.pt`` file.
+The last two import a checkpoint of the original CLIP-XAI captioner, from the hub or from its ``.pt`` file, and one of
+ClipCap, whose file does not name its tower.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from clip_xai.errors import UserError
 from clip_xai.files import read_json
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts
+from clip_xai.models.clipcap import load_clipcap
 from clip_xai.models.export import export_captioner, is_local, push_to_hub
 from clip_xai.models.importing import load_original
+from clip_xai.models.weights import CaptionerSettings
 from clip_xai.runs.checkpoints import resolve_checkpoint, run_of
 from clip_xai.runs.directories import look, note
 from clip_xai.runs.instantiate import open_captioner, settings_of
@@ -45,17 +49,9 @@ def export(arguments: argparse.Namespace) -> Path:
     target = Path(arguments.to)
     name = (arguments.push or target.resolve().name).rpartition("/")[2]
     index = None
-    if arguments.original:
-        captioner, settings, decoding = load_original(
-            arguments.ckpt, arguments.tokenizer, arguments.backbone, arguments.revision, arguments.heads
-        )
-        facts = CardFacts(
-            name,
-            arguments.licence,
-            data={"DermaCAP": "as the original CLIP-XAI describes it; its splits are by photograph, not by patient"},
-            training={"imported from": shown_place(arguments.ckpt), "decoding": _plain(asdict(decoding))},
-            language="en",
-        )
+    _require_meant(arguments)
+    if arguments.original or arguments.clipcap:
+        captioner, settings, facts = imported(name, arguments)
     else:
         place = resolve_checkpoint(arguments.ckpt, Path(arguments.runs_root))
         captioner, retrieval = open_captioner(place)
@@ -64,6 +60,9 @@ def export(arguments: argparse.Namespace) -> Path:
         facts = run_facts(name, arguments.licence, place, captioner, Path(arguments.runs_root))
     with_backbone = True if arguments.with_backbone else None
     chosen = {name: getattr(arguments, name) for name in ("licence", "with_backbone", "original")}
+    # The same weights with other heads are another captioner.
+    others = ("clipcap", "heads")
+    chosen |= {name: getattr(arguments, name) for name in others if getattr(arguments, name)}
     weights = {"captioner": captioner.fingerprint()[:16]}
     asked = {"settings": chosen, "model": weights}
     if look(target, "export", asked, setting="--to") is not None:
@@ -78,6 +77,32 @@ def export(arguments: argparse.Namespace) -> Path:
             target,
         )
     return target
+
+
+def imported(name: str, arguments: argparse.Namespace) -> tuple[Captioner, CaptionerSettings, CardFacts]:
+    """Read the checkpoint of others that the arguments name.
+
+    Args:
+        name: The model's name, for its card.
+        arguments: The command's.
+
+    Raises:
+        UserError: It cannot be read, or something has to be said of it.
+    """
+    given = arguments
+    if given.original:
+        captioner, settings, decoding = load_original(
+            given.ckpt, given.tokenizer, given.backbone, given.revision, given.heads
+        )
+        data = {"DermaCAP": "as the original CLIP-XAI describes it; its splits are by photograph, not by patient"}
+        language = "en"
+    else:
+        captioner, settings, decoding = load_clipcap(
+            given.ckpt, given.tower, given.tokenizer, given.backbone, given.heads, given.normalize_embedding
+        )
+        data, language = {}, None
+    training = {"imported from": shown_place(given.ckpt), "decoding": _plain(asdict(decoding))}
+    return captioner, settings, CardFacts(name, given.licence, data, training, language=language, decoding=decoding)
 
 
 def run_facts(name: str, licence: str, place: Path, captioner: Captioner, runs_root: Path) -> CardFacts:
@@ -163,18 +188,27 @@ def shown_place(place: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m clip_xai.jobs.export", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("ckpt", help="latest, a run directory, an exported model, or with --original its checkpoint")
+    parser.add_argument("ckpt", help="latest, a run directory, an exported model, or a checkpoint of others to import")
     parser.add_argument("--to", required=True, help="directory to write, new or empty")
     parser.add_argument("--licence", default="other", help="of the weights, as in cc-by-nc-4.0")
     parser.add_argument("--with-backbone", action="store_true", help="write the tower's weights too")
     parser.add_argument("--push", metavar="ORGANISATION/MODEL", help="upload it to the hub")
     parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
     parser.add_argument("--runs-root", default="runs")
-    parser.add_argument("--original", action="store_true", help="import a checkpoint of the original captioner")
-    parser.add_argument("--tokenizer", help="with --original: a folder with GPT-2's tokenizer.json")
-    parser.add_argument("--backbone", help="with --original: where the tower's weights are")
-    parser.add_argument("--revision", help="with --original: a commit of its repository")
-    parser.add_argument("--heads", type=int, help="with --original: attention heads of its GPT-2, if not width / 64")
+    others = parser.add_argument_group("checkpoints of others")
+    scheme = others.add_mutually_exclusive_group()
+    scheme.add_argument("--original", action="store_true", help="import a checkpoint of the original captioner")
+    scheme.add_argument("--clipcap", action="store_true", help="import a checkpoint of ClipCap")
+    others.add_argument("--tokenizer", help="a folder with GPT-2's tokenizer.json")
+    others.add_argument("--backbone", help="where the tower's weights are")
+    others.add_argument("--heads", type=int, help="attention heads of its GPT-2, if not width / 64")
+    others.add_argument("--revision", help="with --original: a commit of its repository")
+    others.add_argument("--tower", help="with --clipcap: the backbone it was trained on, such as openai_b32")
+    others.add_argument(
+        "--normalize-embedding",
+        action="store_true",
+        help="with --clipcap: it was trained on embeddings of length 1, as transformer_weights.pt was",
+    )
     given = parser.parse_args(arguments)
     try:
         directory = export(given)
@@ -188,6 +222,17 @@ def main(arguments: Sequence[str]) -> int:
         print(line, file=sys.stderr)
         return 1
     return 0
+
+
+def _require_meant(arguments: argparse.Namespace) -> None:
+    """Refuse what would count for nothing with the other arguments."""
+    schemes = {"original": ("revision",), "clipcap": ("tower", "normalize_embedding")}
+    schemes = {name: (*own, "tokenizer", "backbone", "heads") for name, own in schemes.items()}
+    for name in dict.fromkeys(name for names in schemes.values() for name in names):
+        where = [scheme for scheme, names in schemes.items() if name in names]
+        if getattr(arguments, name) not in (None, False) and not any(getattr(arguments, one) for one in where):
+            flags = " or ".join(f"--{scheme}" for scheme in where)
+            raise UserError(f"--{name.replace('_', '-')} goes with {flags} alone: add that, or leave it out")
 
 
 def _plain(value: Any) -> str:

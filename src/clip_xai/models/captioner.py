@@ -60,6 +60,8 @@ class Captioner(nn.Module):
     def fingerprint(self) -> str:
         """Return a SHA-256 over prompt, tower and all weights: equal exactly when two captioners are."""
         digest = hashlib.sha256(f"{self.prompt}\0{self.backbone.fingerprint}".encode())
+        if getattr(self.mapper, "normalize", False):  # the same weights read another embedding
+            digest.update(b"normalize")
         for key, value in sorted(self.state_dict().items()):
             if not key.startswith("backbone."):
                 tensor = value.detach().cpu().contiguous()

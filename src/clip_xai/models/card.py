@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.decoding import Decoding
 from clip_xai.models.retrieval import INDEX, CaptionIndex
 from clip_xai.models.weights import CaptionerSettings
 
@@ -28,6 +29,7 @@ class CardFacts:
         training: Setting -> value, how it was trained.
         evaluation: The evaluation's Markdown, baselines included, or None where there was none.
         language: Code of the captions' language, such as ``en``; None where it is not known.
+        decoding: How it is to be used, for a captioner that was made for another decoding than ours; None for ours.
     """
 
     name: str
@@ -36,6 +38,7 @@ class CardFacts:
     training: Mapping[str, str] = field(default_factory=dict)
     evaluation: str | None = None
     language: str | None = None
+    decoding: Decoding | None = None
 
 
 def model_card(
@@ -53,7 +56,7 @@ def model_card(
         "## Model\n\n" + _table(("part", "what", "parameters"), _parts(captioner, settings)),
         f"The mapper reads the tower's {_READS[captioner.reads]}."
         + (f" Prompt: `{_code(settings.prompt)}`." if settings.prompt else ""),
-        _use(settings, index),
+        _use(settings, index, facts.decoding),
         "## Data\n\n" + (_list(facts.data) or "Not stated."),
         "## Training\n\n" + (_list(facts.training) or "Not stated."),
         _evaluation(facts.evaluation),
@@ -108,9 +111,14 @@ def _parts(captioner: Captioner, settings: CaptionerSettings) -> list[tuple[str,
     return rows
 
 
-def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
+def _use(settings: CaptionerSettings, index: CaptionIndex | None, decoding: Decoding | None) -> str:
+    what, how = "REPORTED  # as captions are evaluated", "REPORTED"
+    if decoding is not None:
+        usual = asdict(Decoding())
+        chosen = [f"{key}={value!r}" for key, value in asdict(decoding).items() if value != usual[key]]
+        what, how = "Decoding", f"Decoding({', '.join(chosen)})".replace("`", "\\x60")  # no end of the code block
     lines = [
-        "from clip_xai.models.decoding import REPORTED  # as captions are evaluated",
+        f"from clip_xai.models.decoding import {what}",
         "from clip_xai.models.export import from_pretrained",
         "",
         'captioner = from_pretrained("DIRECTORY OR ORGANISATION/MODEL")',
@@ -132,7 +140,7 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
             f"{len(index.captions):,} training captions with their image embeddings and groups; the terms of the data "
             "hold for it."
         )
-    lines.append(f"print(captioner.generate(captioner.read(pixels), REPORTED{prompts})[0].text)")
+    lines.append(f"print(captioner.generate(captioner.read(pixels), {how}{prompts})[0].text)")
     return "## Use\n\n```python\n" + "\n".join(lines) + "\n```" + said
 
 

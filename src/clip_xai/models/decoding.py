@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -37,7 +37,7 @@ class Caption:
     Attributes:
         text: The caption.
         token_ids: Its tokens.
-        complete: Whether it ends where the model ended it or at the end of a sentence. False only where
+        complete: Whether it ends where the model or ``stop_at`` ended it or at the end of a sentence. False only where
             ``max_new_tokens`` ran out before the first sentence did.
     """
 
@@ -53,7 +53,7 @@ class Decoding(Checked):
     Attributes:
         beams: 1 is greedy search.
         max_new_tokens: Most tokens in a caption.
-        min_new_tokens: Fewest tokens in a caption before ``whole_sentences`` cuts.
+        min_new_tokens: Fewest tokens in a caption before ``whole_sentences`` cuts; nothing that ends it comes sooner.
         length_penalty: Exponent of the length by which a beam's log-probability is divided.
         early_stopping: Stop as soon as there are as many finished captions as beams.
         no_repeat_ngram_size: No n-gram of this size occurs twice; 0 allows all.
@@ -66,6 +66,8 @@ class Decoding(Checked):
         banned_phrases: Never written, however they are split into tokens, in whatever case, after a space or not.
         whole_sentences: A caption that reaches ``max_new_tokens`` is cut back to the end of its last sentence, or where
             there is none of its last word.
+        stop_at: A caption also ends after the first token that ends with this text, such as ``.`` for a language model
+            that never learnt an end marker; None for the end marker alone.
     """
 
     prefix: ClassVar[str] = "generation"
@@ -84,6 +86,7 @@ class Decoding(Checked):
     seed: int = setting(0, least=0)
     banned_phrases: tuple[str, ...] = ()
     whole_sentences: bool = True
+    stop_at: str | None = setting(None, free_text=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,6 +140,7 @@ def decode(
     require_room(limit - length + 1, limit, decoding)
     if mask is None:
         mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+    stops = stopping_tokens(tokenizer, decoding.stop_at)
     model: Any = language_model  # transformers types generate() on a class that most models do not name
     # With this set, transformers looks for padding in each new token and warns of it, whatever the mask says.
     padding, model.config.pad_token_id = model.config.pad_token_id, None
@@ -151,14 +155,29 @@ def decode(
                 min_new_tokens=decoding.min_new_tokens or None,
                 length_penalty=decoding.length_penalty if decoding.beams > 1 else None,
                 early_stopping=decoding.early_stopping if decoding.beams > 1 else None,
-                eos_token_id=tokenizer.eos_id,
+                eos_token_id=[tokenizer.eos_id, *stops],
                 pad_token_id=tokenizer.pad_id,
             ),
             logits_processor=processors(tokenizer, decoding, range(len(inputs)) if rows is None else rows),
         )
     finally:
         model.config.pad_token_id = padding
-    return [finished(row, tokenizer, decoding.whole_sentences) for row in ids.tolist()]
+    return [finished(row, tokenizer, decoding.whole_sentences, stops) for row in ids.tolist()]
+
+
+def stopping_tokens(tokenizer: CaptionTokenizer, stop_at: str | None) -> tuple[int, ...]:
+    """Return the tokens that end with a text; none for no text.
+
+    Raises:
+        UserError: No token ends with it, so no caption would ever end there.
+    """
+    if not stop_at:
+        return ()
+    mark = stop_at.encode()
+    found = tuple(index for index, token in enumerate(tokenizer.token_bytes) if token.endswith(mark))
+    if not found:
+        raise UserError(f"generation.stop_at={stop_at!r}: no token of the tokenizer ends with it; give a shorter text")
+    return found
 
 
 def require_room(room: int, positions: int, decoding: Decoding) -> None:
@@ -272,11 +291,21 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
 
 
-def finished(token_ids: Sequence[int], tokenizer: CaptionTokenizer, whole_sentences: bool) -> Caption:
-    """Return a generated row as a caption: up to its end marker, or else cut back to its last whole sentence."""
-    ids = list(token_ids)
-    if tokenizer.eos_id in ids:
-        ids = ids[: ids.index(tokenizer.eos_id)]
+def finished(
+    token_ids: Sequence[int], tokenizer: CaptionTokenizer, whole_sentences: bool, stops: Collection[int] = ()
+) -> Caption:
+    """Return a generated row as a caption: up to what ends it, or else cut back to its last whole sentence.
+
+    Args:
+        token_ids: The row.
+        tokenizer: Its tokenizer; its end marker ends a caption and is no part of it.
+        whole_sentences: Whether a row that nothing ends is cut back.
+        stops: Tokens that end a caption as its last part.
+    """
+    ids, ends = list(token_ids), {tokenizer.eos_id, *stops}
+    end = next((place for place, token in enumerate(ids) if token in ends), None)
+    if end is not None:
+        ids = ids[: end + (ids[end] != tokenizer.eos_id)]
         return Caption(tokenizer.decode(ids), tuple(ids))
     if whole_sentences:
         for count in range(len(ids), 0, -1):

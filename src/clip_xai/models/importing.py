@@ -14,33 +14,30 @@ was never trained; here every key is accounted for.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
-from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import Decoding
-from clip_xai.models.finite import require_finite
 from clip_xai.models.hub import hub_folder
+from clip_xai.models.imported import Imported, Scheme, assembled, gpt2_config, shared_size, weights_of, whole_number
 from clip_xai.models.language_model import load_tokenizer
-from clip_xai.models.lora import TARGETS, add_lora
-from clip_xai.models.mappers import build_mapper
+from clip_xai.models.lora import TARGETS
 from clip_xai.models.reading import read_pickle
-from clip_xai.models.tokenizer import CaptionTokenizer
-from clip_xai.models.weights import CaptionerSettings, load_state
+from clip_xai.models.weights import CaptionerSettings
+
+__all__ = ["PUBLISHED", "assembled", "load_original", "read_original"]
 
 ALPHA = 16  # written in the original's code, not in its files
-HEAD_WIDTH = 64  # of every GPT-2
 PUBLISHED = {
     "moxeeeem/dermlip-gpt2-captioner": "final_captioner_gpt2-medium_VisionTransformer.pt",
     "moxeeeem/biomedclip-gpt2-captioner": "final_captioner_gpt2-medium_TimmModel.pt",
@@ -53,24 +50,32 @@ _MAPPER = {"fc1": "hidden", "fc2": "output", "ln": "norm", "alpha": "scale"}
 _ADAPTER = {"base": "base_layer", "A": "lora_A.default", "B": "lora_B.default"}
 
 
-@dataclass(frozen=True)
-class Original:
-    """What a checkpoint of the original says.
-
-    Attributes:
-        state: Its weights under this project's keys, without the tied output layer.
-        settings: What a captioner is built from to hold them.
-        language_model: The language model's configuration.
-        decoding: How its captions were decoded, with the bans that the original meant.
-    """
-
-    state: dict[str, Tensor]
-    settings: CaptionerSettings
-    language_model: GPT2Config
-    decoding: Decoding
+def _renamed(key: str) -> str | None:
+    part, _, rest = key.partition(".")
+    if part == "prefix":
+        name, dot, tail = rest.partition(".")
+        return f"mapper.{_MAPPER[name]}{dot}{tail}" if name in _MAPPER else None
+    if part != "gpt2":
+        return None
+    matrix = re.fullmatch(r"(transformer\.h\.\d+\.(?:attn|mlp)\.\w+)\.(base|A|B)\.(weight|bias)", rest)
+    return f"language_model.{matrix[1]}.{_ADAPTER[matrix[2]]}.{matrix[3]}" if matrix else f"language_model.{rest}"
 
 
-def read_original(file: Path, heads: int | None = None) -> Original:
+def _spelled(key: str) -> str:
+    part, _, rest = key.partition(".")
+    if part == "mapper":
+        name, dot, tail = rest.partition(".")
+        there = {own: name for name, own in _MAPPER.items()}.get(name, name)
+        return f"prefix.{there}{dot}{tail}"
+    for short, own in _ADAPTER.items():
+        rest = rest.replace(f".{own}.", f".{short}.")
+    return f"gpt2.{rest}"
+
+
+SCHEME = Scheme("the original captioner", "gpt2", _renamed, _spelled)
+
+
+def read_original(file: Path, heads: int | None = None) -> Imported:
     """Read a checkpoint of the original; nothing in it can run code.
 
     Args:
@@ -83,61 +88,38 @@ def read_original(file: Path, heads: int | None = None) -> Original:
     try:
         content = read_pickle(file)
     except UserError as error:
-        raise UserError(f"{error}; it is no checkpoint of the original captioner") from error
+        raise UserError(f"{error}; it is no checkpoint of {SCHEME.title}") from error
     parts = content if isinstance(content, dict) else {}
     source, config, meta = parts.get("model"), parts.get("cfg"), parts.get("meta") or {}
     if not isinstance(source, dict) or not isinstance(config, dict) or not isinstance(meta, dict):
-        raise UserError(f"{file} is no checkpoint of the original captioner: it has no model and cfg")
-    if not all(isinstance(value, Tensor) for value in source.values()):
-        raise UserError(f"{file} is no checkpoint of the original captioner: its model holds more than tensors")
-    require_finite(source, file)
-    state = renamed(source, file)
-    _require(state, ("mapper.hidden.weight", "mapper.output.weight"), 2, file)
-    model, rank, blocks = _language_model(state, file, heads)
-    tower = meta.get("clip_repo") or PRESETS.get(config.get("CLIP_PRESET", ""), "")
+        raise UserError(f"{file} is no checkpoint of {SCHEME.title}: it has no model and cfg")
+    said = {**config, **{key: value for key, value in meta.items() if value}}
+    state = weights_of(source, SCHEME, file)
+    model = gpt2_config(state, SCHEME, file, heads)
+    rank, adapted = _adapters(state, model.n_layer, file)
+    hidden, slots = _mapper(state, model.n_embd, file)
+    preset = _text(said, "CLIP_PRESET", "", file)
+    tower = _text(said, "clip_repo", PRESETS.get(preset, ""), file)
     places = {entry.pretrained: name for name, entry in CATALOGUE.items()}
     name = places.get(f"hf-hub:{tower}")
     if name is None:
         raise UserError(f"{file} was trained on the tower {tower or '?'}; known are {', '.join(PRESETS.values())}")
-    slots, rest = divmod(state["mapper.output.weight"].shape[0], model.n_embd)
-    if rest or not slots:
-        raise UserError(f"{file}: its mapper's output is no whole number of slots of {model.n_embd}")
     settings = CaptionerSettings(
         backbone=BackboneSource(name, CATALOGUE[name].architecture, f"hf-hub:{tower}"),
         mapper="bottleneck_mlp",
         mapper_settings={
             "prefix_length": slots,
-            "hidden": state["mapper.hidden.weight"].shape[0],
-            "dropout": float(config.get("prefix_dropout_p", 0.05)),
+            "hidden": hidden,
+            "dropout": _number(said, "prefix_dropout_p", 0.05, file),
         },
-        language_model=str(meta.get("gpt2_name") or config.get("GPT2_NAME") or "gpt2-medium"),
+        language_model=_text(said, "gpt2_name", _text(said, "GPT2_NAME", "gpt2-medium", file), file),
         language_model_pretrained=None,
-        prompt=str(meta.get("prompt") or config.get("prompt_B") or ""),
+        prompt=_text(said, "prompt", _text(said, "prompt_B", "", file), file),
         lora=None
         if rank is None
-        else {"rank": rank, "alpha": ALPHA, "dropout": 0.05, "last_blocks": blocks, "targets": list(TARGETS)},
+        else {"rank": rank, "alpha": ALPHA, "dropout": 0.05, "last_blocks": adapted, "targets": list(TARGETS)},
     )
-    phrases = meta.get("cliche_phrases") or config.get("cliche_phrases") or ()
-    return Original(state, settings, model, _decoding(config, tuple(phrases)))
-
-
-def renamed(source: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """Return the weights under this project's keys; what is left out is known to be superfluous.
-
-    Raises:
-        UserError: A key has no place here, or what should be a copy or a constant is not.
-    """
-    state: dict[str, Tensor] = {}
-    for key, value in source.items():
-        if key == "gpt2.lm_head.weight":
-            _require(source, ("gpt2.transformer.wte.weight",), 2, file)
-            if not torch.equal(value, source["gpt2.transformer.wte.weight"]):
-                raise UserError(f"{file}: its output layer is not tied to its embedding, as it is in the original")
-        elif re.fullmatch(r"gpt2\.transformer\.h\.\d+\.attn\.(bias|masked_bias)", key):
-            _require_constant(key, value, file)
-        else:
-            state[_renamed(key, file)] = value
-    return state
+    return Imported(SCHEME, state, "mapper.hidden.weight", settings, model, _decoding(said, file))
 
 
 def load_original(
@@ -169,109 +151,58 @@ def load_original(
     return assembled(original, tower, words, file), settings, original.decoding
 
 
-def assembled(original: Original, tower: Backbone, tokenizer: CaptionTokenizer, file: Path) -> Captioner:
-    """Put a checkpoint's weights onto its tower, in evaluation mode; ``file`` is named in errors.
-
-    Raises:
-        UserError: Tower or tokenizer are not those that the checkpoint was trained with.
-    """
-    settings, width = original.settings, original.state["mapper.hidden.weight"].shape[1]
-    if tower.embed_dim != width:
-        raise UserError(f"{file} reads embeddings of {width} dimensions and the tower gives {tower.embed_dim}")
-    if tokenizer.vocabulary_size != original.language_model.vocab_size:
-        raise UserError(
-            f"{file} knows {original.language_model.vocab_size} tokens and the tokenizer has "
-            f"{tokenizer.vocabulary_size}; name a folder with GPT-2's own"
-        )
-    language_model = GPT2LMHeadModel(original.language_model)
-    if settings.lora is not None:
-        add_lora(language_model, **settings.lora)
-    mapper = build_mapper(
-        settings.mapper,
-        embed_dim=tower.embed_dim,
-        width=tower.width,
-        embedding_dim=original.language_model.n_embd,
-        **settings.mapper_settings,
-    )
-    captioner = Captioner(tower, mapper, language_model, tokenizer, settings.prompt)
-    load_state(captioner, original.state, file)
-    return captioner.eval()
-
-
-def _renamed(key: str, file: Path) -> str:
-    part, _, rest = key.partition(".")
-    if part == "prefix":
-        name, dot, tail = rest.partition(".")
-        if name in _MAPPER:
-            return f"mapper.{_MAPPER[name]}{dot}{tail}"
-    elif part == "gpt2":
-        matrix = re.fullmatch(r"(transformer\.h\.\d+\.(?:attn|mlp)\.\w+)\.(base|A|B)\.(weight|bias)", rest)
-        if matrix:
-            return f"language_model.{matrix[1]}.{_ADAPTER[matrix[2]]}.{matrix[3]}"
-        return f"language_model.{rest}"
-    raise UserError(f"{file}: the key {key} is not of the original captioner")
-
-
-def _require_constant(key: str, value: Tensor, file: Path) -> None:
-    """Older versions of transformers wrote GPT-2's causal mask beside its weights."""
-    causal = torch.ones(value.shape[-2:], dtype=torch.bool).tril() if value.ndim >= 2 else None
-    if not (value.numel() == 1 if causal is None else torch.equal(value.bool().squeeze(), causal)):
-        raise UserError(f"{file}: {key} is not GPT-2's causal mask")
-
-
-def _require(state: dict[str, Tensor], keys: Sequence[str], dimensions: int, file: Path) -> None:
-    for key in keys:
-        if key not in state:
-            raise UserError(f"{file} lacks {key}: it is cut, or no checkpoint of the original captioner")
-        if state[key].ndim != dimensions:
-            raise UserError(f"{file}: {key} has the shape {tuple(state[key].shape)}, which is no matrix")
-
-
-def _language_model(
-    state: dict[str, Tensor], file: Path, heads: int | None
-) -> tuple[GPT2Config, int | None, int | None]:
-    """Return the configuration, the adapters' rank and the number of last blocks that have them."""
-    words, places = (f"language_model.transformer.{name}.weight" for name in ("wte", "wpe"))
-    _require(state, (words, places), 2, file)
-    (vocabulary, width), positions = state[words].shape, state[places].shape[0]
-    if heads is None and width % HEAD_WIDTH:
-        raise UserError(
-            f"{file}: a GPT-2 of width {width} has no heads of {HEAD_WIDTH}: say how many it has with --heads"
-        )
-    if heads is not None and (heads < 1 or width % heads):
-        raise UserError(f"--heads={heads} does not divide the width of {width} of the GPT-2 in {file}")
-    numbers = {int(key.split(".")[3]) for key in state if key.startswith("language_model.transformer.h.")}
-    adapted = {int(key.split(".")[3]) for key in state if ".lora_A." in key}
-    config = GPT2Config(
-        vocab_size=vocabulary,
-        n_positions=positions,
-        n_embd=width,
-        n_layer=len(numbers),
-        n_head=heads or width // HEAD_WIDTH,
-        bos_token_id=vocabulary - 1,
-        eos_token_id=vocabulary - 1,
-    )
-    if not adapted:
-        return config, None, None
-    if adapted != set(range(len(numbers) - len(adapted), len(numbers))):
+def _adapters(state: dict[str, Tensor], blocks: int, file: Path) -> tuple[int | None, int | None]:
+    """Return the adapters' rank and the number of last blocks that have them."""
+    down, up = ([key for key in state if f".{_ADAPTER[part]}." in key] for part in "AB")
+    if not down and not up:
+        return None, None
+    rank = shared_size(state, {key: (2, 0) for key in down} | {key: (2, 1) for key in up}, SCHEME, file)
+    adapted = {int(key.split(".")[3]) for key in (*down, *up)}
+    if adapted != set(range(blocks - len(adapted), blocks)):
         raise UserError(f"{file}: adapters in the blocks {sorted(adapted)}, which are not the last ones")
-    ranks = {value.shape[0] for key, value in state.items() if ".lora_A." in key}
-    if len(ranks) > 1:
-        raise UserError(f"{file}: adapters of the ranks {sorted(ranks)}; the original has one rank")
-    return config, ranks.pop(), len(adapted)
+    return rank, len(adapted)
 
 
-def _decoding(config: dict[str, Any], phrases: tuple[str, ...]) -> Decoding:
-    return Decoding(
-        beams=max(4, min(6, int(config.get("gen_beams", 4)))),
-        max_new_tokens=min(int(config.get("gen_max_new", 80)), 60),
-        min_new_tokens=int(config.get("min_new_tokens", 24)),
-        no_repeat_ngram_size=int(config.get("no_repeat_ngram_size", 4)),
-        repetition_penalty=float(config.get("repetition_penalty", 1.15)),
-        length_penalty=float(config.get("length_penalty", 0.6)),
-        early_stopping=True,
-        banned_phrases=phrases,
-    )
+def _mapper(state: dict[str, Tensor], width: int, file: Path) -> tuple[int, int]:
+    """Return the mapper's inner width and its number of slots."""
+    first, last = "mapper.hidden", "mapper.output"
+    axes = {f"{first}.weight": (2, 0), f"{first}.bias": (1, 0), f"{last}.weight": (2, 1)}
+    hidden = shared_size(state, axes, SCHEME, file)
+    rows = shared_size(state, {f"{last}.weight": (2, 0), f"{last}.bias": (1, 0)}, SCHEME, file)
+    return hidden, whole_number(rows, width, f"{last}.weight", SCHEME, file)
+
+
+def _decoding(said: Mapping[str, Any], file: Path) -> Decoding:
+    phrases = said.get("cliche_phrases") or ()
+    if not isinstance(phrases, (list, tuple)) or not all(isinstance(phrase, str) for phrase in phrases):
+        raise UserError(f"{file}: its cliche_phrases are no list of texts: {phrases!r:.60}")
+    usual = {"min_new_tokens": 24, "no_repeat_ngram_size": 4, "repetition_penalty": 1.15, "length_penalty": 0.6}
+    values: dict[str, Any] = {key: type(value)(_number(said, key, value, file)) for key, value in usual.items()}
+    beams, longest = (int(_number(said, key, value, file)) for key, value in (("gen_beams", 4), ("gen_max_new", 80)))
+    try:
+        return Decoding(
+            beams=max(4, min(6, beams)),
+            max_new_tokens=min(longest, 60),
+            early_stopping=True,
+            banned_phrases=tuple(phrases),
+            **values,
+        )
+    except UserError as error:
+        raise UserError(f"{file} has a cfg that captions cannot be decoded with: {error}") from error
+
+
+def _number(said: Mapping[str, Any], key: str, usual: float, file: Path) -> float:
+    value = said.get(key, usual)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{file}: its {key} is no number: {value!r:.60}")
+    return float(value)
+
+
+def _text(said: Mapping[str, Any], key: str, usual: str, file: Path) -> str:
+    value = said.get(key) or usual
+    if not isinstance(value, str):
+        raise UserError(f"{file}: its {key} is no text: {value!r:.60}")
+    return value
 
 
 def _downloaded(repository: str, revision: str | None) -> Path:

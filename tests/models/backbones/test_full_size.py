@@ -16,7 +16,7 @@ from tests.models.backbones.support import assert_close, pixels_for
 
 PARAMETERS = {  # published counts, in millions
     "dermlip": 149.6, "biomedclip": 195.9, "pubmedclip": 151.3, "monet": 427.6, "openai_b32": 151.3,
-    "openai_l14": 427.6, "openai_rn50": 102.0,
+    "openai_l14": 427.6, "openai_rn50": 102.0, "openai_rn50x4": 178.3,
 }  # fmt: skip
 
 

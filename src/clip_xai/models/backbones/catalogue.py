@@ -89,6 +89,7 @@ CATALOGUE: dict[str, Entry] = {
     "openai_b32": Entry("ViT-B-32-quickgelu", "openai", "MIT", "400 M pairs of the web", _BPE, _OPENAI),
     "openai_l14": Entry("ViT-L-14-quickgelu", "openai", "MIT", "400 M pairs of the web", _BPE, _OPENAI),
     "openai_rn50": Entry("RN50-quickgelu", "openai", "MIT", "400 M pairs of the web", _BPE, _OPENAI),
+    "openai_rn50x4": Entry("RN50x4-quickgelu", "openai", "MIT", "400 M pairs of the web", _BPE, _OPENAI),
     "medsiglip": Entry(
         "hf-siglip-so400m-patch14-448",
         "hf-hub:google/medsiglip-448",

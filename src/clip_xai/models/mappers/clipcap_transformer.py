@@ -16,7 +16,8 @@ class ClipCapTransformer(Mapper):
 
     One linear layer spreads the pooled embedding over ``clip_length`` tokens; together with K learned constants they
     pass pre-norm self-attention layers of MLP ratio 2 with ReLU; the constants' outputs are the prefix. Queries, keys
-    and values have no bias. With D 512, K = clip_length = 10 and E 768 there are 41,745,408 parameters.
+    and values have no bias. With D 512, K = clip_length = 10 and E 768 there are 41,745,408 parameters. ClipCap's
+    training leaves the embedding as it is unless it is told to bring it to length 1; ``normalize`` is that switch.
     """
 
     reads: ClassVar[str] = "pooled"
@@ -31,6 +32,7 @@ class ClipCapTransformer(Mapper):
         layers: int = 8,
         heads: int = 8,
         dropout: float = 0.0,
+        normalize: bool = False,
     ) -> None:
         """Build the mapper.
 
@@ -42,12 +44,14 @@ class ClipCapTransformer(Mapper):
             raise ValueError(f"an embedding of {embedding_dim} does not divide into {heads} heads")
         self.prefix_length = prefix_length
         self.clip_length = clip_length
+        self.normalize = normalize
         self.project = nn.Linear(feature_dim, clip_length * embedding_dim)
         self.latents = nn.Parameter(torch.randn(prefix_length, embedding_dim))
         self.layers = nn.ModuleList(SelfAttentionLayer(embedding_dim, heads, dropout) for _ in range(layers))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map ``[B, D]`` image embeddings to ``[B, K, E]``."""
+        pooled = F.normalize(pooled, dim=-1) if self.normalize else pooled
         clip = self.project(pooled).unflatten(-1, (self.clip_length, -1))
         tokens = torch.cat([clip, self.latents.expand(len(pooled), -1, -1)], dim=1)
         for layer in self.layers:

@@ -45,16 +45,24 @@ class BottleneckMLP(Mapper):
 class ClipCapMLP(Mapper):
     """ClipCap's MLP (arXiv 2111.09734): ``prefix = reshape(W2 tanh(W1 e))``, hidden half as wide as the output.
 
-    Its parameters grow with the square of K; with D 512, K 10 and E 768 there are 31,468,800. As in ClipCap's
-    training, the embedding is not normalised.
+    Its parameters grow with the square of K; with D 512, K 10 and E 768 there are 31,468,800. As in the training of
+    ClipCap's published weights of this kind, the embedding is not normalised unless ``normalize`` says so.
     """
 
     reads: ClassVar[str] = "pooled"
     idea: ClassVar[str] = "one wide tanh layer; grows with the square of its length"
 
-    def __init__(self, feature_dim: int, embedding_dim: int, prefix_length: int = 10, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        feature_dim: int,
+        embedding_dim: int,
+        prefix_length: int = 10,
+        dropout: float = 0.0,
+        normalize: bool = False,
+    ) -> None:
         super().__init__()
         self.prefix_length = prefix_length
+        self.normalize = normalize
         size = prefix_length * embedding_dim
         self.hidden = nn.Linear(feature_dim, size // 2)
         self.output = nn.Linear(size // 2, size)
@@ -62,5 +70,6 @@ class ClipCapMLP(Mapper):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map ``[B, D]`` image embeddings to ``[B, K, E]``."""
+        pooled = F.normalize(pooled, dim=-1) if self.normalize else pooled
         hidden = self.dropout(torch.tanh(self.hidden(pooled)))
         return self.output(hidden).unflatten(-1, (self.prefix_length, -1))
