@@ -26,7 +26,7 @@ from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.methods import GradCam, GradEclip
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["a photo of melanoma", "a photo of psoriasis"]
 
 
