@@ -61,8 +61,8 @@ def test_many_methods_stand_side_by_side(monkeypatch):
     titles = set(METHOD_TITLES.values())
     real = tiles.draw_tile
 
-    def watched(canvas, x, y, across, picture, image, explanation, index, label, score):
-        bottom = real(canvas, x, y, across, picture, image, explanation, index, label, score)
+    def watched(canvas, x, y, across, picture, image, explanation, index, label, score, lines=1):
+        bottom = real(canvas, x, y, across, picture, image, explanation, index, label, score, lines)
         drawn.append((explanation.method, short_label(image, index) if label in titles else label, (x, y)))
         return bottom
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing
+from clip_xai.text import counted
 
 TEMPLATE = "Similar photographs show: {captions} This photograph shows:"
 INDEX = "retrieval.safetensors"  # beside a captioner's weights
@@ -139,7 +140,7 @@ class CaptionIndex:
             captions = self._first_of(rows[scores[rows].argsort(descending=True, stable=True)], scores, count)
             if len(captions) == count:
                 return captions
-        raise UserError(f"only {len(captions)} other training captions are known; ask for fewer than {count}")
+        raise UserError(f"only {counted(len(captions), 'other training caption')} known; ask for fewer than {count}")
 
     def _first_of(self, rows: Tensor, scores: Tensor, count: int) -> list[str]:
         """Captions of rows in their order, each once and one of each group, at most so many."""

@@ -59,6 +59,7 @@ from clip_xai.runs.questions import Asked, Question, ask, in_brief, question_of,
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.runs.results import Result, ResultStore, index_rows
 from clip_xai.runs.trainer import is_first_process, quiet_lightning
+from clip_xai.text import counted
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
 from clip_xai.xai.perturbation import PerturbationBank
@@ -217,12 +218,15 @@ class Inquiry:
 class ExplainingModule(LightningModule):
     """Lets Lightning give out the photographs: to one process or to several."""
 
-    def __init__(self, inquiry: Inquiry, photographs: Sequence[Photograph], store: ResultStore) -> None:
+    def __init__(
+        self, inquiry: Inquiry, photographs: Sequence[Photograph], store: ResultStore, evidence: Evidence | None = None
+    ) -> None:
         super().__init__()
         self.model = inquiry.captioner or inquiry.backbone
         self.inquiry = inquiry
         self.photographs = photographs
         self.store = store
+        self.evidence = evidence
 
     def on_predict_start(self) -> None:
         """Let SIGTERM end the process: Lightning only takes note of it, and predicting never looks."""
@@ -247,7 +251,7 @@ class ExplainingModule(LightningModule):
                 log.exception("%s", photograph.name)
                 continue
             name = self.store.name_of(number)
-            write_card(image, self.store.run_dir / "cards" / f"{name}.png")
+            write_card(image, self.store.run_dir / "cards" / f"{name}.png", self.evidence)
             self.store.write(number, result)
         return batch
 
@@ -269,11 +273,11 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     asked, model = asked_of(config, chosen, inquiry), model_in_words(chosen.place, inquiry)
     log.info("%s", model)
     noted = {} if chosen.place is None else noted_of_model(chosen.place)
-    explain_photographs(inquiry, photographs, store, config.trainer, asked, noted)
+    evidence = localisation_of(inquiry.backbone, Path(config.runs_root))
+    explain_photographs(inquiry, photographs, store, config.trainer, asked, noted, evidence)
     if not is_first_process():
         return {}
     subtitle = " · ".join((model, *chosen.notes))
-    evidence = localisation_of(inquiry.backbone, Path(config.runs_root))
     metrics = collect(store, inquiry.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place))
     metrics |= {"model": model}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
@@ -370,6 +374,7 @@ def explain_photographs(
     trainer: TrainerConfig | None = None,
     asked: dict[str, Any] | None = None,
     noted: dict[str, Any] | None = None,
+    evidence: Evidence | None = None,
 ) -> None:
     """Explain photographs and write the result and the card of each as soon as it is done.
 
@@ -383,6 +388,7 @@ def explain_photographs(
         trainer: The machine; None for one process on the CPU.
         asked: What decides a result; another call may go on only with the same.
         noted: What is written down beside it.
+        evidence: What is known of the methods' maps for this tower.
 
     Raises:
         UserError: Not one photograph could be explained, or the store holds results of other settings.
@@ -394,10 +400,10 @@ def explain_photographs(
         store.write_list()
     (store.run_dir / "cards").mkdir(parents=True, exist_ok=True)
     if gone:
-        log.info("%d photographs of earlier calls are not among these: they leave page and totals", gone)
+        log.info("left out of page and totals, as not among these: %s of earlier calls", counted(gone, "photograph"))
     todo = [number for number in range(1, len(photographs) + 1) if not store.done(number)]
     if len(todo) < len(photographs):
-        log.info("%d of %d photographs are done already", len(photographs) - len(todo), len(photographs))
+        log.info("done already: %d of %s", len(photographs) - len(todo), counted(len(photographs), "photograph"))
     if todo:
         machine = trainer or TrainerConfig(accelerator="cpu")
         with quiet_lightning():
@@ -413,12 +419,12 @@ def explain_photographs(
                 enable_progress_bar=sys.stderr.isatty(),
                 inference_mode=False,  # explainers take gradients
             )
-            module = ExplainingModule(inquiry, photographs, store)
+            module = ExplainingModule(inquiry, photographs, store, evidence)
             runner.predict(module, DataLoader(todo, collate_fn=list), return_predictions=False)  # type: ignore[arg-type]
             runner.strategy.barrier()
     problems = store.problems()
     if len(problems) == len(photographs):
-        raise UserError(f"none of {len(photographs)} photographs could be explained; {problems[0]}")
+        raise UserError(f"none of {counted(len(photographs), 'photograph')} could be explained; {problems[0]}")
 
 
 def measuring(config: ExplainConfig, place: Path | None) -> str:
@@ -457,8 +463,8 @@ def collect(
         pd.DataFrame(rows).to_parquet(unfinished, index=False)
     localised = lesions.measure(seed)
     problems = store.problems()
-    all_of_them = "1 photograph" if count == 1 else f"{count} photographs"
-    first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {count} photographs"
+    all_of_them = counted(count, "photograph")
+    first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {all_of_them}"
     write_explanations(
         (shown(result, backbone) for _, result in islice(store.results(), ON_THE_PAGE)),
         store.run_dir / "index.html",

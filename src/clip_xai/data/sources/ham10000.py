@@ -24,6 +24,7 @@ from clip_xai.data.sources.common import SourceReader, labelled, stated_fields
 from clip_xai.data.sources.files import LEFT_OVERS, PhotographIndex, find_tables, home_of, only, walk
 from clip_xai.data.sources.tables import Table, header_of, known, number, read_table
 from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.text import counted
 
 NAME = "ham10000"
 
@@ -104,7 +105,7 @@ def _read_full(reader: SourceReader, rows: dict[str, _Row], table: Table, split:
     reader.count_rows(table)
     publishers = _TRAIN_ROWS if split == "train" else _TEST_ROWS
     if listed > publishers:
-        reader.note(f"{table.path.name} has {listed} rows, the publisher's {publishers}: an altered copy")
+        reader.note(f"{table.path.name} has {counted(listed, 'row')}, the publisher's {publishers}: an altered copy")
     repaired: Counter[str] = Counter()
     for row in table.rows:
         image_id = re.sub(r"\.(jpe?g|png)$", "", row["image_id"], flags=re.IGNORECASE)
@@ -154,7 +155,7 @@ def _read_one_hot(reader: SourceReader, rows: dict[str, _Row], table: Table) -> 
         if not _ID.fullmatch(image_id):
             reader.reject(repr(row["image"]), "no ISIC image id (ISIC_ and seven digits)")
         elif len(marked) != 1:
-            reader.reject(image_id, f"{len(marked)} classes are marked where one should be")
+            reader.reject(image_id, f"one class should be marked, and {len(marked)} are")
             rows.pop(image_id, None)
         elif known_row is None:
             split = _SPLITS[match[0]] if match else _split_of(image_id) or "train"
@@ -254,7 +255,7 @@ def _records(reader: SourceReader, rows: dict[str, _Row], masks: dict[str, Path]
         )
     if alone:
         reader.note(
-            f"{alone} photographs have no lesion id, so only their looks can tell whether two show one lesion. "
+            f"{counted(alone, 'photograph')} without a lesion id: only looks can tell whether two show one lesion. "
             "HAM10000_metadata.csv or ISIC2018_Task3_Training_LesionGroupings.csv names the lesions of the training "
             "set, the Dataverse's table those of the test set, and the ISIC Archive alone those of the validation set"
         )
