@@ -14,7 +14,7 @@ from torch import nn
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import INDEX, CaptionIndex
 from clip_xai.models.weights import CaptionerSettings
-from clip_xai.text import markdown
+from clip_xai.text import markdown, plural
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
         said = (
             f"\n\n**Retrieval**: the prompt of each photograph holds the captions of its {count} nearest training "
             f"photographs, none of its own patient or lesion: `{_code(template)}`. `{INDEX}` keeps "
-            f"{len(index.captions):,} training captions with their image embeddings and groups; the terms of the data "
-            "hold for it."
+            f"{len(index.captions):,} {plural(len(index.captions), 'training caption')}, with image embeddings and groups; "
+            "the terms of the data hold for it."
         )
     lines.append(f"print(captioner.generate(captioner.read(pixels), REPORTED{prompts})[0].text)")
     return "## Use\n\n```python\n" + "\n".join(lines) + "\n```" + said

@@ -48,7 +48,7 @@ class CaptionIndex:
         """
         if not len(embeddings) == len(captions) == len(groups) or not len(captions):
             raise ValueError(
-                f"{len(embeddings)} embeddings, {len(captions)} captions and {len(groups)} groups make no index"
+                f"embeddings, captions and groups make no index: {len(embeddings)}, {len(captions)}, {len(groups)}"
             )
         self.embeddings = F.normalize(embeddings.float(), dim=-1)
         self.captions = list(captions)

@@ -76,7 +76,7 @@ def _legend(image: ExplainedImage, shown: int) -> list[str]:
         "Words: green raised the score, purple lowered it."
     ]
     if shown < len(image.items):
-        lines.append(f"Shown: {shown} of {len(image.items)} words and texts; index.html has them all.")
+        lines.append(f"Shown: {shown} of {len(image.items)}; index.html has them all.")
     if image.measurements:
         lines.append("How each map meets the lesion mask stands in index.html.")
     holders: dict[str, list[str]] = {}

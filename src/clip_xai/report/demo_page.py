@@ -133,7 +133,10 @@ def read_curves(metrics: Path, title: str = "") -> tuple[Curve, ...]:
     for name, points in lines.items():
         grouped.setdefault(name.split("/", 1)[1], []).append(Line(name, tuple(points)))
     return tuple(
-        Curve(f"{title}: {quantity}" if title else quantity, tuple(sorted(found, key=lambda line: line.name)))
+        Curve(
+            ": ".join(part for part in (title, quantity.replace("_", " ")) if part),
+            tuple(sorted(found, key=lambda line: line.name)),
+        )
         for quantity, found in grouped.items()
         if any(len(line.points) > 1 for line in found)
     )

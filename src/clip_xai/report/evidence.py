@@ -55,7 +55,13 @@ class Localised:
         said = f"AUPRC of heat against lesion masks {self.trained.text}"
         if self.random is None:
             return f"{said}, not measured at random weights"
-        verdict = "" if self.learned else ": the intervals overlap, the map may owe nothing to what the model learned"
+        verdict = ""
+        if self.random.above(self.trained):
+            verdict = ": training made this map worse at finding lesions"
+        elif not self.learned:
+            told = None not in (self.trained.low, self.random.low)
+            why = "the intervals overlap" if told else "there is no interval"
+            verdict = f": {why}, the map may owe nothing to what the model learned"
         return f"{said}, the same method at random weights {self.random.text}{verdict}"
 
 

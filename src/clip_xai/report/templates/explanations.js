@@ -400,7 +400,10 @@
       const text = element("span");
       picture.src = entry.thumb;
       picture.alt = "";
-      text.append(element("b", entry.name), element("span", entry.caption ?? scores(entry.items)));
+      const name = element("b");
+      // A long file name breaks behind its own separators.
+      name.append(...entry.name.split(/(?<=[_.-])/).flatMap((part) => [part, element("wbr")]));
+      text.append(name, element("span", entry.caption ?? scores(entry.items)));
       button.type = "button";
       button.dataset.image = index;
       button.append(picture, text);
