@@ -28,7 +28,7 @@ from clip_xai.report.evidence import Evidence, Localised, Measured
 from clip_xai.report.explained import METHOD_TITLES, Explanation, short_label, slug
 from clip_xai.report.figures import DIVERGING, OPACITY, SEQUENTIAL, fitted, lookup_table
 from clip_xai.report.fonts import font
-from clip_xai.report.tiles import label_lines
+from clip_xai.report.tiles import draw_tile, label_lines
 from clip_xai.xai.methods import METHODS
 from tests.report.planted import HOSTILE, by_every_method, explained
 
@@ -258,3 +258,14 @@ def test_letters_stand_out_from_every_colour(name):
     assert min(contrast(readable_on(ground), ground) for ground in grounds) >= 4.5
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
     assert contrast((118, 118, 118), (255, 255, 255)) == pytest.approx(4.54, abs=0.01)  # the standard's own example
+
+
+def test_the_score_stands_below_the_value_of_a_constant_map():
+    image = explained()
+    flat = replace(image.explanations[0], values=np.zeros_like(image.explanations[0].values))
+    canvas = Canvas(400)
+    drawn = [
+        draw_tile(canvas, 0, 0, 200, fitted(image.photograph, 200, 200), image, one, 0, "", "log p 0")
+        for one in (image.explanations[0], flat)
+    ]
+    assert drawn[0] == drawn[1]

@@ -168,7 +168,7 @@ def _of_empty(count: int, captions: int) -> list[str]:
     if not count:
         return []
     of_all = f"{count} of {counted(captions, 'caption')} of the model {plural(count, 'is', 'are')} empty"
-    return [f"{of_all}: empty captions count, and are right in nothing."]
+    return [f"{of_all}: {plural(count, 'it counts and is', 'they count, and are')} right in nothing."]
 
 
 def _left_out(

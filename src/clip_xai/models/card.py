@@ -121,7 +121,7 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None) -> str:
         said = (
             f"\n\n**Retrieval**: the prompt of each photograph holds the captions of its {count} nearest training "
             f"photographs, none of its own patient or lesion: `{_code(template)}`. `{INDEX}` keeps "
-            f"{len(index.captions):,} {plural(len(index.captions), 'training caption')}, with image embeddings and groups; "
+            f"{len(index.captions):,} {plural(len(index.captions), 'training caption')}, with embeddings and groups; "
             "the terms of the data hold for it."
         )
     lines.append(f"print(captioner.generate(captioner.read(pixels), REPORTED{prompts})[0].text)")

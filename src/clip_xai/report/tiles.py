@@ -60,9 +60,8 @@ def draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image,
     y = canvas.paste(colour_bar(scale, picture.width, 10, mean_colour(picture)), x, y) + 3
     low, high = scale.ends
     room = picture.width - math.ceil(text_width(high, 13))
-    canvas.text(x, y, low, room, size=13, ink=QUIET)
-    right = x + room
-    y = canvas.text(right, y, high, picture.width, size=13, ink=QUIET)
+    left = canvas.text(x, y, low, room, size=13, ink=QUIET)
+    y = max(left, canvas.text(x + room, y, high, picture.width, size=13, ink=QUIET))  # of a constant map, low alone
     return canvas.text(x, y, score, across, size=13) if score else y
 
 

@@ -192,6 +192,7 @@
     $("references").replaceChildren(...entry.references.map((text) => element("p", text, "reference")));
     $("reference-sheet").hidden = entry.references.length === 0;
     $("left-out").hidden = !entry.left_out.length;
+    $("left-out").open = entry.left_out.length <= 2;
     $("left-out").querySelector("summary").textContent = counted(entry.left_out.length, "method left out", "methods left out");
     $("left-out").querySelector("ul").replaceChildren(...entry.left_out.map((reason) => element("li", reason)));
     fillPairs($("measurements"), entry.measurements);
