@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_xai.files import disk_error
+from clip_xai.text import counted, plural
 
 _REASONS = {
     errno.ENOSPC: "the disk has no space left for it",
@@ -111,6 +112,6 @@ def _kept(run_dir: Path | None) -> str:
             return f"{last} is kept and whole: ckpt_path={last} resumes from it"
         explained = len(list((run_dir / "results").glob("*.safetensors")))
         if explained:
-            what = "1 explained photograph is" if explained == 1 else f"{explained} explained photographs are"
+            what = f"{counted(explained, 'explained photograph')} {plural(explained, 'is', 'are')}"
             return f"{what} kept: the same command goes on from there"
     return "Every file that was finished is kept and whole; then give the command again"

@@ -38,6 +38,24 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(printable(" ".join(text.split())), quote=False))
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a number with what it counts, in the singular where it is one.
+
+    >>> counted(1, "photograph"), counted(0, "photograph"), counted(2, "diagnosis", "diagnoses")
+    ('1 photograph', '0 photographs', '2 diagnoses')
+    """
+    return f"{count} {plural(count, one, many)}"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return the form of a word that agrees with a number.
+
+    >>> plural(1, "is", "are"), plural(3, "is", "are"), plural(3, "mask")
+    ('is', 'are', 'masks')
+    """
+    return one if count == 1 else many or f"{one}s"
+
+
 def spreadsheet_cell(text: str) -> str:
     """Return a text that a spreadsheet shows and does not compute.
 

@@ -179,7 +179,7 @@ def test_what_is_left_out_is_counted_in_the_log(root: Path, tmp_path: Path, capl
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     said = sorted(message.partition(";")[0] for message in caplog.messages if not message.startswith("of "))
     kinds = [(problem["source"], problem["kind"]) for problem in report["problems"]]
-    assert said[0].startswith("ham10000: 1 masks cannot be used")
+    assert said[0].startswith("ham10000: 1 mask that cannot be used")
     assert len(said) == len(set(kinds)) and all(
         any(f": {kinds.count(pair)} " in line for line in said) for pair in kinds
     )
@@ -244,7 +244,7 @@ def test_a_manifest_that_leaks_is_refused(root: Path, tmp_path: Path) -> None:
     manifest = build_manifest(root, tmp_path / "out")
     records = load_manifest(manifest)
     other = next(record for record in records if record.split == "test")
-    with pytest.raises(UserError, match=r"1 groups stand in more than one split, for one .* in test and train"):
+    with pytest.raises(UserError, match=r"1 group in more than one split, for one .* in test and train"):
         load_manifest(rewritten(manifest, split="train", group=other.group))
 
 

@@ -173,7 +173,7 @@ def test_altered_copies_of_ham_are_repaired_or_refused_in_words(tmp_path: Path) 
     assert [record.diagnosis for record in found.records] == ["melanocytic nevus", "melanoma", "melanocytic nevus"]
     assert {problem.file for problem in found.problems} == {"ISIC_0024303", "ISIC_0024304"}
     assert any("5 image ids with an extension, repaired" in note for note in found.notes)
-    assert any("2 diagnoses that were spelled out, repaired" in note for note in found.notes)
+    assert any("2 spelled-out diagnoses, repaired" in note for note in found.notes)
     many = [{"image_id": f"ISIC_{n:07d}", "dx": "nv"} for n in range(10030)]
     ham(tmp_path, *many, images=False)
     assert any("10030 rows, the publisher's 10015" in note for note in read("ham10000", tmp_path).notes)

@@ -42,6 +42,7 @@ def test_every_rendered_photograph_says_so(drawn: Path, tmp_path: Path) -> None:
         assert (source["licence"], source["terms"], source["expected"]) == ("", "", None)
     page = (tmp_path / "report.html").read_text()
     assert "All\nphotographs are rendered" in page and "CC BY" not in page and "Research Use Agreement" not in page
+    assert "Counted as malignant here: actinic keratosis" in page and 'alt=""' not in page
     assert (
         "ham10000 (rendered)" in page
         and f"{len(records)} of them rendered" in summary(tmp_path / "manifest.parquet")[0]

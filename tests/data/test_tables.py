@@ -208,7 +208,7 @@ def test_no_patients_are_said(tmp_path: Path) -> None:
     table(folder / "captions.csv", ["image", "caption", "group"],
           {"image": "a.jpg", "caption": "One.", "group": "1"}, {"image": "b.jpg", "caption": "Two."})  # fmt: skip
     (found,) = read_all(folder.parent, ())
-    assert found.notes == ["1 photographs without a group: each counts as a patient of its own"]
+    assert found.notes == ["1 photograph without a group: each counts as a patient of its own"]
 
 
 def test_publishers_without_patients_say_so(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_publishers_table_never_vanishes(tmp_path: Path) -> None:
 def test_rows_are_numbered_as_a_spreadsheet_numbers_them(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n\n3\n4,5\n")
     read = read_table(tmp_path / "t.csv")
-    assert read.numbers == (2, 5) and read.broken == ((4, "1 cells under 2 columns"),)
+    assert read.numbers == (2, 5) and read.broken == ((4, "1 cell under 2 columns"),)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

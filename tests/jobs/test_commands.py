@@ -157,7 +157,7 @@ def test_a_run_of_explanations_ends_when_it_is_told_to_and_goes_on_later(home: P
     done = len(list(run.glob("results/*.safetensors")))
     assert 0 < done < 8 and not (run / "index.html").exists()
     again = works(home, f"python {command}")
-    assert f"{done} of 8 photographs are done already" in again.stdout + again.stderr
+    assert f"done already: {done} of 8 photographs" in again.stdout + again.stderr
     assert len(list(run.glob("results/*.safetensors"))) == 8 and (run / "index.html").exists()
 
 

@@ -124,7 +124,7 @@ def test_an_unreadable_photograph_is_set_aside_by_name(data, tmp_path) -> None:
     assert list(found.result.set_aside) == ["ham10000/broken.jpg"]
     assert found.result.score("bleu").n == len(found.records) == 24
     assert "broken.jpg" in found.result.to_markdown()
-    with pytest.raises(UserError, match="none of the 1 photographs"):
+    with pytest.raises(UserError, match="none of 1 photograph can"):
         evaluate_captioner(captioner, spoilt[-1:], train, reads, pooled)
 
 

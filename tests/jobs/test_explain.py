@@ -198,7 +198,7 @@ def test_heat_is_held_against_the_lesion_beside_controls(captioner, photographs,
 
 
 def test_a_run_in_which_nothing_can_be_read_is_an_error(captioner, photographs, tmp_path):
-    with pytest.raises(UserError, match=r"none of 1 photographs could be explained; broken\.jpg"):
+    with pytest.raises(UserError, match=r"none of 1 photograph could be explained; broken\.jpg"):
         explained(captioner, photographs[1:2], METHODS, Question(), tmp_path / "run")
 
 

@@ -42,7 +42,7 @@ def test_captions_longer_than_what_is_learned_are_counted(tmp_path: Path, caplog
     lengths = {text: len(tokenizer.encode(text)) + 1 for text in captions}
     assert min(lengths.values()) > 4, "all must be cut, whichever patients train"
     trained = json.loads((tmp_path / "run" / "metrics.json").read_text())["train_photographs"]
-    assert line.startswith(f"{trained} captions are longer than data.max_tokens=4")
+    assert line.startswith(f"{trained} captions longer than data.max_tokens=4")
     assert line.endswith(f"the longest has {max(lengths.values())} tokens")
     caplog.clear()
     with caplog.at_level(logging.WARNING):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from clip_xai.errors import UserError
-from clip_xai.jobs.export import main
+from clip_xai.jobs.export import SAW_RENDERED_ALONE, main
 from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.models.backbones.open_clip_models import build_model
@@ -256,6 +256,23 @@ def test_the_command_exports_a_run_with_its_evaluation(
     assert main([*command, "--licence", "mit"]) == 1
     said = capsys.readouterr().err.strip()
     assert "licence=other, and now licence=mit" in said and f"--to={tmp_path / 'out_2'}" in said
+
+
+def test_a_card_finds_the_evaluation_of_a_demo_and_says_what_was_rendered(built: Captioner, tmp_path: Path) -> None:
+    root = tmp_path / "demo" / "now"
+    run, judged = root / "train" / "stage2", root / "evaluate"
+    built.provenance = Lineage(steps=("stage 1",)).with_learned([Learned("ham10000", 1, 1, rendered=1)]).packed()
+    save_captioner(built, SETTINGS, run / "export")
+    (run / "metrics.json").write_text('{"val/loss": 0.14145775139331818}')
+    judged.mkdir()
+    (judged / "metrics.json").write_text(json.dumps({"settings": {"captioner": str(run / "export")}}))
+    (judged / "evaluation.md").write_text(FACTS.evaluation or "")
+    assert main([str(run), "--to", str(tmp_path / "out"), "--runs-root", str(tmp_path / "demo")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| BLEU | 3 | 1.5 | 2.5 |" in card and "**val/loss**: 0.1415\n" in card
+    assert card.index(SAW_RENDERED_ALONE) < card.index("## Model")
+    assert "**ham10000, rendered**: 1 photograph of 1 patient or lesion, all drawn" in card
+    built.provenance = None
 
 
 def test_training_captions_are_never_made_public(built: Captioner, tmp_path: Path) -> None:

@@ -13,11 +13,22 @@ from PIL import Image
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.report import comparison, fonts, tiles
-from clip_xai.report.canvas import Canvas, Run, ellipsis, wrap
-from clip_xai.report.cards import MARGIN, METHODS_PER_CARD, PHOTOGRAPH, WIDTH, chosen_items, draw_card, write_card
+from clip_xai.report.canvas import ACCENT, PAPER, Canvas, Run, contrast, ellipsis, line_height, mix, readable_on, wrap
+from clip_xai.report.cards import (
+    MARGIN,
+    METHODS_PER_CARD,
+    PHOTOGRAPH,
+    WIDTH,
+    chosen_items,
+    draw_card,
+    shared_notes,
+    write_card,
+)
+from clip_xai.report.evidence import Evidence, Localised, Measured
 from clip_xai.report.explained import METHOD_TITLES, Explanation, short_label, slug
-from clip_xai.report.figures import DIVERGING, OPACITY, fitted
+from clip_xai.report.figures import DIVERGING, OPACITY, SEQUENTIAL, fitted, lookup_table
 from clip_xai.report.fonts import font
+from clip_xai.report.tiles import draw_tile, label_lines
 from clip_xai.xai.methods import METHODS
 from tests.report.planted import HOSTILE, by_every_method, explained
 
@@ -61,8 +72,8 @@ def test_many_methods_stand_side_by_side(monkeypatch):
     titles = set(METHOD_TITLES.values())
     real = tiles.draw_tile
 
-    def watched(canvas, x, y, across, picture, image, explanation, index, label, score):
-        bottom = real(canvas, x, y, across, picture, image, explanation, index, label, score)
+    def watched(canvas, x, y, across, picture, image, explanation, index, label, score, lines=1):
+        bottom = real(canvas, x, y, across, picture, image, explanation, index, label, score, lines)
         drawn.append((explanation.method, short_label(image, index) if label in titles else label, (x, y)))
         return bottom
 
@@ -218,3 +229,43 @@ def test_evidence_against_is_drawn_in_the_other_colour(count):
     for end in (low, high):
         drawn = OPACITY * end + (1 - OPACITY) * 128
         assert (np.abs(pixels - drawn).max(axis=1) <= 3).sum() > 50
+
+
+def test_few_texts_have_larger_maps_and_their_whole_titles():
+    image = explained()
+    text = "a dermoscopic photograph of " + "a large irregular dark brown lesion, " * 8
+    items = (*image.items[:-1], replace(image.items[-1], label=text))
+    short, long = replace(image, items=image.items), replace(image, items=items)
+    assert draw_card(long).height > draw_card(short).height + 8 * line_height(15)  # nothing of it is cut
+    label = short_label(long, len(items) - 1)
+    assert 8 < label_lines([label], 220) == len(wrap(label, 220, 15, bold=True))
+
+
+def test_a_card_says_what_was_left_out_what_is_known_and_what_holds_for_all(planted):
+    plain = draw_card(planted).height
+    assert draw_card(replace(planted, left_out=("Grad-CAM: every score is 0.",))).height > plain
+    note = "Only the beginning of this text was read."
+    noted = [replace(one, notes=(note,)) for one in planted.explanations]
+    assert shared_notes(replace(planted, explanations=tuple(noted))) == (note,)
+    assert shared_notes(replace(planted, explanations=(noted[0], *planted.explanations[1:]))) == ()
+    evidence = Evidence("16 photographs", {"occlusion": Localised(Measured(0.3, 0.2, 0.4), Measured(0.1, 0.0, 0.2))})
+    assert draw_card(planted, evidence).height > plain
+
+
+@pytest.mark.parametrize("name", [SEQUENTIAL, DIVERGING])
+def test_letters_stand_out_from_every_colour(name):
+    grounds = [*lookup_table(name), *(mix(PAPER, ACCENT, share / 100) for share in range(101))]
+    assert min(contrast(readable_on(ground), ground) for ground in grounds) >= 4.5
+    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+    assert contrast((118, 118, 118), (255, 255, 255)) == pytest.approx(4.54, abs=0.01)  # the standard's own example
+
+
+def test_the_score_stands_below_the_value_of_a_constant_map():
+    image = explained()
+    flat = replace(image.explanations[0], values=np.zeros_like(image.explanations[0].values))
+    canvas = Canvas(400)
+    drawn = [
+        draw_tile(canvas, 0, 0, 200, fitted(image.photograph, 200, 200), image, one, 0, "", "log p 0")
+        for one in (image.explanations[0], flat)
+    ]
+    assert drawn[0] == drawn[1]

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from clip_xai.data.record import Record
+from clip_xai.jobs.evaluate import rendered_note
 from clip_xai.metrics.results import Comparison, EvaluationResult, MetricInfo, Score, verdicts
 from clip_xai.report.demo_page import Link, read_curves, write_index
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.pages import Table, script_json
 from tests.report.planted import HOSTILE, photograph
 
+RECORD = Record(Path("a.jpg"), "ddi", "a.jpg", "1", None, None, "A nevus.", ("A nevus.",))
 METRICS = (
     MetricInfo("bleu", "BLEU", 1, span=(0.0, 100.0)),
     MetricInfo("diagnosis", "diagnosis"),
@@ -91,6 +95,28 @@ def test_chips_say_right_wrong_and_unsaid(tmp_path, result, examples):
     assert "✓ diagnosis<" in text and "– diagnosis not stated<" in text
     assert "? diagnosis: truth not known<" in text and text.count("✓") == 1
     assert text.count('<article class="all-right"') == 2
+
+
+def test_rendered_photographs_are_said_to_be_before_any_verdict(tmp_path, result, examples):
+    [record] = [replace(RECORD, rendered=True)]
+    said = rendered_note([record, record])["rendered"]
+    assert said == "All photographs are rendered, of no person: numbers on them say nothing of real skin."
+    assert rendered_note([record, RECORD])["rendered"].startswith("1 of 2 photographs is rendered")
+    assert rendered_note([RECORD]) == {}
+    drawn = replace(result, settings={**result.settings, "rendered": said})
+    text = write_evaluation_page(drawn, examples, tmp_path / "index.html").read_text()
+    assert text.index(said) < text.index('class="verdicts"')
+    assert drawn.to_markdown().index("of no person") < drawn.to_markdown().index(result.verdicts[0].text[:20])
+    assert 'alt="Photograph b.jpg"' in text  # what the model wrote is no description of a photograph
+
+
+def test_a_colour_means_the_same_on_every_axis(tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text("step,val/loss,train/loss,val/common_loss\n0,3,,1\n1,2,2.5,2\n2,1,2,3\n")
+    loss, common = read_curves(file, "Stage 2")
+    assert (loss.title, common.title) == ("Stage 2: loss", "Stage 2: common loss")
+    colours = {line.name: curve.colour(line) for curve in (loss, common) for line in curve.lines}
+    assert colours["val/loss"] == colours["val/common_loss"] != colours["train/loss"]
 
 
 def test_pages_escape_everything(tmp_path, result, examples):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from clip_xai.explanations.measured import evidence_in
 from clip_xai.report.evidence import Evidence, Localised, Measured, opening_method
 from clip_xai.report.html import write_explanations
 from tests.report.planted import explained
@@ -32,6 +33,33 @@ def test_the_page_opens_with_what_localised_best_above_its_random_weights() -> N
     assert "does not show that a map is faithful" in said
     assert "overlap" in evidence.of("attention_rollout")
     assert "not measured" in evidence.of("rise")
+
+
+def test_a_map_below_its_random_weights_is_said_to_be_worse() -> None:
+    worse = localised((0.19, 0.12, 0.27), (0.41, 0.28, 0.54))
+    assert worse.text.endswith("training made this map worse at finding lesions") and "overlap" not in worse.text
+    unsure = Localised(Measured(0.5, None, None), Measured(0.4, None, None))
+    assert "there is no interval" in unsure.text and not unsure.learned
+
+
+def test_what_needs_no_model_stands_beside_the_best_method() -> None:
+    rows = [
+        {
+            "method": method,
+            "what": what,
+            "weights": weights,
+            "auprc": {"value": value, "low": low, "high": high, "n": 16},
+        }
+        for method, what, weights, value, low, high in (
+            ("occlusion", "similarity", "trained", 0.30, 0.19, 0.42),
+            ("occlusion", "similarity", "random", 0.10, 0.07, 0.15),
+            ("control: centre", "any", "trained", 0.31, 0.17, 0.48),
+        )
+    ]
+    evidence = evidence_in(rows, {})
+    assert evidence is not None and evidence.methods.keys() == {"occlusion"}
+    method, said = opening_method(["occlusion"], evidence, "measure")
+    assert method == "occlusion" and "Without any model: centre of the picture 0.31." in said
 
 
 def test_without_a_measurement_the_page_says_so_and_names_the_command() -> None:

@@ -14,6 +14,7 @@ from clip_xai.data.groups import groups_in_two_splits
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.files import replacing
+from clip_xai.text import counted
 
 _ROOT = b"clip_xai.root"
 
@@ -87,8 +88,8 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
     if leaks:
         group, splits = next(iter(leaks.items()))
         raise UserError(
-            f"{path}: {len(leaks)} groups stand in more than one split, for one {group!r} in {' and '.join(splits)}; "
-            "numbers from it would mean nothing. Write the manifest again."
+            f"{path}: {counted(len(leaks), 'group')} in more than one split, for one {group!r} in "
+            f"{' and '.join(splits)}; numbers from it would mean nothing. Write the manifest again."
         )
     return records
 

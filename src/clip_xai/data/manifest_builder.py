@@ -28,7 +28,7 @@ from clip_xai.data.splits import assign_splits
 from clip_xai.data.synthetic.marker import MARKER, drawn_by_earlier_version
 from clip_xai.errors import UserError
 from clip_xai.files import write_text
-from clip_xai.text import printable
+from clip_xai.text import counted, plural, printable
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ _OWN_MARKS = ("manifest.stamp", "inspected.sqlite")
 _NO_SOURCE = (".npy", ".json", ".part", ".ckpt", ".safetensors")
 
 _LEFT_OUT = {
-    "missing": "photographs are not there",
-    "unreadable": "photographs cannot be read",
-    "mask": "masks cannot be used",
-    "description": "descriptions cannot be used",
-    "row": "rows cannot be used",
+    "missing": ("photograph", "not there"),
+    "unreadable": ("photograph", "that cannot be read"),
+    "mask": ("mask", "that cannot be used"),
+    "description": ("description", "that cannot be used"),
+    "row": ("row", "that cannot be used"),
 }
 
 _FORMATS = {
@@ -123,11 +123,13 @@ def _say_what_is_left_out(found: Findings, output_dir: Path) -> None:
     counts = Counter((problem.source, problem.kind) for problem in found.problems)
     for (source, kind), count in counts.items():
         report = output_dir / "report.html"
-        log.warning("%s: %d %s; %s names them", source, count, _LEFT_OUT.get(kind, f"left out ({kind})"), report)
+        what, why = _LEFT_OUT.get(kind, ("row", f"left out ({kind})"))
+        it = plural(count, "it", "them")
+        log.warning("%s: %s %s; %s names %s", source, counted(count, what), why, report, it)
     for flag in (EMPTY_MASK, FULL_MASK):
         flagged = sum(flag in record.flags for record in found.records)
         if flagged:
-            log.warning("of %d photographs %s", flagged, flag)
+            log.warning("of %s %s", counted(flagged, "photograph"), flag)
 
 
 def _claim(output_dir: Path, root: Path) -> None:

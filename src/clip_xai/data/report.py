@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from clip_xai.data.images import MaskFacts, read_reduced
-from clip_xai.data.ontology import DIAGNOSES
+from clip_xai.data.ontology import DIAGNOSES, MALIGNANT
 from clip_xai.data.record import NO_PATIENT, Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.files import write_json, write_text
 from clip_xai.page import render_page
-from clip_xai.text import printable
+from clip_xai.text import counted, plural, printable
 
 #: Problems of one kind that the page shows for a source; report.json has them all.
 SHOWN = 20
@@ -71,16 +71,19 @@ def write_report(output_dir: Path, found: Findings, settings: BuildSettings, sec
         pictured=[_pictured(one, two) for one, two in _worth_seeing(found)],
         samples={table.source: _samples(table.source, found) for table in found.tables},
         splits=[*SPLITS, "none"],
+        columns=["expected"] if any(source["expected"] is not None for source in report["sources"].values()) else [],
+        malignant=sorted(
+            name for name in report["by_diagnosis"] if name in DIAGNOSES and DIAGNOSES[name].malignancy == MALIGNANT
+        ),
+        counted=counted,
+        plural=plural,
     )
     write_text(output_dir / "report.html", content)
 
 
 def _in_brief(report: dict[str, Any]) -> str:
     count, sources = report["photographs"], len(report["sources"])
-    return (
-        f"{count} photograph{'' if count == 1 else 's'} in {report['groups']} groups from {sources} "
-        f"source{'' if sources == 1 else 's'}"
-    )
+    return f"{counted(count, 'photograph')} in {counted(report['groups'], 'group')} from {counted(sources, 'source')}"
 
 
 def _samples(source: str, found: Findings) -> list[dict[str, Any]]:
@@ -109,7 +112,7 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
         "absent": [name for name in SOURCES if name not in sources],
         "by_diagnosis": _crossed(records, lambda record: record.diagnosis or "not stated"),
         "by_malignancy": _crossed(records, lambda record: record.malignancy or "not stated"),
-        "by_skin_tone": _crossed(records, lambda record: record.skin_tone or "not stated"),
+        "by_skin_tone": dict(sorted(_crossed(records, lambda record: record.skin_tone or "not stated").items())),
         "flags": _counts(flag for record in records for flag in record.flags),
         "flagged": [
             {"row": record.identifier, "flags": flags}
@@ -150,7 +153,7 @@ def summary(manifest: Path) -> list[str]:
     splits = ", ".join(f"{split} {count}" for split, count in report["splits"].items())
     left_out = f"{kinds} ({'; '.join(first)}{'; ...' if len(problems) > 3 else ''})" if problems else "nothing"
     lines = [
-        f"kept: {report['photographs']} photographs{drawn} in {report['groups']} groups ({kept})",
+        f"kept: {counted(report['photographs'], 'photograph')}{drawn} in {counted(report['groups'], 'group')} ({kept})",
         f"left out: {left_out}",
         f"splits: {splits} ({report['settings']['split']}, seed {report['settings']['seed']})",
         f"noted: {'; '.join(notes) or 'nothing'}",

@@ -23,6 +23,7 @@ from clip_xai.report.evidence import Evidence
 from clip_xai.report.explained import ExplainedImage
 from clip_xai.report.html import write_explanations
 from clip_xai.report.wandb_tables import explanation_rows
+from clip_xai.text import counted
 
 ON_THE_PAGE = 200  # photographs; of a longer run, the page shows the first ones
 IN_THE_TABLE = 16  # photographs in the logger's table
@@ -57,8 +58,8 @@ def collect(
         pd.DataFrame(rows).to_parquet(unfinished, index=False)
     localised = lesions.measure(seed)
     problems = store.problems()
-    all_of_them = "1 photograph" if count == 1 else f"{count} photographs"
-    first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {count} photographs"
+    all_of_them = counted(count, "photograph")
+    first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {all_of_them}"
     write_explanations(
         (shown(result, backbone) for _, result in islice(store.results(), ON_THE_PAGE)),
         store.run_dir / "index.html",

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clip_xai.explanations.lesion_maps import RANDOM, TRAINED
+from clip_xai.explanations.lesion_maps import CONTROLS, RANDOM, TRAINED
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.report.evidence import Evidence, Localised, Measured
 from clip_xai.runs.directories import NOTED, asked_of
+from clip_xai.text import counted
 
 log = logging.getLogger(__name__)
 LOCALISATION = "localisation.json"
@@ -50,12 +51,17 @@ def evidence_in(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> 
         asked: What was asked of that run.
     """
     measured: dict[tuple[str, str], Measured] = {}
+    controls: dict[str, Measured] = {}
     count = 0
     for row in rows:
-        if row["what"] not in (ASKED_ABOUT, "any") or row["method"].startswith("control") or "auprc" not in row:
+        if row["what"] not in (ASKED_ABOUT, "any") or "auprc" not in row:
             continue
         auprc = row["auprc"]
-        measured[row["method"], row["weights"]] = Measured(auprc["value"], auprc["low"], auprc["high"])
+        found = Measured(auprc["value"], auprc["low"], auprc["high"])
+        if row["method"].startswith("control"):
+            controls[CONTROLS.get(row["method"], row["method"]).removeprefix("Control: ")] = found
+            continue
+        measured[row["method"], row["weights"]] = found
         count = max(count, auprc["n"])
     methods = {
         method: Localised(value, measured.get((method, RANDOM)))
@@ -67,4 +73,5 @@ def evidence_in(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> 
     data, split = asked.get(NOTED, {}).get("data.name"), asked.get("settings", {}).get("split")
     of_data = f" of {data}" if data else ""
     of_split = f", split {split}" if split else ""
-    return Evidence(f"{count} photographs{of_data}{of_split}, similarity to the text of the true diagnosis", methods)
+    where = f"{counted(count, 'photograph')}{of_data}{of_split}, similarity to the text of the true diagnosis"
+    return Evidence(where, methods, controls)

@@ -17,7 +17,7 @@ from clip_xai.data.regular import is_regular
 from clip_xai.data.rendered_mark import is_marked
 from clip_xai.data.sources.photograph_files import LEFT_OVERS, walk
 from clip_xai.errors import UserError
-from clip_xai.text import printable
+from clip_xai.text import counted, printable
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def photographs_at(image: str) -> list[Photograph]:
     left_out = [path.relative_to(home).as_posix() for path in found if path not in set(paths)]
     if left_out:
         listed = ", ".join(printable(name) for name in left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
-        log.warning("left out %d files that are no photographs which can be read: %s", len(left_out), listed)
+        log.warning("left out %s that cannot be read as a photograph: %s", counted(len(left_out), "file"), listed)
     if not paths:
         raise UserError(f"image={image}: no photograph there; give a file, a folder of photographs or a pattern")
     names = [printable(path.relative_to(home).as_posix()) for path in paths]

@@ -34,7 +34,17 @@ from clip_xai.metrics.baselines import (
 from clip_xai.metrics.bert_score import ScorerUnavailable, load_bert_scorer
 from clip_xai.metrics.caption_metrics import CaptionScorer
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
-from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, OVERALL, SHUFFLED, SYSTEMS, EvaluationResult
+from clip_xai.metrics.results import (
+    ACROSS,
+    BLIND,
+    MODEL,
+    NEAREST,
+    OVERALL,
+    RENDERED,
+    SHUFFLED,
+    SYSTEMS,
+    EvaluationResult,
+)
 from clip_xai.metrics.tokens import AUTO, require_tokenizer
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
@@ -46,6 +56,7 @@ from clip_xai.runs.instantiate import decoding, open_captioner
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, lineage_of, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly
+from clip_xai.text import counted, plural
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.prompts import retrieved_prompts
 
@@ -121,9 +132,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             "tower's fingerprint": captioner.backbone.fingerprint[:12],
             "data": f"{on.data.name}, split {config.split}"
             + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else "")
-            + (f", at most {on.data.limit} photographs of it" if on.data.limit else ""),
+            + (f", at most {counted(on.data.limit, 'photograph')} of it" if on.data.limit else ""),
             **{f"mind {number}": note for number, note in enumerate(on.notes, start=1)},
             **patients_note(records),
+            **rendered_note(records),
         },
         samples=config.bootstrap,
         seed=config.seed,
@@ -184,7 +196,9 @@ def evaluate_captioner(
     judged = [record for record in records if record.image not in unreadable]
     known = [record for record in train_records if record.image not in unreadable]
     if not judged:
-        raise UserError(f"none of the {len(records)} photographs can be read: {next(iter(unreadable.values()), '')}")
+        raise UserError(
+            f"none of {counted(len(records), 'photograph')} can be read: {next(iter(unreadable.values()), '')}"
+        )
     decoding = decoding or Decoding()
     prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
     captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
@@ -286,8 +300,8 @@ def few_steps(place: Path) -> list[str]:
     if lineage is None or lineage.updates is None or lineage.updates >= FEW_STEPS:
         return []  # of an older version or from elsewhere: nothing is known, and nothing said
     return [
-        f"The captioner was trained for {lineage.updates} steps only, all stages together: its captions show little of "
-        "what it could learn."
+        f"The captioner was trained for {counted(lineage.updates, 'step')} only, all stages together: its captions "
+        "show little of what it could learn."
     ]
 
 
@@ -322,6 +336,16 @@ def patients_note(records: Sequence[Record]) -> dict[str, str]:
     alone = without_patients(records)
     said = ", ".join(f"{source} ({count})" for source, count in alone.items())
     return {"patients": f"{NO_PATIENT}: {said}"} if alone else {}
+
+
+def rendered_note(records: Sequence[Record]) -> dict[str, str]:
+    """Say how many of the photographs nobody took; nothing where all are of persons."""
+    drawn = sum(record.rendered for record in records)
+    if not drawn:
+        return {}
+    which = "All photographs" if drawn == len(records) else f"{drawn} of {counted(len(records), 'photograph')}"
+    said = f"{which} {plural(drawn, 'is', 'are')} rendered, of no person"
+    return {RENDERED: f"{said}: numbers on them say nothing of real skin."}
 
 
 def training_records(on: Judged) -> list[Record]:
@@ -369,7 +393,7 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
             {
                 "image": record.image,
                 "name": record.name,
-                "source": record.source,
+                "source": record.shown_source,
                 "group": record.group,
                 "references": list(record.references),
                 "diagnosis_true": true_diagnosis(record.diagnosis, record.references),

@@ -32,6 +32,7 @@ from clip_xai.explanations.store import ResultStore
 from clip_xai.files import write_json
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.report.cards import write_card
+from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.directories import claim, code_digest
@@ -39,6 +40,7 @@ from clip_xai.runs.instantiate import decoding, explainers, open_captioner
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
+from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,19 @@ log = logging.getLogger(__name__)
 class ExplainingModule(LightningModule):
     """Lets Lightning give out the photographs: to one process or to several."""
 
-    def __init__(self, job: ExplanationJob, photographs: Sequence[Photograph], store: ResultStore) -> None:
+    def __init__(
+        self,
+        job: ExplanationJob,
+        photographs: Sequence[Photograph],
+        store: ResultStore,
+        evidence: Evidence | None = None,
+    ) -> None:
         super().__init__()
         self.model = job.captioner or job.backbone
         self.job = job
         self.photographs = photographs
         self.store = store
+        self.evidence = evidence
 
     def on_predict_start(self) -> None:
         """Let SIGTERM end the process: Lightning only takes note of it, and predicting never looks."""
@@ -77,7 +86,7 @@ class ExplainingModule(LightningModule):
                 log.exception("%s", photograph.name)
                 continue
             name = self.store.name_of(number)
-            write_card(image, self.store.run_dir / "cards" / f"{name}.png")
+            write_card(image, self.store.run_dir / "cards" / f"{name}.png", self.evidence)
             self.store.write(number, result)
         return batch
 
@@ -99,11 +108,11 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     asked, model = asked_of(config, chosen, job), model_in_words(chosen.place, job)
     log.info("%s", model)
     noted = {} if chosen.place is None else noted_of_model(chosen.place)
-    explain_photographs(job, photographs, store, config.trainer, asked, noted)
+    evidence = localisation_of(job.backbone, Path(config.runs_root))
+    explain_photographs(job, photographs, store, config.trainer, asked, noted, evidence)
     if not is_first_process():
         return {}
     subtitle = " · ".join((model, *chosen.notes))
-    evidence = localisation_of(job.backbone, Path(config.runs_root))
     metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place))
     metrics |= {"model": model}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
@@ -200,6 +209,7 @@ def explain_photographs(
     trainer: TrainerConfig | None = None,
     asked: dict[str, Any] | None = None,
     noted: dict[str, Any] | None = None,
+    evidence: Evidence | None = None,
 ) -> None:
     """Explain photographs and write the result and the card of each as soon as it is done.
 
@@ -213,6 +223,7 @@ def explain_photographs(
         trainer: The machine; None for one process on the CPU.
         asked: What decides a result; another call may go on only with the same.
         noted: What is written down beside it.
+        evidence: What is known of the methods' maps for this tower.
 
     Raises:
         UserError: Not one photograph could be explained, or the store holds results of other settings.
@@ -224,10 +235,10 @@ def explain_photographs(
         store.write_list()
     (store.run_dir / "cards").mkdir(parents=True, exist_ok=True)
     if gone:
-        log.info("%d photographs of earlier calls are not among these: they leave page and totals", gone)
+        log.info("left out of page and totals, as not among these: %s of earlier calls", counted(gone, "photograph"))
     todo = [number for number in range(1, len(photographs) + 1) if not store.done(number)]
     if len(todo) < len(photographs):
-        log.info("%d of %d photographs are done already", len(photographs) - len(todo), len(photographs))
+        log.info("done already: %d of %s", len(photographs) - len(todo), counted(len(photographs), "photograph"))
     if todo:
         machine = trainer or TrainerConfig(accelerator="cpu")
         with quiet_lightning():
@@ -243,12 +254,12 @@ def explain_photographs(
                 enable_progress_bar=sys.stderr.isatty(),
                 inference_mode=False,  # explainers take gradients
             )
-            module = ExplainingModule(job, photographs, store)
+            module = ExplainingModule(job, photographs, store, evidence)
             runner.predict(module, DataLoader(todo, collate_fn=list), return_predictions=False)  # type: ignore[arg-type]
             runner.strategy.barrier()
     problems = store.problems()
     if len(problems) == len(photographs):
-        raise UserError(f"none of {len(photographs)} photographs could be explained; {problems[0]}")
+        raise UserError(f"none of {counted(len(photographs), 'photograph')} could be explained; {problems[0]}")
 
 
 def measuring(config: ExplainConfig, place: Path | None) -> str:

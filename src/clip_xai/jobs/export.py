@@ -35,8 +35,12 @@ from clip_xai.runs.checkpoints import resolve_checkpoint, run_of
 from clip_xai.runs.directories import look, note
 from clip_xai.runs.instantiate import open_captioner, settings_of
 from clip_xai.runs.lineage import Learned, Lineage
+from clip_xai.text import plural
 
 log = logging.getLogger(__name__)
+SAW_RENDERED_ALONE = (
+    "This captioner has seen rendered pictures alone: what it says of a photograph of a person means nothing."
+)
 FINGERPRINT = "captioner's fingerprint"  # of an evaluation's notes
 
 
@@ -133,6 +137,7 @@ def run_facts(name: str, licence: str, place: Path, captioner: Captioner, runs_r
         evaluation_of(place, captioner, runs_root),
         # The captions that this package composes or adapts are English; whose language others are in, nobody says.
         "en" if lineage.learned and not own else None,
+        warning=SAW_RENDERED_ALONE if lineage.only_rendered else "",
     )
 
 
@@ -141,7 +146,8 @@ def said_of(learned: Sequence[Learned]) -> dict[str, str]:
     found: dict[str, str] = {}
     for source in dict.fromkeys(one.source for one in learned):
         most = max((one for one in learned if one.source == source), key=lambda one: one.photographs)
-        count = f"{most.photographs:,} photographs of {most.groups:,} patients or lesions"
+        count = f"{most.photographs:,} {plural(most.photographs, 'photograph')} of {most.groups:,} "
+        count += plural(most.groups, "patient or lesion", "patients or lesions")
         known = SOURCES.get(source)
         if most.rendered == most.photographs:
             layout = f" in the layout of {known.title}" if known else ""
@@ -164,7 +170,7 @@ def evaluation_of(place: Path, captioner: Captioner, runs_root: Path) -> str | N
     """
     found, fingerprint = [], captioner.fingerprint()[:12]
     roots = {root.resolve() for root in (runs_root, run_of(place).parent.parent)}
-    for file in (file for root in roots for file in root.glob("evaluate/*/metrics.json")):
+    for file in (file for root in roots for depth in ("", "*/") for file in root.glob(f"evaluate/{depth}metrics.json")):
         noted = (read_json(file) or {}).get("settings") or {}
         judged = noted.get("captioner")
         known = noted.get(FINGERPRINT)
@@ -236,6 +242,8 @@ def _require_meant(arguments: argparse.Namespace) -> None:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

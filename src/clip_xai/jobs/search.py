@@ -24,7 +24,7 @@ from clip_xai.files import replacing, write_json
 from clip_xai.jobs.train import train
 from clip_xai.runs.directories import claim
 from clip_xai.runs.loggers import GivenUp
-from clip_xai.text import spreadsheet_cell
+from clip_xai.text import counted, spreadsheet_cell
 from clip_xai.training.stop_at_non_finite import Diverged
 
 if TYPE_CHECKING:
@@ -282,5 +282,5 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
     }
     write_json(run_dir / "search.json", found)
     settings = " ".join(f"{name}={written(value)}" for name, value in best.params.items())
-    log.info("best of %d trials: %s %.4g with %s", len(study.trials), study.study_name, best.value, settings)
+    log.info("best of %s: %s %.4g with %s", counted(len(study.trials), "trial"), study.study_name, best.value, settings)
     return found

@@ -39,6 +39,7 @@ from clip_xai.runs.instantiate import captioner_settings, decoding, feature_tabl
 from clip_xai.runs.lineage import Learned, Remember
 from clip_xai.runs.loggers import log_table, open_loggers
 from clip_xai.runs.resuming import METRICS, Start, begin, learned_records
+from clip_xai.text import counted
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureTable
 from clip_xai.training.kept import best_metrics
@@ -88,8 +89,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     data = caption_data(captioner, table, splits, config, prompts)
     if data.train_set.cut:
         log.warning(
-            "%d captions are longer than data.max_tokens=%d: their end is never learned; the longest has %d tokens",
-            *(data.train_set.cut, config.data.max_tokens, data.train_set.longest),
+            "%s longer than data.max_tokens=%d, the end of which is never learned; the longest has %d tokens",
+            *(counted(data.train_set.cut, "caption"), config.data.max_tokens, data.train_set.longest),
         )
     learned = [record for record in learned_records(config, start.train) if record.image in table.rows]
     lineage = start.lineage.with_learned(Learned.from_records(learned))
@@ -196,9 +197,10 @@ def require_positions(captioner: Captioner, data: CaptionData, config: TrainConf
     room, limit = captioner.room(prompts), positions(captioner.language_model)
     if data.longest > room:
         raise UserError(
-            f"{limit - room + 1} vectors before the caption and {data.longest} tokens of a caption exceed the "
-            f"language model's {limit} positions: lower language_model.retrieved_captions, mapper.prefix_length or "
-            "data.max_tokens, or take a language_model with more, such as gpt2"
+            f"{counted(limit - room + 1, 'vector')} before the caption and {counted(data.longest, 'token')} of a "
+            f"caption exceed the language model's {limit} positions: lower "
+            "language_model.retrieved_captions, mapper.prefix_length or data.max_tokens, or take a language_model "
+            "with more, such as gpt2"
         )
     if config.callbacks.sample_captions or config.callbacks.score_captions:
         require_room(room, limit, decoding(config.generation))

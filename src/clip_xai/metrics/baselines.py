@@ -16,6 +16,7 @@ from clip_xai.errors import UserError
 from clip_xai.metrics.attributes import true_diagnosis
 from clip_xai.metrics.caption_metrics import bleu_order, reference_streams
 from clip_xai.metrics.tokens import AUTO, tokenizers_of
+from clip_xai.text import counted
 
 CANDIDATES = 64
 SAMPLE = 128
@@ -146,8 +147,8 @@ def shuffled_rows(groups: Sequence[str], seed: int = 0) -> NDArray[np.int64]:
     largest = int(sizes.max())
     if 2 * largest > len(member):
         raise UserError(
-            f"Images cannot be shuffled across groups: group '{names[sizes.argmax()]}' has {largest} of {len(member)} "
-            "photographs; evaluate more groups."
+            f"Images cannot be shuffled across groups: group '{names[sizes.argmax()]}' has {largest} of "
+            f"{counted(len(member), 'photograph')}; evaluate more groups."
         )
     generator = np.random.default_rng(seed)
     # Rows in random order, but each group in one run: a turn by at least the longest run leaves no row in its group.

@@ -20,6 +20,7 @@ from clip_xai.metrics.intervals import FEWEST, SAMPLES, bounds, difference_span,
 from clip_xai.metrics.measures import ClipFeatures, Judged, Measure, in_english, measures
 from clip_xai.metrics.results import MODEL, OVERALL, Comparison, EvaluationResult, Score, verdicts
 from clip_xai.metrics.tokens import AUTO
+from clip_xai.text import counted, plural
 
 __all__ = ["ClipFeatures", "Judged", "Measure", "evaluate_captions", "measures"]
 
@@ -166,7 +167,8 @@ def _of_empty(count: int, captions: int) -> list[str]:
     """The sentence that says how many captions are empty, where any is."""
     if not count:
         return []
-    return [f"{count} of {captions} captions of the model are empty: they count, and are right in nothing."]
+    of_all = f"{count} of {counted(captions, 'caption')} of the model {plural(count, 'is', 'are')} empty"
+    return [f"{of_all}: {plural(count, 'it counts and is', 'they count, and are')} right in nothing."]
 
 
 def _left_out(
@@ -183,7 +185,7 @@ def _left_out(
         order = bleu_order([records[row].references for row in rows], tokenizer)
         if order < MAX_ORDER:
             left_out[f"BLEU-{MAX_ORDER} ({scope})"] = (
-                f"does not apply: no photograph has references of {MAX_ORDER} tokens or more; BLEU-{order} stands there"
+                f"does not apply: no photograph has references of {MAX_ORDER} or more tokens; BLEU-{order} stands there"
             )
     if clip is None:
         left_out["CLIPScore"] = "no CLIP model was given"

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from clip_xai.metrics.intervals import FEWEST
-from clip_xai.text import markdown
+from clip_xai.text import counted, markdown
 
+RENDERED = "rendered"  # the setting that says how many of the photographs nobody took
 MODEL, BLIND, NEAREST, SHUFFLED, ACROSS = "model", "blind", "nearest", "shuffled", "shuffled_across"
 OVERALL = "overall"
 # Systems by key, as a reader sees them in a table.
@@ -176,7 +177,7 @@ class EvaluationResult:
     def left_out(self) -> dict[str, str]:
         """Return in words how many rows each measure leaves out, by its label."""
         return {
-            name: f"{count} of {self.captions} photographs left out: their truth is not told, or contradicts itself"
+            name: f"{count} of {counted(self.captions, 'photograph')} left out: the truth is unknown or contradictory"
             for name, count in self.undecided.items()
         }
 
@@ -207,6 +208,7 @@ class EvaluationResult:
     def to_markdown(self) -> str:
         """Return the verdicts, the tables with intervals, what was skipped and the settings as Markdown."""
         lines = ["# Evaluation", ""]
+        lines += [f"**{markdown(self.settings[RENDERED])}**", ""] if RENDERED in self.settings else []
         said = [(markdown(verdict.text), verdict.warning) for verdict in self.verdicts]
         lines += [f"- **{text}**" if warning else f"- {text}" for text, warning in said]
         for scope in self.scopes:

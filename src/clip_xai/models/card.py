@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import Decoding
 from clip_xai.models.retrieval import INDEX, CaptionIndex
 from clip_xai.models.weights import CaptionerSettings
+from clip_xai.text import markdown, plural
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class CardFacts:
         evaluation: The evaluation's Markdown, baselines included, or None where there was none.
         language: Code of the captions' language, such as ``en``; None where it is not known.
         decoding: How it is to be used, for a captioner that was made for another decoding than ours; None for ours.
+        warning: What a reader must know before anything else; empty for most.
     """
 
     name: str
@@ -39,6 +40,7 @@ class CardFacts:
     evaluation: str | None = None
     language: str | None = None
     decoding: Decoding | None = None
+    warning: str = ""
 
 
 def model_card(
@@ -51,31 +53,21 @@ def model_card(
     bases += [start] if start and "/" in start and not Path(start).exists() else []
     sections = [
         _header(facts, bases),
-        f"# {escaped(facts.name)}\n\nDescribes a photograph of skin in words. **Research software, not a medical "
-        "device: nothing it writes is a diagnosis.**",
+        f"# {markdown(facts.name)}\n\nDescribes a photograph of skin in words. **Research software, not a medical "
+        "device: nothing it writes is a diagnosis.**" + (f"\n\n**{markdown(facts.warning)}**" if facts.warning else ""),
         "## Model\n\n" + _table(("part", "what", "parameters"), _parts(captioner, settings)),
         f"The mapper reads the tower's {_READS[captioner.reads]}."
         + (f" Prompt: `{_code(settings.prompt)}`." if settings.prompt else ""),
         _use(settings, index, facts.decoding),
         "## Data\n\n" + (_list(facts.data) or "Not stated."),
         "## Training\n\n" + (_list(facts.training) or "Not stated."),
-        _evaluation(facts.evaluation),
+        _evaluated(facts.evaluation),
         f"## Licence\n\n{_licence(facts.licence)} Tower and language model keep the terms of their publishers; so do "
         "the photographs, of which none is part of this model.",
         "## Limits\n\nWhat a caption says beyond the photograph, such as age or history, is a guess. Skin tones and "
         "diagnoses that were rare in training are described worse; judge every group that the model is to serve.",
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Return a text that Markdown and HTML show as it is written, on one line.
-
-    Example:
-        >>> escaped("<b>melanoma</b>")
-        '&lt;b&gt;melanoma&lt;/b&gt;'
-    """
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 _READS = {
@@ -137,36 +129,34 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None, decoding: Deco
         said = (
             f"\n\n**Retrieval**: the prompt of each photograph holds the captions of its {count} nearest training "
             f"photographs, none of its own patient or lesion: `{_code(template)}`. `{INDEX}` keeps "
-            f"{len(index.captions):,} training captions with their image embeddings and groups; the terms of the data "
-            "hold for it."
+            f"{len(index.captions):,} {plural(len(index.captions), 'training caption')}, with embeddings and groups; "
+            "the terms of the data hold for it."
         )
     lines.append(f"print(captioner.generate(captioner.read(pixels), {how}{prompts})[0].text)")
     return "## Use\n\n```python\n" + "\n".join(lines) + "\n```" + said
 
 
-def _evaluation(markdown: str | None) -> str:
-    if markdown is None:
+def _evaluated(report: str | None) -> str:
+    if report is None:
         return "## Evaluation\n\nNot evaluated: no number is claimed."
     # It is Markdown of this package; what of it came from the data's names may hold HTML, in those of earlier versions
     # as it stood. Its headings go one level down.
-    lines = [
-        html.escape(html.unescape(line), quote=False).replace("&gt;", ">") for line in markdown.strip().splitlines()
-    ]
+    lines = [html.escape(html.unescape(line), quote=False).replace("&gt;", ">") for line in report.strip().splitlines()]
     return "\n".join("#" + line if line.startswith("#") else line for line in lines)
 
 
 def _licence(licence: str) -> str:
     if licence == "other":
         return "Nobody has chosen a licence for these weights yet."
-    return f"Weights: {escaped(licence)}."
+    return f"Weights: {markdown(licence)}."
 
 
 def _list(items: Mapping[str, str]) -> str:
-    return "\n".join(f"- **{escaped(key)}**: {escaped(value)}" for key, value in items.items())
+    return "\n".join(f"- **{markdown(key)}**: {markdown(value)}" for key, value in items.items())
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([escaped(cell) for cell in row] for row in rows)]
+    lines = [head, ["---"] * len(head), *([markdown(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 

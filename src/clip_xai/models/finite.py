@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.errors import UserError
+from clip_xai.text import counted
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
@@ -34,8 +35,8 @@ def require_finite(weights: Mapping[str, Tensor], what: object) -> None:
     if not all_finite(weights.values()):
         lost = [name for name, tensor in weights.items() if not all_finite([tensor])]
         raise UserError(
-            f"{what} holds NaN or infinite values in {len(lost)} of {len(weights)} tensors, such as {lost[0]}: the"
-            " training that it comes from diverged, and nothing can start from it"
+            f"{what} holds NaN or infinite values in {len(lost)} of {counted(len(weights), 'tensor')}, such as "
+            f"{lost[0]}: the training that it comes from diverged, and nothing can start from it"
         )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing
 from clip_xai.models.settings import TEMPLATE
+from clip_xai.text import counted
 
 INDEX = "retrieval.safetensors"  # beside a captioner's weights
 _CHUNK = 1024  # photographs that ask at a time
@@ -47,7 +48,7 @@ class CaptionIndex:
         """
         if not len(embeddings) == len(captions) == len(groups) or not len(captions):
             raise ValueError(
-                f"{len(embeddings)} embeddings, {len(captions)} captions and {len(groups)} groups make no index"
+                f"embeddings, captions and groups make no index: {len(embeddings)}, {len(captions)}, {len(groups)}"
             )
         self.embeddings = F.normalize(embeddings.float(), dim=-1)
         self.captions = list(captions)
@@ -139,7 +140,7 @@ class CaptionIndex:
             captions = self._first_of(rows[scores[rows].argsort(descending=True, stable=True)], scores, count)
             if len(captions) == count:
                 return captions
-        raise UserError(f"only {len(captions)} other training captions are known; ask for fewer than {count}")
+        raise UserError(f"only {counted(len(captions), 'other training caption')} known; ask for fewer than {count}")
 
     def _first_of(self, rows: Tensor, scores: Tensor, count: int) -> list[str]:
         """Captions of rows in their order, each once and one of each group, at most so many."""

@@ -26,6 +26,7 @@ from clip_xai.models.reading import read_json, read_state
 from clip_xai.models.retrieval import INDEX, CaptionIndex, Retrieval
 from clip_xai.models.settings import TEMPLATE
 from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.text import counted
 
 _OTHER = "name another captioner, or train it again"
 
@@ -131,8 +132,8 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
     if reshaped:
         first = reshaped[0]
         raise UserError(
-            f"{origin} does not fit this captioner: {len(reshaped)} weights have another shape, for one {first}, "
-            f"{tuple(state[first].shape)} in the file and {tuple(own[first].shape)} here"
+            f"{origin} does not fit this captioner: {counted(len(reshaped), 'weight')} of another shape, for one "
+            f"{first}, {tuple(state[first].shape)} in the file and {tuple(own[first].shape)} here"
         )
     missing, unexpected = captioner.load_state_dict(state, strict=False)
     with_backbone = any(key.startswith("backbone.") for key in state)

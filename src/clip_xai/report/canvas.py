@@ -14,6 +14,7 @@ Colour = tuple[int, int, int]
 
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (28, 30, 36)
+BLACK: Colour = (0, 0, 0)
 QUIET: Colour = (98, 104, 116)
 RULE: Colour = (222, 225, 231)
 ACCENT: Colour = (15, 98, 106)
@@ -61,7 +62,7 @@ class Canvas:
                 if run.ground is not None:
                     box = (cursor, y, cursor + across, y + line_height(size) + 2)
                     self.pen.rounded_rectangle(box, radius=4, fill=run.ground)
-                ink = INK if run.ground is None or luminance(run.ground) > 0.4 else PAPER
+                ink = INK if run.ground is None else readable_on(run.ground)
                 self._write(cursor + 4, y + 1, part, ink, size, run.bold)
                 cursor += across + 2
         return y + step
@@ -141,6 +142,17 @@ def mix(ground: Sequence[int], colour: Sequence[int], share: float) -> Colour:
     """``share`` of a colour laid over a ground."""
     red, green, blue = (round(g + (c - g) * share) for g, c in zip(ground, colour, strict=True))
     return red, green, blue
+
+
+def contrast(one: Sequence[int], other: Sequence[int]) -> float:
+    """Contrast ratio of two colours (WCAG 2.1), 1 to 21."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def readable_on(ground: Sequence[int]) -> Colour:
+    """Black or white, whichever stands out more from a ground: never less than 4.5 to 1."""
+    return max((BLACK, PAPER), key=lambda ink: contrast(ink, ground))
 
 
 def luminance(colour: Sequence[int]) -> float:

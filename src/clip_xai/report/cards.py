@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,23 @@ from clip_xai.files import replacing
 from clip_xai.page import DISCLAIMER
 from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, mix
 from clip_xai.report.comparison import draw_comparison
+from clip_xai.report.evidence import UNMEASURED, Evidence
 from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, short_label
 from clip_xai.report.figures import draw_outline, fitted, placed
-from clip_xai.report.tiles import GAP, draw_interactions, draw_shaded_line, draw_tile, tile_size
+from clip_xai.report.tiles import (
+    GAP,
+    MOST_LINES,
+    draw_interactions,
+    draw_shaded_line,
+    draw_tile,
+    label_lines,
+    tile_size,
+)
 
 WIDTH = 1240
 MARGIN = 36
 PHOTOGRAPH = (560, 460)
-TILES_PER_ROW = 5
+TILES_PER_ROW, FEWEST_TILES = 5, 3
 ITEMS_PER_CARD = 10
 METHODS_PER_CARD = 8  # of more, a card compares
 # Words that carry a sentence and not its content. The page shows them all; a card has room for the others.
@@ -62,12 +72,16 @@ FUNCTION_WORDS = frozenset(
 )
 
 
-def draw_card(image: ExplainedImage) -> Image.Image:
+def draw_card(image: ExplainedImage, evidence: Evidence | None = None) -> Image.Image:
     """Draw the card of one photograph.
 
     The whole photograph, the generated and reference captions, and for each method one heat map a word or text, each
     with its own colour bar of raw values. Where there are many methods, they stand side by side for what is no single
     word. Nothing is cropped; what the model did not see is hatched. Letters that no font of this machine has are named.
+
+    Args:
+        image: What is explained.
+        evidence: What is known of the methods' maps for this model.
     """
     canvas = Canvas(WIDTH)
     y = _draw_head(canvas, image)
@@ -75,21 +89,36 @@ def draw_card(image: ExplainedImage) -> Image.Image:
     if len(image.explanations) > METHODS_PER_CARD:
         y = draw_comparison(canvas, MARGIN, y, WIDTH - 2 * MARGIN, image, chosen)
     else:
+        shared = shared_notes(image)
+        for note in (*shared, *image.left_out):
+            y = canvas.text(MARGIN, y + 4, note, WIDTH - 2 * MARGIN, size=14, ink=ACCENT)
         for explanation in image.explanations:
             y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
+            own = [note for note in explanation.all_notes if note not in shared]
+            known = evidence.of(explanation.method) if evidence and explanation.kind == "image" else ""
             draw = _draw_heat_maps if explanation.kind == "image" else _draw_text_shading
-            y = draw(canvas, y, image, explanation, chosen)
+            y = draw(canvas, y, image, explanation, chosen, (known, *own))
     y = canvas.rule(MARGIN, y + GAP, WIDTH - 2 * MARGIN) + GAP
     if canvas.missing:
         y = canvas.text(MARGIN, y, canvas.missing, WIDTH - 2 * MARGIN, size=14, bold=True)
+    if evidence is None:
+        y = canvas.text(MARGIN, y, UNMEASURED, WIDTH - 2 * MARGIN, size=14, ink=QUIET) + 4
     y = canvas.text(MARGIN, y, DISCLAIMER, WIDTH - 2 * MARGIN, size=14, ink=QUIET)
     return canvas.finished(y + MARGIN)
 
 
-def write_card(image: ExplainedImage, path: Path) -> Path:
-    """Draw a card and write it as PNG."""
+def shared_notes(image: ExplainedImage) -> tuple[str, ...]:
+    """What has to be said of every method of a photograph, so that it is said once."""
+    if len(image.explanations) < 2:
+        return ()
+    first, *others = image.explanations
+    return tuple(note for note in first.all_notes if all(note in other.all_notes for other in others))
+
+
+def write_card(image: ExplainedImage, path: Path, evidence: Evidence | None = None) -> Path:
+    """Draw a card and write it as PNG; see :func:`draw_card`."""
     with replacing(path) as unfinished:
-        draw_card(image).save(unfinished, "PNG", compress_level=4)
+        draw_card(image, evidence).save(unfinished, "PNG", compress_level=4)
     return path
 
 
@@ -126,8 +155,9 @@ def _draw_captions(canvas: Canvas, x: int, y: int, width: int, image: ExplainedI
     if others:
         y = canvas.text(x, y, "Explained as a whole", width, size=15, bold=True, ink=ACCENT) + 4
         for index in others:
-            y = canvas.text(x, y, short_label(image, index), width, size=16, lines=3)
-            y = canvas.text(x, y, image.items[index].score_text, width, size=14, ink=QUIET) + 6
+            y = canvas.text(x, y, short_label(image, index), width, size=16, lines=MOST_LINES)
+            y = canvas.text(x, y, image.items[index].score_text, width, size=14, ink=QUIET)
+            y = canvas.text(x, y, image.items[index].context, width, size=14, ink=QUIET) + 6
         y += GAP - 6
     if image.references:
         title = "Reference caption" if len(image.references) == 1 else "Reference captions"
@@ -158,23 +188,27 @@ def _caption_runs(image: ExplainedImage) -> list[Run]:
     return runs + [Run(text) for text in caption[cursor:].split()]
 
 
-def _draw_method(canvas: Canvas, y: int, explanation: Explanation, shown: str) -> int:
+def _draw_method(canvas: Canvas, y: int, explanation: Explanation, shown: str, notes: Sequence[str]) -> int:
     width = WIDTH - 2 * MARGIN
     y = canvas.text(MARGIN, y, explanation.title, width, size=20, bold=True)
     y = canvas.text(MARGIN, y, explanation.reading, width, size=14, ink=QUIET)
     y = canvas.text(MARGIN, y, f"Settings: {explanation.settings_text}", width, size=14, ink=QUIET)
-    for note in (*explanation.all_notes, shown):
+    for note in (*notes, shown):
         y = canvas.text(MARGIN, y, note, width, size=14, ink=QUIET if note == shown else ACCENT)
     return y + 10
 
 
-def _draw_heat_maps(canvas: Canvas, y: int, image: ExplainedImage, explanation: Explanation, chosen: list[int]) -> int:
+def _draw_heat_maps(canvas: Canvas, y: int, image: ExplainedImage, explanation: Explanation, chosen: list[int],
+                    notes: Sequence[str]) -> int:  # fmt: skip
     shown = [index for index in chosen if index in explanation.items]
     if not explanation.text_dependent:
         shown = [explanation.items[0]]
-    across, picture = tile_size(image, WIDTH - 2 * MARGIN, TILES_PER_ROW)
-    y = _draw_method(canvas, y, explanation, _map_key(image, explanation, len(shown), picture))
-    for first in range(0, len(shown), TILES_PER_ROW):
+    in_a_row = min(TILES_PER_ROW, max(FEWEST_TILES, len(chosen)))  # of few texts, the maps are larger
+    across, picture = tile_size(image, WIDTH - 2 * MARGIN, in_a_row)
+    y = _draw_method(canvas, y, explanation, _map_key(image, explanation, len(shown), picture), notes)
+    labels = [short_label(image, index) if explanation.text_dependent else "every word or text" for index in shown]
+    for first in range(0, len(shown), in_a_row):
+        lines = label_lines(labels[first : first + in_a_row], across)
         bottoms = [
             draw_tile(
                 canvas,
@@ -185,10 +219,11 @@ def _draw_heat_maps(canvas: Canvas, y: int, image: ExplainedImage, explanation: 
                 image,
                 explanation,
                 index,
-                short_label(image, index) if explanation.text_dependent else "every word or text",
+                labels[first + column],
                 image.items[index].score_text if explanation.text_dependent else "",
+                lines,
             )
-            for column, index in enumerate(shown[first : first + TILES_PER_ROW])
+            for column, index in enumerate(shown[first : first + in_a_row])
         ]
         y = max(bottoms) + GAP
     for index in shown if explanation.interactions else ():
@@ -200,17 +235,17 @@ def _map_key(image: ExplainedImage, explanation: Explanation, count: int, pictur
     """How to read the maps of one method, in sentences."""
     sentences = ["Each map has its own colour bar, with raw values at its ends."]
     if explanation.text_dependent and count < len(explanation.items):
-        sentences.append(f"{count} of {len(explanation.items)} are shown; index.html has them all.")
+        sentences.append(f"Shown: {count} of {len(explanation.items)}; index.html has them all.")
     if np.isnan(placed(explanation.values[0], image.geometry, picture)).any():
         sentences.append("Hatched grey: outside of what the model saw.")
     return " ".join(sentences)
 
 
 def _draw_text_shading(canvas: Canvas, y: int, image: ExplainedImage, explanation: Explanation,
-                       chosen: list[int]) -> int:  # fmt: skip
+                       chosen: list[int], notes: Sequence[str]) -> int:  # fmt: skip
     """One line a word."""
     shown = "Each line is about the word in front: green raised it, purple lowered it. Each line has its own scale."
-    y = _draw_method(canvas, y, explanation, shown)
+    y = _draw_method(canvas, y, explanation, shown, notes)
     for index in chosen:
         if index in explanation.items:
             label = short_label(image, index)

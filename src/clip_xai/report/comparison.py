@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from clip_xai.report.canvas import ACCENT, QUIET, Canvas
 from clip_xai.report.explained import ExplainedImage, Explanation, short_label
-from clip_xai.report.tiles import GAP, draw_interactions, draw_shaded_line, draw_tile, tile_size
+from clip_xai.report.tiles import GAP, draw_interactions, draw_shaded_line, draw_tile, label_lines, tile_size
 from clip_xai.xai.methods import GROUPS
 
 ACROSS = 6
@@ -29,7 +29,8 @@ def draw_comparison(canvas: Canvas, x: int, y: int, width: int, image: Explained
     for index in shown:
         y = canvas.rule(x, y + GAP, width) + GAP
         y = canvas.text(x, y, short_label(image, index), width, size=20, bold=True)
-        y = canvas.text(x, y, image.items[index].score_text, width, size=14, ink=QUIET)
+        score = f"{image.items[index].score_text}. {image.items[index].context}".rstrip(" .") + "."
+        y = canvas.text(x, y, score, width, size=14, ink=QUIET)
         y = canvas.text(x, y, image.items[index].note, width, size=14, ink=ACCENT) + 6
         about = [explanation for explanation in image.explanations if index in explanation.items]
         for group, explanations in _grouped(about):
@@ -55,8 +56,9 @@ def _draw_group(
     maps = [explanation for explanation in explanations if explanation.kind == "image"]
     for first in range(0, len(maps), ACROSS):
         places = enumerate(maps[first : first + ACROSS])
+        lines = label_lines((one.title for one in maps[first : first + ACROSS]), across)
         y = GAP + max(
-            draw_tile(canvas, x + column * (across + GAP), y, across, picture, image, one, index, one.title, "")
+            draw_tile(canvas, x + column * (across + GAP), y, across, picture, image, one, index, one.title, "", lines)
             for column, one in places
         )
     for one in explanations:
@@ -74,7 +76,7 @@ def _legend(image: ExplainedImage, shown: int) -> list[str]:
         "Words: green raised the score, purple lowered it."
     ]
     if shown < len(image.items):
-        lines.append(f"{shown} of {len(image.items)} words and texts are shown; index.html has them all.")
+        lines.append(f"Shown: {shown} of {len(image.items)}; index.html has them all.")
     if image.measurements:
         lines.append("How each map meets the lesion mask stands in index.html.")
     holders: dict[str, list[str]] = {}

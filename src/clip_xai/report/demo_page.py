@@ -64,6 +64,11 @@ class Curve:
         first, last, least, most = self.ends
         return f"step {first:g}", f"step {last:g}", number(least), number(most)
 
+    def colour(self, line: Line) -> str:
+        """Class of a line's colour: training and validation have the same on every axis of a page."""
+        part = line.name.split("/", 1)[0]
+        return {"train": "c0", "val": "c1"}.get(part, "c2")
+
     def path(self, line: Line) -> str:
         """The points of a line in a box of 1000 x 300, y downwards."""
         first, last, least, most = self.ends
@@ -128,7 +133,10 @@ def read_curves(metrics: Path, title: str = "") -> tuple[Curve, ...]:
     for name, points in lines.items():
         grouped.setdefault(name.split("/", 1)[1], []).append(Line(name, tuple(points)))
     return tuple(
-        Curve(f"{title}: {quantity}" if title else quantity, tuple(found))
+        Curve(
+            ": ".join(part for part in (title, quantity.replace("_", " ")) if part),
+            tuple(sorted(found, key=lambda line: line.name)),
+        )
         for quantity, found in grouped.items()
         if any(len(line.points) > 1 for line in found)
     )

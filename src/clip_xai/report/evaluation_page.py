@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from clip_xai.data.images import read_image
-from clip_xai.metrics.results import MODEL, OVERALL, SYSTEMS, EvaluationResult, MetricInfo
+from clip_xai.metrics.results import MODEL, OVERALL, RENDERED, SYSTEMS, EvaluationResult, MetricInfo
 from clip_xai.report.figures import data_uri, fitted
 from clip_xai.report.pages import Table, write_page
+from clip_xai.text import counted
 
 PHOTOGRAPH = 380  # longest side in the gallery in pixels
 ANSWERED = "_answered"
@@ -84,16 +85,17 @@ def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[s
     """
     judged = [metric for metric in result.metrics if metric.judged]
     rows = _rows_of(result, OVERALL)
-    of_sources = result.scopes[1] if len(result.scopes) == 2 else f"{len(result.scopes) - 1} sources"
+    of_sources = result.scopes[1] if len(result.scopes) == 2 else counted(len(result.scopes) - 1, "source")
     # Sources of few photographs say little, and stand behind those that say more.
     scopes = sorted(result.scopes, key=lambda scope: (scope != OVERALL, -_rows_of(result, scope)))
     return write_page(
         "evaluation.html.j2",
         path,
         title="Evaluation of captions",
-        subtitle=f"{rows} photograph{'' if rows == 1 else 's'} from {of_sources}",
+        subtitle=f"{counted(rows, 'photograph')} from {of_sources}",
         styles=("evaluation.css",),
         verdicts=result.verdicts,
+        rendered=result.settings.get(RENDERED, ""),
         plots=[plot for metric in judged if (plot := _plot(result, metric, OVERALL))],
         tables=[scope_table(result, scope) for scope in scopes],
         skipped=result.skipped,

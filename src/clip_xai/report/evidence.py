@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clip_xai.report.explained import METHOD_TITLES
+
+UNMEASURED = (
+    "How well these methods localise was not measured for this model; their order says nothing about their worth."
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,13 @@ class Localised:
         said = f"AUPRC of heat against lesion masks {self.trained.text}"
         if self.random is None:
             return f"{said}, not measured at random weights"
-        verdict = "" if self.learned else ": the intervals overlap, the map may owe nothing to what the model learned"
+        verdict = ""
+        if self.random.above(self.trained):
+            verdict = ": training made this map worse at finding lesions"
+        elif not self.learned:
+            told = None not in (self.trained.low, self.random.low)
+            why = "the intervals overlap" if told else "there is no interval"
+            verdict = f": {why}, the map may owe nothing to what the model learned"
         return f"{said}, the same method at random weights {self.random.text}{verdict}"
 
 
@@ -62,10 +72,18 @@ class Evidence:
     Attributes:
         where: What it was measured on: photographs, data set, what was explained.
         methods: By the method's name.
+        controls: What reaches the same without any model, such as a blob at the centre: its name -> AUPRC.
     """
 
     where: str
     methods: Mapping[str, Localised]
+    controls: Mapping[str, Measured] = field(default_factory=dict)
+
+    @property
+    def without_model(self) -> str:
+        """What maps that know no model reach, in a sentence; empty where that was not measured."""
+        said = ", ".join(f"{name} {found.value:.2f}" for name, found in self.controls.items())
+        return f" Without any model: {said}." if said else ""
 
     def of(self, method: str) -> str:
         """What is known of one method, for a reader."""
@@ -91,10 +109,7 @@ def opening_method(methods: Sequence[str], evidence: Evidence | None, command: s
         return None, ""
     known = {name: evidence.methods[name] for name in methods if evidence and name in evidence.methods}
     if evidence is None or not known:
-        return methods[0], (
-            "How well these methods localise was not measured for this model; their order says nothing about their "
-            f"worth. Measure it: {command}"
-        )
+        return methods[0], (f"{UNMEASURED} Measure it: {command}")
     learned = {name: found for name, found in known.items() if found.learned}
     if not learned:
         return methods[0], (
@@ -104,5 +119,6 @@ def opening_method(methods: Sequence[str], evidence: Evidence | None, command: s
     best = max(learned, key=lambda name: learned[name].trained.value)
     return best, (
         f"Opens with {METHOD_TITLES.get(best, best)}, which localised best for this model: {known[best].text} "
-        f"({evidence.where}). This is localisation: it does not show that a map is faithful to the model."
+        f"({evidence.where}).{evidence.without_model} This is localisation: it does not show that a map is faithful to "
+        "the model."
     )

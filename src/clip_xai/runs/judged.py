@@ -23,6 +23,7 @@ from clip_xai.models.retrieval import INDEX
 from clip_xai.runs.checkpoints import CARD, RunCard, described, resolve_checkpoint, run_of
 from clip_xai.runs.lineage import Lineage, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
+from clip_xai.text import counted
 from clip_xai.training.modules import read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,9 @@ def noted_of_model(place: Path) -> dict[str, str]:
 
 def asked_of_data(data: DataConfig, manifest: Sequence[Record]) -> dict[str, Any]:
     """What a run directory notes of the data that something is judged on, every photograph and caption included."""
-    return {"data": decisive(data) | {"content": f"{len(manifest)} photographs, digest {digest_of(manifest)}"}}
+    return {
+        "data": decisive(data) | {"content": f"{counted(len(manifest), 'photograph')}, digest {digest_of(manifest)}"}
+    }
 
 
 def decisive(data: DataConfig) -> dict[str, Any]:
@@ -174,8 +177,9 @@ def overlap_with(place: Path, records: Sequence[Record], manifest: Sequence[Reco
     count = lineage.overlap(records, manifest)
     if not count:
         return None
-    return f"{count} of {len(records)} photographs, or others of their patients or lesions, were trained on by it" + (
-        f" or what it started from ({'; '.join(lineage.steps)})" if lineage.steps else ""
+    of_all = f"{count} of {counted(len(records), 'photograph')}"
+    return f"it was trained on {of_all}, or on others of their patients or lesions" + (
+        f", or what it started from was ({'; '.join(lineage.steps)})" if lineage.steps else ""
     )
 
 

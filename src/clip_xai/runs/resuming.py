@@ -26,6 +26,7 @@ from clip_xai.runs.directories import claim, code_digest, differences, is_under,
 from clip_xai.runs.judged import decisive, lineage_of, overlap_with, with_absolute_places
 from clip_xai.runs.lineage import ASKED_KEY, Lineage, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
+from clip_xai.text import counted
 from clip_xai.training.modules import read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def asked_of_training(config: TrainConfig, backbone: Backbone, records: Sequence
     settings["callbacks"].pop("progress_bar")
     return {
         "settings": {"seed": config.seed, **settings, "data": decisive(config.data), "init_from": config.init_from},
-        "data content": f"{len(records)} photographs, digest {digest_of(records)}",
+        "data content": f"{counted(len(records), 'photograph')}, digest {digest_of(records)}",
         "tower": backbone.fingerprint[:16],
     }
 
@@ -234,8 +235,8 @@ def _require_epochs_left(config: TrainConfig, checkpoint: Path, done: int, own: 
     asked = config.stage.epochs
     if done > asked or (done == asked and not own):
         raise UserError(
-            f"{checkpoint} has {done} epochs behind it, and stage.epochs={asked} asks for no more: nothing is left to "
-            f"train; raise stage.epochs{'' if own else ', or take the model that its own run exported'}"
+            f"{checkpoint} has {counted(done, 'epoch')} behind it, and stage.epochs={asked} asks for no more: nothing "
+            f"is left to train; raise stage.epochs{'' if own else ', or take the model that its own run exported'}"
         )
 
 
@@ -282,7 +283,9 @@ def _refuse_overlap(
     count = lineage.overlap(held, manifest)
     if not count:
         return
-    said = f"{count} of {len(held)} photographs of this run's val and test splits, or on others of their groups"
+    said = (
+        f"{count} of {counted(len(held), 'photograph')} of this run's val and test splits, or on others of their groups"
+    )
     if config.allow_overlap:
         log.warning("%s was trained on %s: numbers on those splits will be too good", place, said)
         return
@@ -303,6 +306,5 @@ def learned_records(config: TrainConfig, train: Sequence[Record]) -> list[Record
 def _step(config: TrainConfig, card: RunCard, train: Sequence[Record]) -> str:
     learned = learned_records(config, train)
     groups = len({record.group for record in learned})
-    return (
-        f"stage {card.stage} on {config.data.name}, split {card.split}: {len(learned)} photographs of {groups} groups"
-    )
+    met = f"{counted(len(learned), 'photograph')} of {counted(groups, 'group')}"
+    return f"stage {card.stage} on {config.data.name}, split {card.split}: {met}"

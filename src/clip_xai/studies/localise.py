@@ -37,6 +37,7 @@ from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.records import evenly
+from clip_xai.text import counted, plural
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
 from clip_xai.xai.perturbation_bank import PerturbationBank
@@ -77,13 +78,13 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     table = trained.table(rows)
     if table is None:
         raise UserError(
-            f"split={config.split}: in none of the {len(chosen)} photographs does the model see a lesion: their masks "
+            f"split={config.split}: the model sees a lesion in none of {counted(len(chosen), 'photograph')}: the masks "
             "are empty or lie outside the square that it reads"
         )
     fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
     said = [table.note, f"Captioner: {on.place}, {fingerprints}.", *(f"{note}." for note in on.notes)]
     if idle:
-        said.append(f"{idle} masks that mark nothing or everything measure nothing: left out.")
+        said.append(f"Left out: {counted(idle, 'mask')} of nothing or of everything, by which nothing is measured.")
     return rows, replace(table, note=" ".join(said))
 
 
@@ -140,7 +141,12 @@ def measure(
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
         maps.add(backbone, picture, geometry, read_mask(record.mask, record.mask_values), answers, record.group)
     if silent:
-        log.warning("%d of %d captions are empty and have no map; the others alone are measured", silent, len(records))
+        log.warning(
+            "%d of %s %s no map, being empty; the others alone are measured",
+            silent,
+            counted(len(records), "caption"),
+            plural(silent, "has", "have"),
+        )
     return maps
 
 

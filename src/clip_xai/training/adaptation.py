@@ -21,6 +21,7 @@ from clip_xai.data.images import UnreadableImageError, read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
+from clip_xai.text import counted
 from clip_xai.training.contrastive import MAX_LOGIT_SCALE, multi_positive_loss
 from clip_xai.training.data import EpochSampler
 from clip_xai.training.modules import Optimisation, is_decayed, learning_rate_factor, mean_metric
@@ -64,7 +65,9 @@ class PairSteps(Sampler[list[Pair]]):
         self.devices, self.rank = devices, rank
         self.steps = -(-len(sampler) // batch_size)
         if len(sampler) // self.steps < 2 * devices:
-            raise UserError(f"{len(sampler)} photographs are too few for a contrast on {devices} devices")
+            raise UserError(
+                f"too few for a contrast: {counted(len(sampler), 'photograph')} on {counted(devices, 'device')}"
+            )
 
     def __len__(self) -> int:
         return self.steps

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import IGNORED, Captioner
+from clip_xai.text import counted
 from clip_xai.training.features import FeatureTable
 
 POOL = 32  # steps among which records are sorted by length
@@ -195,8 +196,9 @@ class Steps(Sampler[list[Place]]):
         self.steps = -(-len(sampler) // batch_size)
         if len(sampler) // self.steps < accumulate * devices:
             raise UserError(
-                f"a step of {len(sampler) // self.steps} photographs cannot be cut into {accumulate * devices} parts; "
-                "raise stage.batch_size, or lower trainer.devices or trainer.accumulate_grad_batches"
+                f"a step of {counted(len(sampler) // self.steps, 'photograph')} cannot be cut into "
+                f"{counted(accumulate * devices, 'part')}; raise stage.batch_size, or lower "
+                "trainer.devices or trainer.accumulate_grad_batches"
             )
         self.longest = max(len(tokens) for row in dataset.tokens for tokens in row)
 
@@ -242,7 +244,8 @@ class InOrder(Sampler[list[Place]]):
     def __init__(self, dataset: CaptionDataset, batch_size: int, devices: int = 1, rank: int = 0) -> None:
         self.batches = -(-len(dataset) // (batch_size * devices))
         if len(dataset) < self.batches * devices:
-            raise UserError(f"{len(dataset)} validation photographs are too few for {devices} devices")
+            found = counted(len(dataset), "validation photograph")
+            raise UserError(f"too few to validate: {found} on {counted(devices, 'device')}")
         order = sorted(range(len(dataset)), key=lambda index: len(dataset.caption(0, index)))
         pieces = np.array_split(np.asarray(order), self.batches * devices)[rank::devices]
         self.pieces = []

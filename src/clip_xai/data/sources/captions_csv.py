@@ -20,7 +20,7 @@ from clip_xai.data.sources.own_files import NotFoundError, OwnFiles
 from clip_xai.data.sources.photograph_files import PhotographIndex, find_tables
 from clip_xai.data.sources.tables import OWN, Table, known, read_table, whole
 from clip_xai.errors import UserError
-from clip_xai.text import printable
+from clip_xai.text import counted, printable
 
 FILE = "captions.csv"
 
@@ -185,4 +185,4 @@ def _note(reader: SourceReader, table: Table, columns: Mapping[str, str], files:
         hint = f" (if {likely} tells the patients: data.columns={{group: {likely}}})" if likely else ""
         reader.note(f"no patient column: splits are by photograph{hint}")
     elif alone:
-        reader.note(f"{alone} photographs without a group: each counts as a patient of its own")
+        reader.note(f"{counted(alone, 'photograph')} without a group: each counts as a patient of its own")

@@ -14,7 +14,7 @@ from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.sources.photograph_files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
 from clip_xai.data.vocabulary import canonical_diagnosis
-from clip_xai.text import printable
+from clip_xai.text import counted, printable
 
 _TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
 
@@ -144,12 +144,12 @@ class SourceReader:
         missing = sum(problem.kind == "missing" for problem in self.problems)
         if missing and self.photographs.archives:
             packed = ", ".join(sorted(self.photographs.archives)[:5])
-            self.note(f"{missing} photographs are missing and {packed} is still packed; unpack it and call again")
+            self.note(f"{counted(missing, 'photograph')} missing, and {packed} still packed: unpack and call again")
         twice = [path for path in self._taken if path in self.photographs.repeated]
         if twice:
             first, other = twice[0], self.photographs.repeated[twice[0]]
             self.note(
-                f"{len(twice)} photographs have a namesake in another folder, and the first is used: "
+                f"{counted(len(twice), 'photograph')} with a namesake in another folder, of which the first is used: "
                 f"{first.parent.name}/{first.name}, not {other.parent.name}/{other.name}"
             )
         return SourceTable(

@@ -24,6 +24,7 @@ from clip_xai.data.sources.common import SourceReader, labelled, stated_fields
 from clip_xai.data.sources.photograph_files import LEFT_OVERS, PhotographIndex, find_tables, home_of, only, walk
 from clip_xai.data.sources.tables import Table, header_of, known, number, read_table
 from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.text import counted
 
 NAME = "ham10000"
 
@@ -104,13 +105,13 @@ def _read_full(reader: SourceReader, rows: dict[str, _Row], table: Table, split:
     reader.count_rows(table)
     publishers = _TRAIN_ROWS if split == "train" else _TEST_ROWS
     if listed > publishers:
-        reader.note(f"{table.path.name} has {listed} rows, the publisher's {publishers}: an altered copy")
-    repaired: Counter[str] = Counter()
+        reader.note(f"{table.path.name} has {counted(listed, 'row')}, the publisher's {publishers}: an altered copy")
+    repaired: Counter[tuple[str, str]] = Counter()
     for row in table.rows:
         image_id = re.sub(r"\.(jpe?g|png)$", "", row["image_id"], flags=re.IGNORECASE)
-        repaired["image ids with an extension"] += image_id != row["image_id"]
+        repaired["image id with an extension", "image ids with an extension"] += image_id != row["image_id"]
         code = row["dx"] if row["dx"] in _CODES else _code(row["dx"])
-        repaired["diagnoses that were spelled out"] += code is not None and code != row["dx"]
+        repaired["spelled-out diagnosis", "spelled-out diagnoses"] += code is not None and code != row["dx"]
         if not _ID.fullmatch(image_id):
             reader.reject(repr(row["image_id"]), "no ISIC image id (ISIC_ and seven digits)")
         elif code is None:
@@ -130,9 +131,9 @@ def _read_full(reader: SourceReader, rows: dict[str, _Row], table: Table, split:
                 fields=stated_fields(row, leave_out=no_age),
                 shown=labelled(row, ("lesion_id", "image_id", "dataset", *no_age), _LABELS),
             )
-    for what, count in repaired.items():
+    for forms, count in repaired.items():
         if count:
-            reader.note(f"{table.path.name}: {count} {what}, repaired: an altered copy")
+            reader.note(f"{table.path.name}: {counted(count, *forms)}, repaired: an altered copy")
 
 
 _LABELS = {"dx": "Diagnosis", "dx_type": "Diagnosis confirm type", "age": "Age (approx)", "localization": "Site"}
@@ -154,7 +155,7 @@ def _read_one_hot(reader: SourceReader, rows: dict[str, _Row], table: Table) -> 
         if not _ID.fullmatch(image_id):
             reader.reject(repr(row["image"]), "no ISIC image id (ISIC_ and seven digits)")
         elif len(marked) != 1:
-            reader.reject(image_id, f"{len(marked)} classes are marked where one should be")
+            reader.reject(image_id, f"one class should be marked, and {len(marked)} are")
             rows.pop(image_id, None)
         elif known_row is None:
             split = _SPLITS[match[0]] if match else _split_of(image_id) or "train"
@@ -254,7 +255,7 @@ def _records(reader: SourceReader, rows: dict[str, _Row], masks: dict[str, Path]
         )
     if alone:
         reader.note(
-            f"{alone} photographs have no lesion id, so only their looks can tell whether two show one lesion. "
+            f"{counted(alone, 'photograph')} with no lesion id: only looks can tell whether two show one lesion. "
             "HAM10000_metadata.csv or ISIC2018_Task3_Training_LesionGroupings.csv names the lesions of the training "
             "set, the Dataverse's table those of the test set, and the ISIC Archive alone those of the validation set"
         )

@@ -11,6 +11,7 @@ from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, 
 from clip_xai.data.sources.photograph_files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import known, number, read_table
 from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.text import counted
 
 NAME, ROWS = "pad_ufes_20", 2298
 
@@ -47,7 +48,8 @@ def read(root: Path) -> SourceTable | None:
         if photograph is not None:
             _add(reader, row, code, photograph)
     if spelled_out:
-        reader.note(f"{path.name}: {spelled_out} diagnoses that were spelled out, repaired: an altered copy")
+        found = counted(spelled_out, "spelled-out diagnosis", "spelled-out diagnoses")
+        reader.note(f"{path.name}: {found}, repaired: an altered copy")
     return reader.table()
 
 

@@ -19,7 +19,7 @@ from openpyxl.utils.exceptions import InvalidFileException
 from clip_xai.data.regular import read_regular
 from clip_xai.data.sources.encodings import UnknownEncodingError, decode, separator_of
 from clip_xai.errors import UserError
-from clip_xai.text import without_controls
+from clip_xai.text import counted, without_controls
 
 #: Endings of tables that are read alike.
 FORMATS = (".csv", ".tsv", ".tab", ".xlsx")
@@ -119,7 +119,7 @@ def read_table(path: Path, header: str | None = None, advice: str = PUBLISHED) -
         if not any(cells):
             continue
         if len(cells) != len(columns):
-            broken.append((number, f"{len(cells)} cells under {len(columns)} columns"))
+            broken.append((number, f"{counted(len(cells), 'cell')} under {counted(len(columns), 'column')}"))
             continue
         rows.append(dict(zip(columns, cells, strict=True)))
         numbers.append(number)

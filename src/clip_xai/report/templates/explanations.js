@@ -14,6 +14,7 @@
     if (className) node.className = className;
     return node;
   };
+  const counted = (count, one, many) => `${count} ${count === 1 ? one : many}`;
   const number = (value) => (value === 0 ? "0" : String(Number(value.toPrecision(3)))).replace(/-/g, "−");
 
   // ---- raw values ----------------------------------------------------------------------------------------------
@@ -177,9 +178,9 @@
   const fillImage = () => {
     const entry = image();
     photo.src = entry.photo;
-    photo.alt = entry.caption ?? entry.name;
+    photo.alt = ""; // the same photograph again, under the heat, which has words of its own
     $("original").src = entry.photo;
-    $("original").alt = "";
+    $("original").alt = `Photograph ${entry.name}`;
     $("pictures").style.setProperty("--tall", Math.min(1, entry.width / entry.height));
     $("place").textContent = `${state.image + 1} of ${data.images.length}`;
     for (const [id, by] of [["previous", -1], ["next", 1]]) $(id).disabled = neighbour(by) === undefined;
@@ -190,6 +191,10 @@
     fillCaption(entry);
     $("references").replaceChildren(...entry.references.map((text) => element("p", text, "reference")));
     $("reference-sheet").hidden = entry.references.length === 0;
+    $("left-out").hidden = !entry.left_out.length;
+    $("left-out").open = entry.left_out.length <= 2;
+    $("left-out").querySelector("summary").textContent = counted(entry.left_out.length, "method left out", "methods left out");
+    $("left-out").querySelector("ul").replaceChildren(...entry.left_out.map((reason) => element("li", reason)));
     fillPairs($("measurements"), entry.measurements);
     $("measurement-sheet").hidden = Object.keys(entry.measurements).length === 0;
     $("measured").open = Object.keys(entry.measurements).length <= 20; // of many, the table below says more
@@ -220,6 +225,7 @@
     const explanation = current();
     const none = state.shown === null;
     $("shown").textContent = none ? "The photograph alone" : label(entry, state.shown);
+    $("shown").classList.toggle("long", $("shown").textContent.length > 80);
     $("score").textContent = none ? "" : entry.items[state.shown].score_text;
     $("context").textContent = none ? "" : entry.items[state.shown].context;
     $("certain").textContent = none ? "" : entry.items[state.shown].note;
@@ -227,6 +233,7 @@
     $("reading").textContent = !explanation || reading.startsWith(explanation.title) ? reading : `${explanation.title}. ${reading}`;
     $("evidence").textContent = explanation?.evidence ?? "";
     $("map-title").textContent = explanation && !none ? `${explanation.title}, over the photograph` : "";
+    $("heat").setAttribute("aria-label", explanation && !none ? `Heat of ${explanation.title} for ${label(entry, state.shown)}` : `Photograph ${entry.name}`);
     $("notes").replaceChildren(...(explanation ? explanation.notes : []).map((text) => element("p", text, "note warning")));
     fillPairs($("settings"), explanation ? explanation.settings : {});
   };
@@ -237,7 +244,8 @@
     });
     $("text-sheet").hidden = !found.length;
     if (!found.length) return;
-    $("text-title").textContent = `The text behind “${label(image(), state.shown)}”`;
+    const { span, short } = image().items[state.shown];
+    $("text-title").textContent = span ? `The text behind “${short}”` : "The words of what is shown";
     $("texts").replaceChildren(...found.flatMap(shadedText));
   };
   // The legend of shaded words: the colours from one end of the scale to the other, with the values that they stand for.
@@ -250,6 +258,11 @@
     line.append(element("span", `${low}, lowered the score`), bar, element("span", `${high}, raised it`));
     return high ? line : element("p", low, "quiet num");
   };
+  // Relative luminance (WCAG 2.1): at 0.179 black and white stand out alike, by 4.58 to 1.
+  const luminance = (...colour) => {
+    const [r, g, b] = colour.map((c) => (c <= 10 ? c / 3294.6 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
   const shadedText = (explanation) => {
     const row = rowOf(explanation, state.shown);
     const [values, scale] = [rowValues(explanation, row), explanation.own[row]];
@@ -259,7 +272,7 @@
       const [r, g, b] = tint(values[index], scale, 1);
       const node = element("span", token.trim() || "␣");
       node.style.background = `rgb(${r} ${g} ${b})`;
-      node.style.color = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#16181d" : "#fff";
+      node.style.color = luminance(r, g, b) > 0.179 ? "#000" : "#fff";
       node.title = number(values[index]);
       return [node, document.createTextNode(" ")];
     }));
@@ -293,9 +306,6 @@
     const entry = image();
     const shown = state.shown === null ? [] : pictures(entry).filter((explanation) => rowOf(explanation, state.shown) >= 0);
     $("compare-sheet").hidden = shown.length < 2;
-    $("left-out").hidden = !entry.left_out.length;
-    $("left-out").querySelector("summary").textContent = entry.left_out.length === 1 ? "1 method left out" : `${entry.left_out.length} methods left out`;
-    $("left-out").querySelector("ul").replaceChildren(...entry.left_out.map((reason) => element("li", reason)));
     $("compare").replaceChildren(...(shown.length < 2 ? [] : shown).map((explanation) => {
       const row = rowOf(explanation, state.shown);
       const ends = scaleOf(explanation, row).ends.join(" … ");
@@ -307,7 +317,8 @@
     const explanation = current();
     $("contact-sheet").hidden = !explanation || explanation.agnostic;
     if ($("contact-sheet").hidden) return;
-    $("contact-title").textContent = `Every word and text by ${explanation.title}`;
+    const scaled = $("scale").value === "shared" ? "on one scale" : "each on a scale of its own: a strong colour need not be a large value";
+    $("contact-title").textContent = `Every word and text by ${explanation.title}, ${scaled}`;
     $("contact").replaceChildren(...explanation.items.map((item, row) => {
       const ends = scaleOf(explanation, row).ends.join(" … ");
       return tile(entry, explanation, row, label(entry, item), ends, item === state.kept, () => { keep(item, true); $("stage").scrollIntoView({ block: "nearest" }); });
@@ -335,7 +346,11 @@
   };
   const choose = (method) => { state.method = method; refresh(); };
   const refresh = () => {
+    // What is filled anew takes the keyboard's focus with it: it goes to what now stands in its place.
+    const list = document.activeElement.closest("#methods, #compare, #contact, #pair");
+    const place = list ? [...list.querySelectorAll("button")].indexOf(document.activeElement) : -1;
     mark(); fillMethods(image()); paint(); describe(); shadeText(); fillInteractions(); fillCompare(); fillContact(); writeAddress();
+    if (place >= 0) list.querySelectorAll("button")[place]?.focus({ preventScroll: true });
   };
   const open = (index, item) => {
     state.image = index;
@@ -376,6 +391,8 @@
   };
 
   // ---- start ---------------------------------------------------------------------------------------------------
+  // Scores of one kind are named once.
+  const scores = (items) => items.map((item, index) => (index && item.score_name === items[0].score_name ? number(item.score) : item.score_text)).join(", ");
   const fillList = () => {
     $("list").replaceChildren(...data.images.map((entry, index) => {
       const row = element("li");
@@ -384,7 +401,10 @@
       const text = element("span");
       picture.src = entry.thumb;
       picture.alt = "";
-      text.append(element("b", entry.name), element("span", entry.caption ?? entry.items.map((item) => item.score_text).join(" · ")));
+      const name = element("b");
+      // A long file name breaks behind its own separators.
+      name.append(...entry.name.split(/(?<=[_.-])/).flatMap((part) => [part, element("wbr")]));
+      text.append(name, element("span", entry.caption ?? scores(entry.items)));
       button.type = "button";
       button.dataset.image = index;
       button.append(picture, text);
@@ -393,7 +413,7 @@
       return row;
     }));
   };
-  const photographs = (count) => `${count} photograph${count === 1 ? "" : "s"}`;
+  const photographs = (count) => counted(count, "photograph", "photographs");
   const filter = () => {
     const wanted = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
