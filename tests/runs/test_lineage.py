@@ -110,7 +110,7 @@ def test_other_data_are_named_on_the_page_and_must_not_have_been_trained_on(runs
     page = (tmp_path / "judged" / "index.html").read_text()
     assert "Other data than those of the captioner" in page and str(other) in page
     named = f"ckpt={runs / 'train' / 'fold1'}"
-    with pytest.raises(UserError, match=r"must not be judged on split=test: 8 of 8 photographs.*allow_overlap=true"):
+    with pytest.raises(UserError, match=r"split=test: it, .* was trained on 8 of 8 photographs.*allow_overlap=true"):
         evaluate(settings("evaluate", runs, tmp_path / "no", named, "data.fold=0"))
     evaluate(settings("evaluate", runs, tmp_path / "yes", named, "data.fold=0", "allow_overlap=true", "bootstrap=20"))
     assert "No judgement of unseen photographs: 8 of 8" in (tmp_path / "yes" / "index.html").read_text()

@@ -178,9 +178,8 @@ def overlap_with(place: Path, records: Sequence[Record], manifest: Sequence[Reco
     if not count:
         return None
     of_all = f"{count} of {counted(len(records), 'photograph')}"
-    return f"it was trained on {of_all}, or on others of their patients or lesions" + (
-        f", or what it started from was ({'; '.join(lineage.steps)})" if lineage.steps else ""
-    )
+    start = f", or what it started from ({'; '.join(lineage.steps)})," if lineage.steps else ""
+    return f"it{start} was trained on {of_all}, or on others of their patients or lesions"
 
 
 def _seen(

@@ -14,7 +14,7 @@ from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.sources.photograph_files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
 from clip_xai.data.vocabulary import canonical_diagnosis
-from clip_xai.text import counted, printable
+from clip_xai.text import counted, plural, printable
 
 _TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
 
@@ -144,7 +144,10 @@ class SourceReader:
         missing = sum(problem.kind == "missing" for problem in self.problems)
         if missing and self.photographs.archives:
             packed = ", ".join(sorted(self.photographs.archives)[:5])
-            self.note(f"{counted(missing, 'photograph')} missing, and {packed} still packed: unpack and call again")
+            are = plural(len(self.photographs.archives), "is", "are")
+            self.note(
+                f"{counted(missing, 'photograph')} missing, and {packed} {are} still packed: unpack and call again"
+            )
         twice = [path for path in self._taken if path in self.photographs.repeated]
         if twice:
             first, other = twice[0], self.photographs.repeated[twice[0]]
