@@ -39,7 +39,8 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     """Train a backbone on image-caption pairs.
 
     Writes into ``config.run_dir`` ``backbone/model.safetensors``, which ``backbone.pretrained=`` takes, with how it is
-    built, its preprocessing and its tokenizer in ``tower.json`` beside it, and ``checkpoints/``, ``metrics.json``, ``set_aside.json`` and ``run.json``.
+    built, its preprocessing and its tokenizer in ``tower.json`` beside it, and ``checkpoints/``, ``metrics.json``,
+    ``set_aside.json`` and ``run.json``.
 
     Returns:
         What stands in ``metrics.json``.
