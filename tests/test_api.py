@@ -180,3 +180,28 @@ def test_a_captioner_explains_its_caption_and_a_run_is_read_back(photograph: Ima
         Attribution.load(file)
     with pytest.raises(UserError, match="no finished run"):
         clip_xai.read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"texts": 5}, "texts=5"),
+        ({"texts": {"text": "a"}}, "texts="),
+        ({"texts": "half \ud800"}, "texts="),
+        ({"texts": "a", "methods": None}, "there is no explainer None"),
+        ({"texts": "a", "kind": "cos"}, "kind='cos': choose one of cosine"),
+        ({"texts": "a", "photograph": Image.new("RGB", (1, 5000))}, "one side is more than 100 times"),
+        ({"texts": "a", "photograph": np.zeros((1, 5000, 3), np.uint8)}, "one side is more than 100 times"),
+    ],
+)
+def test_what_no_one_can_mean_is_one_line(given: dict, said: str, photograph: Image.Image) -> None:
+    asked = {"photograph": photograph, "methods": "gradcam", **given}
+    with pytest.raises(UserError, match=said):
+        clip_xai.explain(clip_xai.load_backbone("tiny"), **asked)
+
+
+def test_a_card_without_a_place_is_refused(photograph: Image.Image, tmp_path: Path) -> None:
+    found = clip_xai.explain(clip_xai.load_backbone("tiny"), photograph, "a photo of melanoma", GradCam)
+    for name, said in (("card", "give its file such an ending"), ("no/card.png", "make it first")):
+        with pytest.raises(UserError, match=said):
+            found.save(tmp_path / name)

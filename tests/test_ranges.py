@@ -52,7 +52,7 @@ TRAIN = {
     "mapper.dropout=1": "give at least 0 and less than 1",
     "mapper.layers=-1": "give at least 1",
     "language_model.retrieved_captions=-1": "give at least 0",
-    "backbone.image_size=0": "give at least 1",
+    "backbone.image_size=0": "give at least 1 and at most 4096",
     "data.max_tokens=-1": "give at least 2",
     "data.limit=0": "give at least 1",
     "data.workers=0": "give at least 1",
@@ -209,3 +209,10 @@ def test_settings_that_were_changed_in_python_are_checked_when_used() -> None:
         require_usable(config)
     with pytest.raises(UserError, match=r"^xai\.rise\.fill=nan: give a finite number$"):
         Rise(fill=math.nan)
+
+
+@pytest.mark.parametrize("typed", ["explain image=", "evaluate ckpt= ", "train data.root="])
+def test_a_blank_path_is_not_the_working_directory(typed: str) -> None:
+    job, _, argument = typed.partition(" ")
+    with pytest.raises(UserError, match=f"{argument.strip()} is blank, which is no path"):
+        check(compose_job(job, ["backbone=tiny", argument] if job == "explain" else [argument], Path("run")))

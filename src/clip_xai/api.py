@@ -6,8 +6,9 @@ The same objects are what the command line composes.
 from __future__ import annotations
 
 import io
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from clip_xai.data.images import as_rgb, read_image
+from clip_xai.data.images import as_rgb, check_shape, read_image
 from clip_xai.data.preprocess import Geometry
 from clip_xai.errors import UserError
 from clip_xai.explanations.explanation_job import ExplanationJob
@@ -34,6 +35,7 @@ from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
 from clip_xai.xai.methods import METHODS
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget
+from clip_xai.xai.targets.similarity import KINDS
 from clip_xai.xai.targets.target_builder import CAPTION_PARTS, Question
 
 PUBLISHED = "published"
@@ -60,8 +62,17 @@ class Explanations:
         self.picture().show()
 
     def save(self, path: str | Path) -> None:
-        """Write the card."""
-        with replacing(Path(path)) as unfinished:
+        """Write the card.
+
+        Raises:
+            UserError: The name has no ending of a picture, or its directory does not exist.
+        """
+        place = Path(path).expanduser()
+        if place.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise UserError(f"{place}: a card is written as .png, .jpg or .webp: give its file such an ending")
+        if not place.parent.is_dir():
+            raise UserError(f"{place}: there is no directory {place.parent}: make it first")
+        with replacing(place) as unfinished:
             self.picture().save(unfinished)
 
     def _repr_png_(self) -> bytes:
@@ -89,12 +100,16 @@ def load_backbone(
     Raises:
         UserError: The name is unknown, or the weights are nowhere to be had.
     """
+    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int)):
+        raise UserError(f"image_size={image_size!r}: give a whole number of pixels")
     if name not in CATALOGUE:
         raise UserError(f"there is no backbone {name!r}; choose one of {', '.join(CATALOGUE)}")
     entry = CATALOGUE[name]
     place = entry.pretrained if pretrained == PUBLISHED else pretrained
     chosen = architecture or entry.architecture
-    return build_backbone(name, chosen, None if place is None else str(place), image_size=image_size)
+    return build_backbone(
+        name, chosen, None if place is None else os.path.expanduser(str(place)), image_size=image_size
+    )
 
 
 def explain(
@@ -127,6 +142,8 @@ def explain(
     chosen = [_method(one) for one in _several(methods)]
     if not chosen:
         raise UserError(f"name at least one method: {', '.join(METHODS)}")
+    if kind not in KINDS:
+        raise UserError(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
     captioner = model if isinstance(model, Captioner) else None
     backbone = captioner.backbone if captioner is not None else model
     if not isinstance(backbone, Backbone):
@@ -136,7 +153,7 @@ def explain(
         raise UserError(
             "a CLIP by itself needs a text to compare with, or several: explain(backbone, photograph, texts)"
         )
-    if asked is not None and not (asked and all(isinstance(text, str) and text.strip() for text in asked)):
+    if asked is not None and not (asked and all(map(_is_text, asked))):
         raise UserError(f"texts={texts!r}: give one text or several, none of them blank")
     picture, name = _picture(photograph)
     geometry = backbone.preprocess.geometry(picture.width, picture.height)
@@ -195,18 +212,25 @@ def _explanations(found: list[Attribution], shown: ExplainedImage) -> Explanatio
     return Explanations(found, shown)
 
 
+def _is_text(text: Any) -> bool:
+    """Whether something is a text that can be read; half of a pair of surrogates cannot."""
+    return isinstance(text, str) and bool(text.strip()) and text == text.encode("utf-8", "ignore").decode()
+
+
 def _several(given: Any) -> list[Any]:
-    """Return what was given as a list; one text or one method is one, and no list of its letters."""
-    return [given] if isinstance(given, str | Explainer) else list(given)
+    """Return what was given as a list; one is one, a text no list of its letters, a mapping no list of its keys."""
+    listed = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | type)
+    return list(given) if listed else [given]
 
 
 def _picture(photograph: str | Path | Image.Image | np.ndarray) -> tuple[Image.Image, str]:
     """Return a photograph upright, in RGB, and its name."""
     if isinstance(photograph, str | Path):
-        return read_image(Path(photograph)), Path(photograph).name
+        return read_image(Path(photograph).expanduser()), Path(photograph).name
     if isinstance(photograph, Image.Image):
         name = Path(str(getattr(photograph, "filename", "") or "photograph")).name
         try:
+            check_shape(*photograph.size)
             return as_rgb(ImageOps.exif_transpose(photograph)), name
         except (OSError, ValueError) as error:
             raise UserError(f"the picture cannot be read: {error}") from error
@@ -221,13 +245,15 @@ def _picture(photograph: str | Path | Image.Image | np.ndarray) -> tuple[Image.I
             f"an array of {photograph.dtype} {photograph.shape} is no photograph: give 8-bit values, or floats from 0 "
             "to 1, in the shape [H, W], [H, W, 3] or [H, W, 4]"
         )
-    return as_rgb(Image.fromarray(values)), "photograph"
+    return _picture(Image.fromarray(values))
 
 
 def _method(method: Any) -> Explainer:
     if isinstance(method, Explainer):
         return method
-    if method not in METHODS:
+    if isinstance(method, type) and issubclass(method, Explainer):
+        return method()
+    if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"there is no explainer {method!r}; choose of {', '.join(METHODS)}")
     return METHODS[method]()
 

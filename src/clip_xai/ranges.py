@@ -80,6 +80,8 @@ def check(settings: Any, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, name)
             continue
+        if item.metadata.get(PATH) and isinstance(value, str) and not value.strip():
+            raise UserError(f"{name}= is blank, which is no path: name one, or leave the setting out")
         several = isinstance(value, (list, tuple, Mapping))
         for one in value.values() if isinstance(value, Mapping) else value if several else (value,):
             if not _allowed(one, item.metadata):

@@ -108,3 +108,10 @@ def test_masks_are_true_where_they_are_bright(tmp_path: Path) -> None:
     mask[2:4, 3:] = 255
     Image.fromarray(mask).save(tmp_path / "m.png")
     assert np.array_equal(read_mask(tmp_path / "m.png"), mask > 0)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_cameras_of_any_depth_are_equally_bright(bits: int, tmp_path: Path) -> None:
+    shades = np.linspace(0.1, 0.9, 64)[None].repeat(32, 0)
+    Image.fromarray(np.round(shades * (2**bits - 1)).astype(np.uint16)).save(tmp_path / "deep.png")
+    assert np.abs(np.asarray(read_image(tmp_path / "deep.png"))[..., 0] / 255 - shades).max() < 0.005

@@ -205,3 +205,27 @@ def test_the_setting_reaches_the_manifest_and_is_read_anew(root: Path, tmp_path:
     assert shares == {"a.png": 400, "b.png": 400, "c.png": 0, "d.png": 0}
     with pytest.raises(UserError, match="mask_values="):
         BuildSettings(mask_values=[])
+
+
+@pytest.mark.parametrize("values", [[300], [7], [1, 2]])
+def test_values_that_no_mask_holds_are_refused(values: list[int], tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "own"
+    rows = []
+    for number in range(3):
+        photograph(folder / f"{number}.png", number)
+        Image.open(folder / f"{number}.png").resize((60, 40)).save(folder / f"{number}.png")
+        WHITE.save(folder / f"m{number}.png")
+        rows.append({"image": f"{number}.png", "caption": "A spot.", "mask": f"m{number}.png"})
+    table(folder / "captions.csv", ["image", "caption", "mask"], *rows)
+    with pytest.raises(UserError, match=r"data\.mask_values=.*: none of the 3 masks of own holds any of them"):
+        build_manifest(folder.parent, tmp_path / "out", BuildSettings(mask_values=values))
+    records = load_manifest(build_manifest(folder.parent, tmp_path / "out", BuildSettings(mask_values=[255])))
+    assert all(read_mask(record.mask, record.mask_values).sum() == 400 for record in records)
+
+
+@pytest.mark.parametrize("name", ["m.tif", "m.gif", "m.png", "m.webp"])
+def test_one_of_several_pictures_in_a_file_is_no_mask(name: str, tmp_path: Path) -> None:
+    empty = Image.new("L", WHITE.size)
+    empty.save(tmp_path / name, save_all=True, append_images=[WHITE.convert("L")])
+    with pytest.raises(UnreadableImageError, match=r"2 pictures in one file, .*: save that one alone"):
+        read_mask(tmp_path / name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import unicodedata
 from dataclasses import fields
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from clip_xai.data.groups import without_patients
@@ -311,3 +313,105 @@ def test_only_photographs_of_the_sources_own_hint(tmp_path: Path) -> None:
     ham(tmp_path / "data", {"image_id": "ISIC_0000001"}, images=False)
     with pytest.raises(UserError, match="ham10000: HAM10000_metadata"):
         build_manifest(tmp_path / "data", tmp_path / "out")
+
+
+def test_one_patient_is_one_however_the_number_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    lines = [{"image": photograph(folder / f"{n}.jpg", n).name, "caption": "One.", "group": group}
+             for n, group in enumerate(("7", "7.0", "8", "-", "?", "#N/A"))]  # fmt: skip
+    table(folder / "captions.csv", ["image", "caption", "group"], *lines)
+    found = own(tmp_path)
+    assert [record.keys[0] for record in found.records] == [
+        "own:7", "own:7", "own:8", "own:3.jpg", "own:4.jpg", "own:5.jpg",
+    ]  # fmt: skip
+    assert any(note.startswith("3 photographs without a group") for note in found.notes)
+
+
+def test_a_cell_that_says_nothing_is_no_caption(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    captions = ("nan", "-", "#VALUE!", "#N/A", "None", "A plaque.")
+    lines = [{"image": photograph(folder / f"{n}.jpg").name, "caption": text} for n, text in enumerate(captions)]
+    table(folder / "captions.csv", ["image", "caption"], *lines)
+    found = own(tmp_path)
+    assert [record.caption for record in found.records] == ["A plaque."] and len(found.problems) == 5
+
+
+def test_two_columns_of_one_name_are_asked_about(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    photograph(folder / "a.jpg")
+    table(folder / "captions.csv", ["image", "caption", "Caption"],
+          {"image": "a.jpg", "caption": "One.", "Caption": "Two."})  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"columns caption, Caption may be the caption: .*data\.columns=\{caption: caption"
+    ):
+        own(tmp_path)
+    for named, text in (("caption", "One."), ("Caption", "Two.")):
+        (found,) = read_all(tmp_path, (), {"caption": named})
+        assert found.records[0].references == (text,)
+
+
+def book(folder: Path) -> tuple[openpyxl.Workbook, list[tuple[str, ...]]]:
+    """A spreadsheet with one table, of which nothing is written yet."""
+    made = openpyxl.Workbook()
+    made.active.append(HEAD)
+    lines = rows(folder)
+    for line in lines:
+        made.active.append(line)
+    return made, lines
+
+
+def test_merged_cells_say_the_same_of_every_row(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    made, _ = book(folder)
+    for top in (2, 4):
+        made.active.merge_cells(f"C{top}:C{top + 1}")
+    made.save(folder / "captions.xlsx")
+    assert [record.keys[0] for record in own(tmp_path).records] == ["own:pat0", "own:pat0", "own:pat1", "own:pat1"]
+
+
+def test_numbers_are_read_as_a_spreadsheet_shows_them(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    made, _ = book(folder)
+    for row in range(2, 6):
+        photograph(folder / f"{row:03d}.jpg")
+        made.active[f"A{row}"] = row
+        made.active[f"A{row}"].number_format = "000"
+    made.save(folder / "captions.xlsx")
+    assert [record.name for record in own(tmp_path).records] == ["002.jpg", "003.jpg", "004.jpg", "005.jpg"]
+    table(folder / "captions.csv", ["image", "caption"], {"image": "2", "caption": "One."})
+    (folder / "captions.xlsx").unlink()
+    assert "(but 002.jpg is)" in own(tmp_path).problems[0].reason
+
+
+def test_formulas_that_nobody_computed_are_not_read_as_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    made, _ = book(folder)
+    made.active["C3"] = '="pat"&"0"'
+    made.save(folder / "captions.xlsx")
+    with pytest.raises(
+        UserError, match=r"1 formulas whose values .* cell C3: open it in a spreadsheet program and save"
+    ):
+        own(tmp_path)
+
+
+def test_the_sheet_that_is_meant_is_read_or_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    made, lines = book(folder)
+    second = made.create_sheet("second")
+    second.append(HEAD)
+    second.append((lines[0][0], "Of the second.", *lines[0][2:]))
+    made.save(folder / "captions.xlsx")
+    with pytest.raises(UserError, match=r"2 sheets have such a header \(Sheet, second\): keep the one"):
+        own(tmp_path)
+    made.active.sheet_state = "hidden"
+    made.active = 1
+    made.save(folder / "captions.xlsx")
+    assert [record.caption for record in own(tmp_path).records] == ["Of the second."]
+
+
+def test_names_are_the_same_however_their_accents_are_composed(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    photograph(folder / unicodedata.normalize("NFC", "lésion\u00a01.jpg"))
+    name = unicodedata.normalize("NFD", "lésion 1.jpg")
+    table(folder / "captions.csv", ["image", "caption"], {"image": name, "caption": "One."})
+    assert len(own(tmp_path).records) == 1

@@ -6,13 +6,16 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from clip_xai import load_backbone
 from clip_xai.errors import UserError
+from clip_xai.models.assets import TINY_CLIP
 from clip_xai.models.backbones.weight_files import load_exactly
 from clip_xai.models.reading import read_json, read_state
 
@@ -80,7 +83,7 @@ def written(name: str, folder: Path) -> Path:
         ("nothing.pt", "holds no state dict"),
         ("damaged.index.json", "is no JSON"),
         ("list.index.json", "holds no settings but a list"),
-        ("lost.index.json", "nowhere.safetensors cannot be read"),
+        ("lost.index.json", "names nowhere.safetensors, which is not beside it"),
         ("absent.pt", "cannot be read"),
     ],
 )
@@ -114,3 +117,35 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_settings_of_a_spreadsheet_program_are_read(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
     assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensor: (tensor * 100).to(torch.int8), "as int8: quantised weights are not read"),
+        (lambda tensor: tensor.to(torch.complex64), "as complex64: quantised"),
+        (torch.zeros_like, "holds zeros alone in 1 of .* download it again"),
+    ],
+)
+def test_weights_that_load_and_mean_nothing_are_refused(change: Any, said: str, tmp_path: Path) -> None:
+    state = load_file(TINY_CLIP / "model.safetensors")
+    save_file({**state, "text_projection": change(state["text_projection"])}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=said):
+        load_backbone("tiny", tmp_path / "w.safetensors")
+
+
+def test_a_file_under_the_other_formats_name_is_told_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes((TINY_CLIP / "model.safetensors").read_bytes())
+    torch.save(load_file(TINY_CLIP / "model.safetensors"), tmp_path / "b.safetensors")
+    for name, said in (("a.pt", r"rename it to a\.safetensors"), ("b.safetensors", r"rename it to b\.pt")):
+        with pytest.raises(UserError, match=said):
+            load_backbone("tiny", tmp_path / name)
+
+
+def test_a_missing_part_of_an_index_is_named(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    for held, said in (({"a": "part-1.safetensors"}, r"names part-1\.safetensors, which is not beside it"),
+                       ([1, 2], "names no file of weights")):  # fmt: skip
+        index.write_text(json.dumps({"weight_map": held}))
+        with pytest.raises(UserError, match=said):
+            read_state(index)

@@ -119,6 +119,15 @@ def test_other_data_are_named_on_the_page_and_must_not_have_been_trained_on(runs
     assert metrics["settings"]["captioner"].endswith("fold0/export")
 
 
+def test_other_data_do_not_take_the_place_of_the_runs_manifest(runs, root, tmp_path):
+    other = draw(tmp_path / "other", count=24, seed=2, name="theirs")
+    of_run = json.loads((runs / "train" / "fold1" / "run.json").read_text())["data"]
+    held = (Path(of_run["output_dir"]) / "manifest.parquet").read_bytes()
+    with pytest.raises(UserError, match=r"data\.root=.*name another folder for theirs, such as data\.output_dir="):
+        evaluate(settings("evaluate", runs, tmp_path / "no", f"data.root={other}", "data.name=theirs"))
+    assert (Path(of_run["output_dir"]) / "manifest.parquet").read_bytes() == held
+
+
 def test_debug_runs_find_debug_runs_only(runs, root, tmp_path):
     own = tmp_path / "runs"
     chosen = ("debug=fast", *of_data(root))

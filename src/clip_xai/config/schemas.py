@@ -47,7 +47,7 @@ class BackboneConfig(Checked):
     architecture: str = MISSING
     pretrained: str | None = setting(None, path=True)
     revision: str | None = None
-    image_size: int | None = setting(None, least=1)
+    image_size: int | None = setting(None, least=1, most=4096)
     text: bool = True
     quick_gelu: bool | None = None
 
@@ -209,7 +209,7 @@ class DataConfig(Checked):
     near_bits: int | None = setting(6, least=0, most=16)
     near_difference: float = setting(6.0, least=0, most=255)
     columns: Columns = field(default_factory=Columns)
-    mask_values: list[int] | None = None
+    mask_values: list[int] | None = setting(None, least=0, most=65535)
     workers: int | None = setting(None, least=1)
     limit: int | None = setting(None, least=1)
     draw_references: bool = True

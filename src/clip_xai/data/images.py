@@ -38,6 +38,9 @@ MAX_PIXELS = 89_000_000
 #: model's input would take gigabytes.
 MAX_RATIO = 100
 
+#: What is white in grey pictures of 16 bits: the first of these that no pixel exceeds.
+_WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+
 #: Endings of files that are decoded where Pillow has the library for them, and of all others.
 _FURTHER = {
     "jpg_2000": (Jpeg2KImagePlugin.Jpeg2KImageFile, (".jp2", ".j2k", ".jpx")),
@@ -104,7 +107,7 @@ def read_image(path: Path | str) -> Image.Image:
     """Read a photograph as it would be looked at.
 
     EXIF rotation is applied; palette, grey, CMYK and 16-bit pictures become 8-bit RGB; transparency is laid on white.
-    Values of 8 or 12 bits that a 16-bit picture holds are taken as such.
+    Values of 8 to 14 bits that a 16-bit picture holds are taken as such.
     The picture that comes back carries no metadata, so nothing can be copied into an output by accident.
 
     Args:
@@ -215,6 +218,9 @@ def inspect_mask(path: Path | str, values: Sequence[int] = ()) -> MaskFacts:
 
 def _decode_mask(path: Path, values: Sequence[int]) -> tuple[NDArray[np.bool_], str]:
     with _opened(_read_bytes(path), path) as opened:
+        pictures = getattr(opened, "n_frames", 1)
+        if pictures > 1:
+            raise ValueError(f"{pictures} pictures in one file, and which is the mask is open: save that one alone")
         opened.load()
         return lesion_of(ImageOps.exif_transpose(opened), values)
 
@@ -222,7 +228,8 @@ def _decode_mask(path: Path, values: Sequence[int]) -> tuple[NDArray[np.bool_], 
 def as_rgb(image: Image.Image) -> Image.Image:
     """Bring a picture of any mode to 8-bit RGB; pictures that are RGB already are returned as they are.
 
-    Of 16-bit pictures that hold nothing beyond 8 or 12 bits, 255 or 4095 is white: cameras and microscopes write so.
+    Of 16-bit pictures that hold nothing beyond 8, 10, 12 or 14 bits, the largest value of so many bits is white:
+    cameras and microscopes write so.
 
     Raises:
         ValueError: The mode has no agreed range (floating point, 32-bit integers beyond 16 bits).
@@ -233,7 +240,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("integer pixels beyond 16 bits")
-        full = next(largest for largest in (255, 4095, 65535) if values.max() <= largest)
+        full = next(largest for largest in _WHITES if values.max() <= largest)
         return Image.fromarray(np.round(values * (255 / full)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")

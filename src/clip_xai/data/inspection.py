@@ -20,7 +20,7 @@ from clip_xai.files import naming
 from clip_xai.progress import track
 
 #: Raise it when files must be looked at anew because a change here finds out more about them.
-VERSION = 1
+VERSION = 2
 
 _SECONDS_BETWEEN_SAVES = 0.5
 

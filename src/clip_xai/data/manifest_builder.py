@@ -33,7 +33,7 @@ from clip_xai.text import counted, plural, printable
 log = logging.getLogger(__name__)
 
 #: Raise it when a change here must rebuild manifests of data that did not change.
-VERSION = 4
+VERSION = 5
 
 #: Size, time of writing, time of change.
 State = tuple[int, int, int]
@@ -185,7 +185,7 @@ def _read_sources(root: Path, settings: BuildSettings) -> list[SourceTable]:
         first = next(((problem.file, problem.reason) for table in tables for problem in table.problems), None)
         why = f" (first: {first[0]}: {first[1]})" if first else ""
         known = [name for name in (table.source for table in tables) if name in SOURCES]
-        hint = "; ".join(f"{name}: {SOURCES[name].expected}" for name in known) or "correct the column of images"
+        hint = "; ".join(f"{name}: {SOURCES[name].expected}" for name in known) or "correct the table"
         raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs{why}; {hint}")
     return tables
 
@@ -216,6 +216,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
     kept, values = output_dir / "inspected.sqlite", tuple(settings.mask_values or ())
     seen = inspect_files([record.image for record in records], kept, settings.workers)
     masks = inspect_masks([record.mask for record in records if record.mask], kept, values, settings.workers)
+    _require_values(records, masks, values)
     drawn_before = drawn_by_earlier_version(root)
     readable: list[Record] = []
     looks: list[tuple[int, bytes]] = []
@@ -236,6 +237,21 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
     near = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
     read = {path: facts for path, facts in masks.items() if isinstance(facts, MaskFacts)}
     return Findings(tables=tables, records=readable, problems=problems, near=near, masks=read)
+
+
+def _require_values(records: list[Record], masks: dict[Path, MaskFacts | str], values: tuple[int, ...]) -> None:
+    """Refuse values that are lesion in no mask of a source: each would be read as empty."""
+    shares: dict[str, list[float]] = {}
+    for record in records:
+        facts = masks.get(record.mask) if record.mask else None
+        if isinstance(facts, MaskFacts):
+            shares.setdefault(record.source, []).append(facts.share)
+    for source, found in shares.items():
+        if values and not any(found):
+            raise UserError(
+                f"data.mask_values=[{','.join(map(str, values))}]: none of the {len(found)} masks of {source} holds "
+                "any of them; name values that they hold, or leave the setting out where the masks say so themselves"
+            )
 
 
 def _with_names(records: list[Record], root: Path, problems: list[Problem]) -> list[Record]:

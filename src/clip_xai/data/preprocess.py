@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -130,6 +131,13 @@ class Preprocess:
             raise ValueError(f"image_size is {self.image_size}; it must be at least 1")
         if self.scaled is not None and (self.resize != "shortest" or self.scaled < self.image_size):
             raise ValueError(f"scaled is {self.scaled}: it must be at least image_size, and goes with shortest alone")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if isinstance(values, str) or len(values) != 3 or not all(math.isfinite(float(value)) for value in values):
+                raise ValueError(f"{name} is {values}: it must be three finite numbers")
+        if not all(0 <= float(value) <= 1 for value in self.mean):
+            raise ValueError(f"mean is {self.mean}: each must be on the scale from 0 to 1")
+        if not all(float(value) > 0 for value in self.std):
+            raise ValueError(f"std is {self.std}: each must be more than 0")
         # JSON knows lists only; tuples keep the fingerprint and the hash the same after a round trip.
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))

@@ -64,4 +64,4 @@ def _state(path: Path) -> os.stat_result:
             raise NoFileError("a link that leads nowhere") from None
         raise
     except OSError as error:
-        raise NoFileError(f"cannot be opened ({error.strerror})") from error
+        raise NoFileError(str(error.strerror)) from error

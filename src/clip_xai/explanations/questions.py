@@ -94,6 +94,10 @@ def question_of(settings: TargetConfig, text: str | Sequence[str] | None = None,
             f"text= is for target=similarity and contrast, and target={names[0]} is asked: choose one of them, or "
             "leave out text="
         )
+    if settings.kind == "log_probability" and any(name in OF_TEXTS for name in names):
+        raise UserError(
+            "target.kind=log_probability is one of classes: choose target=class, or target.kind=cosine, dot or logit"
+        )
     asked: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in vars(settings).items()
     }

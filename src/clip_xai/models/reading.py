@@ -32,9 +32,13 @@ def read_state(file: Path) -> dict[str, Tensor]:
         UserError: The file is missing, damaged, something else, or a pickle that holds more than tensors.
     """
     if file.name.endswith(".index.json"):
-        names = sorted({str(name) for name in dict(read_json(file).get("weight_map") or {}).values()})
+        listed = read_json(file).get("weight_map")
+        names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
         if not names:
             raise UserError(f"{file} names no file of weights: download it again")
+        for name in names:
+            if not (file.parent / Path(name).name).is_file():
+                raise UserError(f"{file} names {name}, which is not beside it: download that file, too")
         parts = [read_state(file.parent / Path(name).name) for name in names]
         return {key: value for part in parts for key, value in part.items()}
     if file.suffix == ".safetensors":
@@ -55,7 +59,10 @@ def read_pickle(file: Path) -> Any:
     """
     refuse_impostor(file)
     with file.open("rb") as opened:
-        if opened.read(1) not in (b"\x80", b"P"):  # neither a pickle nor an archive that holds one
+        start = opened.read(9)
+        if start[8:] == b"{":
+            raise UserError(f"{file} is a safetensors file by its content: rename it to {file.stem}.safetensors")
+        if start[:1] not in (b"\x80", b"P"):  # neither a pickle nor an archive that holds one
             raise UserError(f"{file} is no file of weights, whatever its name says: download it again")
     if zipfile.is_zipfile(file) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()):
         raise UserError(
@@ -156,6 +163,9 @@ def _refuse_cut(file: Path) -> None:
     size = file.stat().st_size
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
+        begins = length.to_bytes(8, "little")
+        if begins.startswith(b"PK\x03\x04") or (begins.startswith(b"\x80") and length > _LONGEST):
+            raise UserError(f"{file} is no safetensors file but one that torch.save wrote: rename it to {file.stem}.pt")
         if not 2 <= length <= _LONGEST:
             raise UserError(
                 f"{file} is no safetensors file, whatever its name says: convert it, or give it its own suffix"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -90,7 +91,18 @@ def data_of(config: EvaluateConfig | ExplainConfig, place: Path) -> DataConfig:
         )
     if config.data is None:
         return of_run
-    return replace(of_run, **{name: getattr(config.data, name) for name in config.data.changed})
+    changed = config.data.changed
+    if "root" in changed and "output_dir" not in changed and _elsewhere(config.data.root, of_run.root):
+        raise UserError(
+            f"data.root={config.data.root} are other data than those that the run was trained on, whose manifest "
+            f"{of_run.output_dir} holds: name another folder for theirs, such as "
+            f"data.output_dir={Path(config.data.root).absolute()}_manifest"
+        )
+    return replace(of_run, **{name: getattr(config.data, name) for name in changed})
+
+
+def _elsewhere(place: str, other: str) -> bool:
+    return os.path.realpath(place) != os.path.realpath(other)
 
 
 def data_of_run(place: Path) -> DataConfig | None:

@@ -11,6 +11,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -391,6 +392,47 @@ def test_a_processor_that_cannot_be_followed_is_refused(changes: dict, said: str
     values = {**json.loads(PROCESSORS["clip"].to_json_string()), **changes}
     with pytest.raises(UserError, match=said):
         read_processor(values, "mine")
+
+
+def test_a_whole_processor_is_read_as_newer_releases_write_it(tmp_path: Path) -> None:
+    publish("pubmedclip", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL_CLIP, "model_type": "clip"}))
+    settings = json.loads(PROCESSORS["squash"].to_json_string())
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    backbone = build_backbone("hf", "hf", str(tmp_path))
+    assert (backbone.preprocess.resize, backbone.preprocess.mean) == ("squash", (0.5,) * 3)
+
+
+@pytest.mark.parametrize("kind", ["SiglipImageProcessor", "ViTImageProcessor", "CLIPImageProcessorFast"])
+def test_what_a_processor_does_not_say_is_its_kinds_own(kind: str) -> None:
+    found = read_processor({"image_processor_type": kind}, "mine")
+    library = getattr(transformers, kind.removesuffix("Fast"))()
+    assert (found.mean, found.std) == (tuple(library.image_mean), tuple(library.image_std))
+    assert found.interpolation == {2: "bilinear", 3: "bicubic"}[int(library.resample)]
+    assert found.resize == ("shortest" if "shortest_edge" in dict(library.size) else "squash")
+    with pytest.raises(UserError, match="a DeiTImageProcessor, of which it does not say size"):
+        read_processor({"image_processor_type": "DeiTImageProcessor"}, "mine")
+
+
+@pytest.mark.parametrize("changes", [
+    {"image_mean": [0.5] * 4}, {"image_mean": ["a"] * 3}, {"image_std": [0, 0, 0]}, {"image_std": [-0.5] * 3},
+    {"image_std": [float("nan")] * 3}, {"image_mean": [123.7, 116.3, 103.5]}, {"rescale_factor": "x"},
+    {"size": {"shortest_edge": 20}, "crop_size": 24},
+])  # fmt: skip
+def test_a_processor_of_no_sense_is_one_line(changes: dict) -> None:
+    values = {**json.loads(PROCESSORS["plain"].to_json_string()), "do_normalize": True, **changes}
+    with pytest.raises(UserError, match="cannot be followed"):
+        read_processor(values, "mine")
+    assert read_processor({"image_mean": 0.5, "image_std": [0.25]}, "mine").std == (0.25,) * 3
+
+
+@pytest.mark.parametrize("vision", [None, {"hidden_act": "nosuch"}, {"num_attention_heads": 3}, {"patch_size": 0}])
+def test_a_description_that_builds_nothing_is_one_line(vision: dict | None, tmp_path: Path) -> None:
+    publish("pubmedclip", tmp_path)
+    changed = vision if vision is None else {**SMALL_CLIP["vision_config"], **vision}
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL_CLIP, "model_type": "clip", "vision_config": changed}))
+    with pytest.raises(UserError, match=r"config\.json describes no model that can be built"):
+        build_backbone("hf", "hf", str(tmp_path))
 
 
 def own_words(folder: Path) -> PreTrainedTokenizerFast:

@@ -73,7 +73,7 @@ def _read(path: Path, name: str, named: Mapping[str, str]) -> SourceTable:
     files = OwnFiles(path.parent)
     photographs: dict[Path, _Photograph] = {}
     for number, row in zip(table.numbers, table.rows, strict=True):
-        said = {role: row[column] for role, column in columns.items()}
+        said = {role: _said(role, row[column]) for role, column in columns.items()}
         _collect(reader, files, photographs, number, said, {**row, **said})
     for photograph in photographs.values():
         _add(reader, files, photograph, columns)
@@ -86,8 +86,15 @@ def _columns(table: Table, named: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for role in ROLES:
         column = table.named_like(*([named[role]] if role in named else []), role)
-        if column is not None:
-            found[role] = column
+        if column is None:
+            continue
+        alike = table.all_like(column)
+        if len(alike) > 1 and named.get(role) not in alike:
+            raise UserError(
+                f"{table.path}: each of the columns {', '.join(alike)} may be the {role}: name one, as in "
+                f"data.columns={{{role}: {alike[0]}}}, or rename the others"
+            )
+        found[role] = named[role] if named.get(role) in alike else column
     absent = [named.get(role, role) for role in ROLES if role not in found and (role in named or role in ROLES[:2])]
     if absent:
         example = ", ".join(f"{role}: ..." for role in ("image", "caption") if role not in found) or "group: ..."
@@ -96,6 +103,11 @@ def _columns(table: Table, named: Mapping[str, str]) -> dict[str, str]:
             f"Name yours: data.columns={{{example}}}"
         )
     return found
+
+
+def _said(role: str, cell: str) -> str:
+    """Return what a cell says; a number is one whether a spreadsheet has written 7 or 7.0."""
+    return known(whole(cell) if role in ("image", "group", "mask") else cell)
 
 
 def _collect(
@@ -107,7 +119,7 @@ def _collect(
     row: dict[str, str],
 ) -> None:
     """Put a row to its photograph, or leave it out and say why."""
-    image = whole(said["image"])
+    image = said["image"]
     where = f"row {number}: "
     if not image or not said["caption"]:
         reader.reject(image or f"row {number}", f"{where}image or caption is empty")
@@ -132,14 +144,14 @@ def _collect(
 
 def _add(reader: SourceReader, files: OwnFiles, photograph: _Photograph, columns: Mapping[str, str]) -> None:
     row, name = photograph.row, photograph.path.relative_to(files.folder).as_posix()
-    split = known(row.get("split", "")).casefold()
+    split = row.get("split", "").casefold()
     if split and split not in _SPLITS:
         reader.reject(name, f"row {photograph.number}: split {row['split']!r} is none of train, val, test")
         return
     texts = tuple(dict.fromkeys(photograph.texts))
-    diagnosis = reader.diagnose(known(row.get("diagnosis", "")))
+    diagnosis = reader.diagnose(row.get("diagnosis", ""))
     skin_types = skin_types_of(row.get("fitzpatrick", ""))
-    group = known(row.get("group", ""))
+    group = row.get("group", "")
     facts = CaptionFacts(name=name, view="photograph", diagnosis=diagnosis, skin_types=skin_types, own_text=texts)
     reader.add(
         photograph.path,
@@ -167,7 +179,7 @@ def _told_elsewhere(columns: Mapping[str, str]) -> set[str]:
 
 
 def _mask(reader: SourceReader, files: OwnFiles, name: str, stated: str) -> Path | None:
-    if not known(stated):
+    if not stated:
         return None
     try:
         return files.find(stated)

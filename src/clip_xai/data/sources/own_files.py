@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +28,9 @@ class NotFoundError(LookupError):
 class OwnFiles:
     """Pictures below a folder by the paths that a table gives.
 
-    A path is taken as it stands; else without regard to case; else, where it has no ending of a picture, with one. An
-    absolute path must lie in the folder, or, where it was written on another machine, end in a path that does.
+    A path is taken as it stands; else without regard to case or to how accents are composed; else, where it has no
+    ending of a picture, with one. An absolute path must lie in the folder, or, where it was written on another machine,
+    end in a path that does.
 
     Attributes:
         moved: How many absolute paths of another machine were found by their ends.
@@ -82,7 +84,7 @@ class OwnFiles:
             return _picture(exact)
         if os.path.lexists(exact):
             raise NotFoundError(f"it is no file but a {kind_of(exact)}")
-        lowered = relative.lower()
+        lowered = _plain(relative)
         alike = self._by_path.get(lowered, [])
         if not lowered.endswith(IMAGE_SUFFIXES):
             alike = alike or self._by_stem.get(lowered, [])
@@ -91,10 +93,10 @@ class OwnFiles:
         return alike[0] if alike else None
 
     def _elsewhere(self, name: str) -> str:
-        lowered = name.lower()
-        stem = os.path.splitext(lowered)[0]
+        lowered = _plain(name)
+        stem = _without_zeros(os.path.splitext(lowered)[0])
         for path in (path for paths in self._by_path.values() for path in paths):
-            if path.name.lower() == lowered or path.stem.lower() == stem:
+            if _plain(path.name) == lowered or _without_zeros(_plain(path.stem)) == stem:
                 return f" (but {path.relative_to(self.folder).as_posix()} is)"
         return ""
 
@@ -105,7 +107,7 @@ class OwnFiles:
             for name in names:
                 if name.lower().endswith(IMAGE_SUFFIXES):
                     path = parent / name
-                    found[path.relative_to(self.folder).as_posix().lower()].append(path)
+                    found[_plain(path.relative_to(self.folder).as_posix())].append(path)
         return dict(found)
 
     @cached_property
@@ -114,6 +116,16 @@ class OwnFiles:
         for relative, paths in self._by_path.items():
             found[os.path.splitext(relative)[0]] += paths
         return dict(found)
+
+
+def _plain(name: str) -> str:
+    """Return a name without regard to case, to how its accents are composed, and to kinds of spaces."""
+    return unicodedata.normalize("NFC", name.replace("\u00a0", " ")).lower()
+
+
+def _without_zeros(stem: str) -> str:
+    """Return a number without the zeros that a spreadsheet takes off in front of it."""
+    return stem.lstrip("0") if stem.isdecimal() else stem
 
 
 def _picture(path: Path) -> Path:

@@ -7,17 +7,14 @@ import io
 import math
 import re
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import openpyxl
-from openpyxl.utils.exceptions import InvalidFileException
-
 from clip_xai.data.regular import read_regular
 from clip_xai.data.sources.encodings import UnknownEncodingError, decode, separator_of
+from clip_xai.data.sources.spreadsheets import spreadsheet_rows
 from clip_xai.errors import UserError
 from clip_xai.text import counted, without_controls
 
@@ -36,8 +33,13 @@ _STRANGERS = {
     b"<html": "it is a web page",
 }
 
-#: A spreadsheet is an archive; unpacked to more than this it is no table of photographs.
-MAX_UNPACKED = 512 * 2**20
+#: What stands in a cell of which nothing is known.
+_NOT_KNOWN = frozenset(
+    (
+        *("unknown", "unk", "nan", "none", "n/a", "na", "null", "<na>", "-", "--", "–", "—", "?", "."),
+        *("#n/a", "#value!", "#ref!", "#name?", "#div/0!", "#null!", "#num!", "#spill!", "#calc!"),
+    )
+)
 
 #: A header stands in one of the first rows: some publishers write a title above it.
 _HEADER_ROWS = 3
@@ -88,6 +90,10 @@ class Table:
                 return name
         self.require(names[0])
         raise AssertionError("unreachable")
+
+    def all_like(self, name: str) -> list[str]:
+        """Return all columns that have this name but for case, spaces and punctuation."""
+        return [column for column in self.columns if column and _plain(column) == _plain(name)]
 
     def named_like(self, *names: str) -> str | None:
         """Return the first column that has one of these names but for case, spaces and punctuation, or None."""
@@ -152,8 +158,8 @@ def whole(text: str) -> str:
 
 
 def known(text: str) -> str:
-    """Return the cell's text, or an empty string for the publishers' ways of saying 'not known'."""
-    return "" if text.casefold() in {"unknown", "unk", "nan", "none", "n/a", "#n/a", "na", "null"} else text
+    """Return the cell's text, or an empty string where it says 'not known' or is a spreadsheet's error."""
+    return "" if text.casefold() in _NOT_KNOWN else text
 
 
 def _header_row(lines: list[list[str]], header: str | None) -> int:
@@ -179,7 +185,9 @@ def _read_lines(path: Path, header: str | None, advice: str) -> tuple[list[list[
         if strange:
             raise ValueError(strange)
         if path.suffix.lower() == ".xlsx" or content.startswith(b"PK\x03\x04"):
-            return list(_xlsx_lines(content, header)), None
+            holds_header = None if header is None else lambda cells: _has(cells, header)
+            rows = spreadsheet_rows(content, holds_header, _HEADER_ROWS, own=advice == OWN)
+            return [[_clean(cell) for cell in cells] for cells in rows], None
         text, encoding = decode(content)
         return list(_csv_lines(text, path, strict=advice == OWN)), encoding
     # openpyxl meets damaged archives with whatever exception its XML layers happen to raise.
@@ -203,30 +211,6 @@ def _csv_lines(text: str, path: Path, strict: bool) -> Iterator[list[str]]:
             yield [_clean(cell) for cell in cells]
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
-
-
-def _xlsx_lines(content: bytes, header: str | None) -> Iterator[list[str]]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_UNPACKED:
-            raise InvalidFileException(f"it unpacks to {unpacked:,} bytes")
-    book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-    try:
-        sheets = list(book.worksheets)
-        if header is not None:
-            sheets.sort(key=lambda sheet: not any(_has(cells, header) for cells in _cells(sheet, _HEADER_ROWS)))
-        yield from _cells(sheets[0])
-    finally:
-        book.close()
-
-
-def _cells(sheet: openpyxl.worksheet.worksheet.Worksheet, rows: int | None = None) -> Iterator[list[str]]:
-    width = 0
-    for cells in sheet.iter_rows(values_only=True, max_row=rows):
-        texts = [_clean("" if cell is None else str(cell)) for cell in cells]
-        # Spreadsheets drop empty cells at the end of a row, which a CSV does not.
-        width = max(width, len(texts))
-        yield texts + [""] * (width - len(texts))
 
 
 def _clean(text: str) -> str:

@@ -21,11 +21,11 @@ from clip_xai.models.backbones.described import HF, family_of, place_of, preproc
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.own_tokenizers import clip_tokenizer, published_tokenizer
 from clip_xai.models.backbones.processor import FILE as PROCESSOR
-from clip_xai.models.backbones.processor import read_processor
+from clip_xai.models.backbones.processor import find_processor, read_processor
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.backbones.text_tokenizers import ByteLevelClipTokenizer, TextTokenizer
 from clip_xai.models.backbones.transformers_models import KINDS
-from clip_xai.models.backbones.weight_files import CONFIG, OPEN_CLIP_CONFIG, Published, find, load_exactly
+from clip_xai.models.backbones.weight_files import CONFIG, OPEN_CLIP_CONFIG, Published, find, following, load_exactly
 from clip_xai.models.reading import read_json, read_state
 from clip_xai.models.tokenizer import CaptionTokenizer
 
@@ -110,15 +110,20 @@ def _tiny(source: BackboneSource) -> Backbone:
                 f"backbone {source.name}: no weights at {file}; "
                 f"set backbone.pretrained to {EMBEDDED!r}, a file, or null"
             )
-        load_exactly(backbone.model, {key: value.float() for key, value in read_state(file).items()}, file)
+        load_exactly(backbone.model, read_state(file), file)
     return backbone
 
 
 def _open_clip(source: BackboneSource) -> Backbone:
     """Build a model in open_clip's format; what its published configuration says comes first."""
-    name = source.name
     published = None if source.pretrained is None else _find(source)
     stored = (published.config(OPEN_CLIP_CONFIG) if published else None) or {}
+    with following(published, OPEN_CLIP_CONFIG if stored else None):
+        return _open_clip_of(source, published, stored)
+
+
+def _open_clip_of(source: BackboneSource, published: Published | None, stored: dict[str, Any]) -> Backbone:
+    name = source.name
     config = stored.get("model_cfg") or open_clip_models.config_of(source.architecture, name)
     if published is not None and "quick_gelu" in published.settings:
         config["quick_gelu"] = published.settings["quick_gelu"]
@@ -146,10 +151,15 @@ def _transformers(source: BackboneSource) -> Backbone:
     """Build a model in transformers' format, or MedCLIP."""
     published = None if source.pretrained is None else _find(source)
     stored = (published.config(CONFIG) if published else None) or {}
+    with following(published, CONFIG if stored else None):
+        return _transformers_of(source, published, stored)
+
+
+def _transformers_of(source: BackboneSource, published: Published | None, stored: dict[str, Any]) -> Backbone:
     family = family_of(source, published, stored)
     kind = KINDS[family]
     config = stored if "vision_config" in stored else kind.config
-    processor = None if published is None else published.config(PROCESSOR)
+    processor = None if published is None else find_processor(published.config)
     plan = Blueprint(family, config, processed(source, processor), source.image_size, source.text)
     backbone = plan.build(source.name, source.pretrained)
     text_tower = backbone.text_tower

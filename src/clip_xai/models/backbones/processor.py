@@ -1,28 +1,71 @@
-"""transformers' ``preprocessor_config.json``: how a photograph becomes a tower's input."""
+"""transformers' settings of a processor: how a photograph becomes a tower's input.
+
+They stand in ``preprocessor_config.json``, or, as newer releases of the library write a whole processor, under
+``image_processor`` in ``processor_config.json``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 
-FILE = "preprocessor_config.json"
+FILE, WHOLE_FILE = "preprocessor_config.json", "processor_config.json"
+_EITHER = f"{FILE} or {WHOLE_FILE}"
 _FILTERS = {2: "bilinear", 3: "bicubic", "bilinear": "bilinear", "bicubic": "bicubic"}
+
+# What the library's processors do where their settings are silent: each kind its own.
+_SQUARE = {"size": {"height": 224, "width": 224}, "do_center_crop": False, "image_mean": 0.5, "image_std": 0.5}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "CLIP": {},
+    "Siglip": {**_SQUARE, "resample": 3},
+    "ViT": {**_SQUARE, "resample": 2},
+}
+_TOLD = ("size", "resample", "image_mean", "image_std")
+
+
+def find_processor(config: Callable[[str], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the settings of the processor in a folder, in the order in which the library looks for them.
+
+    Args:
+        config: Gives a JSON file of the folder by its name, None where there is none.
+    """
+    whole = (config(WHOLE_FILE) or {}).get("image_processor")
+    return whole if isinstance(whole, dict) else config(FILE)
 
 
 def read_processor(values: Mapping[str, Any], name: str) -> Preprocess:
     """Return the preprocessing that a processor's settings describe.
 
     Args:
-        values: The file's content; CLIP's and SigLIP's processors, of older releases of the library too. What it does
-            not say has the library's defaults for CLIP.
+        values: The file's content; CLIP's, SigLIP's and ViT's processors, of older releases of the library too. What
+            it does not say has the library's defaults for its kind; without a kind, CLIP's.
         name: The backbone's name, for errors.
 
     Raises:
         UserError: It asks for something that is not done here; the line says what.
     """
+    try:
+        return _read(values, name)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"backbone {name}: its {_EITHER} cannot be followed ({error}): correct the file, or take it away to use "
+            "CLIP's own preprocessing"
+        ) from error
+
+
+def _read(values: Mapping[str, Any], name: str) -> Preprocess:
+    kind = str(values.get("image_processor_type") or "CLIPImageProcessor")
+    # Some are called CLIPImageProcessorFast, the oldest CLIPFeatureExtractor.
+    defaults = next(
+        (said for begins, said in _DEFAULTS.items() if kind.startswith((f"{begins}Im", f"{begins}Fe"))), None
+    )
+    silent = [key for key in _TOLD if key not in values]
+    if defaults is None and silent:
+        raise ValueError(f"a {kind}, of which it does not say {', '.join(silent)}")
+    values = {**(defaults or {}), **values}
     refused = [f"no {key}" for key in ("do_resize", "do_rescale") if not values.get(key, True)]
     filter_ = values.get("resample", 3)
     if filter_ not in _FILTERS:
@@ -41,8 +84,8 @@ def read_processor(values: Mapping[str, Any], name: str) -> Preprocess:
         refused.append("photographs that are not square (a shortest edge without a crop)")
     if refused:
         raise UserError(
-            f"backbone {name}: its {FILE} asks for what is not done here: {', '.join(refused)}; correct the file, or "
-            "take it away to use CLIP's own preprocessing"
+            f"backbone {name}: its {_EITHER} asks for what is not done here: {', '.join(refused)}; correct the file, "
+            "or take it away to use CLIP's own preprocessing"
         )
     assert side is not None
     normalises = values.get("do_normalize", True)
@@ -53,9 +96,17 @@ def read_processor(values: Mapping[str, Any], name: str) -> Preprocess:
         scaled=None if cropped in (None, side) else side,
         interpolation=_FILTERS[filter_],
         floored=not exact,
-        mean=tuple(values.get("image_mean") or default.mean) if normalises else (0.0,) * 3,
-        std=tuple(values.get("image_std") or default.std) if normalises else (1.0,) * 3,
+        mean=_of_colours(values.get("image_mean"), default.mean) if normalises else (0.0,) * 3,
+        std=_of_colours(values.get("image_std"), default.std) if normalises else (1.0,) * 3,
     )
+
+
+def _of_colours(given: Any, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Return one value a colour; a single one is that of all three."""
+    if given is None:
+        return default
+    several = list(given) if isinstance(given, (list, tuple)) else [given]
+    return tuple(float(value) for value in (several * 3 if len(several) == 1 else several))
 
 
 def _side(size: Any) -> int | None:

@@ -25,6 +25,9 @@ from clip_xai.models.backbones.recording import (
 )
 from clip_xai.models.backbones.tower import Features, ImageTower, known_read
 
+#: Patches a side beyond which attention alone would take tens of gigabytes.
+MAX_SIDE = 128
+
 
 class Block(ABC):
     """One transformer block in the four steps that a trace needs.
@@ -436,11 +439,17 @@ def whole_grid(image_size: int, patch_size: int) -> tuple[int, int]:
     """Return rows and columns of patches.
 
     Raises:
-        UserError: The patches do not fill the image.
+        UserError: The patches do not fill the image, or are too many.
     """
     if image_size < patch_size or image_size % patch_size:
         lower = max(1, image_size // patch_size) * patch_size
         raise UserError(
             f"backbone.image_size={image_size} is no multiple of {patch_size}: choose {lower} or {lower + patch_size}"
         )
-    return image_size // patch_size, image_size // patch_size
+    side = image_size // patch_size
+    if side > MAX_SIDE:
+        raise UserError(
+            f"backbone.image_size={image_size} makes {side} x {side} patches, for which no memory suffices: choose at "
+            f"most {MAX_SIDE * patch_size}"
+        )
+    return side, side

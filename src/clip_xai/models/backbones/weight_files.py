@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from transformers import CLIPTokenizer
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.processor import FILE as PROCESSOR
-from clip_xai.models.finite import require_finite
+from clip_xai.models.backbones.processor import WHOLE_FILE
+from clip_xai.models.finite import require_finite, require_trained
 from clip_xai.models.hub import hub_folder
 from clip_xai.models.reading import read_json
 
@@ -27,7 +29,7 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
 )
 OPEN_CLIP_CONFIG, CONFIG = "open_clip_config.json", "config.json"
-CONFIG_FILES = (OPEN_CLIP_CONFIG, CONFIG, PROCESSOR)
+CONFIG_FILES = (OPEN_CLIP_CONFIG, CONFIG, PROCESSOR, WHOLE_FILE)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 # Tables that libraries rebuild; older files hold them as weights.
 REBUILT = ("position_ids", "token_type_ids", "relative_position_index", "attn_mask")
@@ -51,6 +53,28 @@ class Published:
         """Return a JSON file of the folder, None if there is none."""
         file = None if self.folder is None else self.folder / name
         return read_json(file) if file is not None and file.is_file() else None
+
+
+@contextmanager
+def following(published: Published | None, file: str | None) -> Iterator[None]:
+    """Say of an error while a model is built that the file which describes it is at fault.
+
+    Args:
+        published: The model's files.
+        file: The one that describes it; None where none does, so that an error is the program's own.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, ImportError):
+        raise
+    except Exception as error:  # libraries check settings by exceptions of their own, or not at all
+        if published is None or published.folder is None or file is None:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"{published.folder / file} describes no model that can be built ({reason}): correct it, or download "
+            "it again"
+        ) from error
 
 
 def find(name: str, architecture: str, pretrained: str, revision: str | None) -> Published:
@@ -96,6 +120,11 @@ def find(name: str, architecture: str, pretrained: str, revision: str | None) ->
     else:
         raise UserError(f"backbone {name}: there is no file or folder {pretrained}: {advice}")
     weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
+    if weights is None and (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"backbone {name}: {pretrained} holds adapters alone: merge them into their model, and give that "
+            "one's folder"
+        )
     if weights is None:
         raise UserError(f"backbone {name}: {pretrained} holds no {WEIGHT_FILES[0]} or {WEIGHT_FILES[1]}: {advice}")
     return Published(weights, folder, dict(settings or {}))
@@ -116,7 +145,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unuse
         unused: Beginnings of keys that this model has no use for (the text tower's, where it is not built).
 
     Raises:
-        UserError: A weight is missing, has another shape, is unknown, or is no number.
+        UserError: A weight is missing, has another shape, is unknown, or is no number that was learned.
     """
     own = model.state_dict()
     kept = {
@@ -126,12 +155,16 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unuse
     }
     missing, unexpected = sorted(own.keys() - kept.keys()), sorted(kept.keys() - own.keys())
     reshaped = sorted(key for key in own.keys() & kept.keys() if own[key].shape != kept[key].shape)
+    adapters = [key for key in unexpected if ".lora_" in key]
+    if adapters:
+        raise UserError(f"{origin} holds adapters ({adapters[0]}): merge them into their model, and give that")
     if missing or unexpected or reshaped:
         raise UserError(
             f"{origin} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}, "
             f"of another shape {reshaped[:3]}; an architecture of your own needs its {OPEN_CLIP_CONFIG} or {CONFIG} "
             "beside the weights"
         )
+    require_trained(own, kept, origin)
     require_finite(kept, origin)
     model.load_state_dict(kept)
 

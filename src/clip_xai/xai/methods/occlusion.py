@@ -82,7 +82,9 @@ class Occlusion(BankExplainer):
 
     def _starts(self, length: int) -> range:
         if self.window > length:
-            raise UserError(f"a window of {self.window} patches does not fit a grid of {length}: lower xai.window")
+            raise UserError(
+                f"a window of {self.window} patches does not fit a grid of {length}: lower xai.occlusion.window"
+            )
         # As many steps as it takes to reach the edge, rounded up.
         steps = -(-(length - self.window) // self.stride)
         return range(0, steps * self.stride + 1, self.stride)
