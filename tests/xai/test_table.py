@@ -16,7 +16,7 @@ from clip_xai.xai.methods import METHODS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 MODULES = [
-    *("attribution", "examples", "explainer", "pixels", "perturbation", "trace", "words"),
+    *("attribution", "examples", "explainer", "pixels", "perturbation_bank", "trace", "words"),
     *(f"methods.{module.name}" for module in pkgutil.iter_modules(clip_xai.xai.methods.__path__)),
     *(f"targets.{module.name}" for module in pkgutil.iter_modules(clip_xai.xai.targets.__path__)),
 ]
