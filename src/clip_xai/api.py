@@ -31,8 +31,7 @@ from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import draw_card
 from clip_xai.report.explained import ExplainedImage
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import Explainer, defined_for, explain_apart, explainers
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget
 from clip_xai.xai.targets.target_builder import CAPTION_PARTS, Question
 
@@ -126,7 +125,7 @@ def explain(
     """
     chosen = [_method(one) for one in _several(methods)]
     if not chosen:
-        raise UserError(f"name at least one method: {', '.join(METHODS)}")
+        raise UserError(f"name at least one method: {', '.join(explainers)}")
     captioner = model if isinstance(model, Captioner) else None
     backbone = captioner.backbone if captioner is not None else model
     if not isinstance(backbone, Backbone):
@@ -227,9 +226,7 @@ def _picture(photograph: str | Path | Image.Image | np.ndarray) -> tuple[Image.I
 def _method(method: Any) -> Explainer:
     if isinstance(method, Explainer):
         return method
-    if method not in METHODS:
-        raise UserError(f"there is no explainer {method!r}; choose of {', '.join(METHODS)}")
-    return METHODS[method]()
+    return explainers.named(method)()
 
 
 @dataclass(frozen=True)

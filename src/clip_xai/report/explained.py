@@ -12,55 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
-from clip_xai.xai.methods import GROUPS, METHODS
+from clip_xai.xai.explainer import explainers
 
 LOG_PROBABILITY = "log-probability"
 RATIO = "log-probability ratio"
 MARGIN_SUFFIX = " margin"
 MARGIN = "cosine" + MARGIN_SUFFIX
 NAMED = 3  # of the texts that a margin is over; the item's note names all
-METHOD_TITLES = {
-    "gradcam": "Grad-CAM",
-    "gradcam_plusplus": "Grad-CAM++",
-    "scorecam": "Score-CAM",
-    "ablationcam": "Ablation-CAM",
-    "abscam_init": "Abs-CAM, initial",
-    "abscam_final": "Abs-CAM, final",
-    "layercam": "LayerCAM",
-    "hirescam": "HiResCAM",
-    "attention_rollout": "Attention rollout",
-    "attention_gradient": "Attention × gradient",
-    "gradeclip": "Grad-ECLIP",
-    "legrad": "LeGrad",
-    "clip_surgery": "CLIP Surgery",
-    "saliency": "Saliency",
-    "input_x_gradient": "Input × gradient",
-    "smoothgrad": "SmoothGrad",
-    "integrated_gradients": "Integrated gradients",
-    "gradient_shap": "GradientSHAP",
-    "guided_backprop": "Guided backpropagation",
-    "embedding_space": "Embedding space",
-    "occlusion": "Occlusion",
-    "rise": "RISE",
-    "kernelshap": "KernelSHAP",
-    "extremal_perturbation": "Extremal perturbation",
-    "cci": "CCI",
-    "m2ib": "M2IB",
-    "fixlip": "FIxLIP",
-    "token_gradxinput": "Token gradient × input",
-    "token_integrated_gradients": "Token integrated gradients",
-    "token_occlusion": "Token occlusion",
-    "token_kernelshap": "Token KernelSHAP",
-    "token_gradeclip": "Grad-ECLIP on the text",
-    "token_attention_gradient": "Attention × gradient on the text",
-}
-METHOD_READINGS = {
-    "gradeclip": "Last block: the score's gradient at the attention output × values, weighted by query-key similarity.",
-    "gradcam": "Activations weighted by their mean gradient: where features that raise the score are active.",
-    "attention_rollout": "Attention multiplied through all blocks: where the tower gathers from, whatever the word.",
-    "occlusion": "How much the score falls when a patch is covered. Negative: covering it helps.",
-    "token_gradxinput": "Gradient × embedding of what the language model had read when it wrote the word.",
-}
 CLASS_AGNOSTIC_NOTE = (
     "Class-agnostic: this map does not depend on the word or text. It is the same picture for every one of them."
 )
@@ -73,6 +31,11 @@ CERTAIN_NOTE = (
     "The model is certain: next to nothing moves this score, so its maps are faint and gradients close to noise. "
     "target=caption_contrast asks why it is this and not another."
 )
+
+
+def title_of(method: str) -> str:
+    """Return a method's name as written in its paper; of one that is not known here, its plain name."""
+    return (explainers[method].title if method in explainers else "") or method.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -156,19 +119,20 @@ class Explanation:
     @property
     def title(self) -> str:
         """The method's name as written in its paper."""
-        return METHOD_TITLES.get(self.method, self.method.replace("_", " "))
+        return title_of(self.method)
 
     @property
     def group(self) -> str:
-        """What the method does to find the evidence, as in ``GROUPS``."""
-        return next((name for name, group in GROUPS.items() if METHODS.get(self.method) in group), "other")
+        """What the method does to find the evidence, as in tables."""
+        return explainers[self.method].group if self.method in explainers else "other"
 
     @property
     def reading(self) -> str:
         """How to read the map, in one sentence, else what the method is; empty for methods of one's own."""
-        if self.method in METHOD_READINGS or self.method not in METHODS:
-            return METHOD_READINGS.get(self.method, "")
-        return (METHODS[self.method].__doc__ or "").strip().splitlines()[0]
+        if self.method not in explainers:
+            return ""
+        method = explainers[self.method]
+        return method.reading or ((method.__doc__ or "").strip().splitlines() or [""])[0]
 
     @property
     def all_notes(self) -> tuple[str, ...]:
