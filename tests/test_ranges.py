@@ -18,7 +18,8 @@ from clip_xai.errors import UserError
 from clip_xai.models.decoding import Decoding
 from clip_xai.ranges import Checked, check, setting
 from clip_xai.runs.instantiate import require_usable
-from clip_xai.xai.methods import METHODS, EmbeddingSpace, Rise
+from clip_xai.xai.explainer import explainers
+from clip_xai.xai.methods import EmbeddingSpace, Rise
 
 TRAIN = {
     "stage.epochs=0": "give at least 1",
@@ -110,12 +111,12 @@ def number_fields(cls: type) -> Iterator[Any]:
             yield item
 
 
-EXPLAINER_NUMBERS = [(name, item.name) for name, cls in METHODS.items() for item in number_fields(cls)]
+EXPLAINER_NUMBERS = [(name, item.name) for name, cls in explainers.items() for item in number_fields(cls)]
 
 
 @pytest.mark.parametrize(("method", "name"), EXPLAINER_NUMBERS)
 def test_no_explainer_takes_a_number_without_meaning(method: str, name: str) -> None:
-    cls = METHODS[method]
+    cls = explainers[method]
     default = getattr(cls(), name)
     if isinstance(default, float):
         with pytest.raises(UserError, match=rf"^xai\.{method}\.{name}=nan: give "):
@@ -128,12 +129,14 @@ def test_no_explainer_takes_a_number_without_meaning(method: str, name: str) -> 
         cls(**{name: worse})
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", explainers)
 def test_no_explainer_takes_an_unknown_word(method: str) -> None:
-    words = [item.name for item in fields(METHODS[method]) if isinstance(item.default, str) and item.name != "method"]
+    words = [
+        item.name for item in fields(explainers[method]) if isinstance(item.default, str) and item.name != "method"
+    ]
     for name in words:
         with pytest.raises(UserError, match=rf"^xai\.{method}\.{name}=nosuch: choose one of "):
-            METHODS[method](**{name: "nosuch"})
+            explainers[method](**{name: "nosuch"})
 
 
 def leaves(cls: type, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -158,7 +161,7 @@ def test_every_number_among_the_settings_has_a_range() -> None:
 
 
 def test_what_the_package_ships_is_in_range() -> None:
-    for name, cls in METHODS.items():
+    for name, cls in explainers.items():
         assert cls().name == name
     assert Decoding() and StageConfig(number=1) and TrainerConfig()
 

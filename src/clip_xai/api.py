@@ -32,8 +32,7 @@ from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import draw_card
 from clip_xai.report.explained import ExplainedImage
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import Explainer, defined_for, explain_apart, explainers
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget
 from clip_xai.xai.targets.similarity import KINDS
 from clip_xai.xai.targets.target_builder import CAPTION_PARTS, Question
@@ -141,7 +140,7 @@ def explain(
     """
     chosen = [_method(one) for one in _several(methods)]
     if not chosen:
-        raise UserError(f"name at least one method: {', '.join(METHODS)}")
+        raise UserError(f"name at least one method: {', '.join(explainers)}")
     if kind not in KINDS:
         raise UserError(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
     captioner = model if isinstance(model, Captioner) else None
@@ -253,9 +252,9 @@ def _method(method: Any) -> Explainer:
         return method
     if isinstance(method, type) and issubclass(method, Explainer):
         return method()
-    if not isinstance(method, str) or method not in METHODS:
-        raise UserError(f"there is no explainer {method!r}; choose of {', '.join(METHODS)}")
-    return METHODS[method]()
+    if not isinstance(method, str):
+        raise UserError(f"there is no explainer {method!r}; choose of {', '.join(explainers)}")
+    return explainers.named(method)()
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from clip_xai.errors import UserError
 from clip_xai.models.captioner import Decoding
 from clip_xai.models.clipcap import DECODING as CLIPCAP
 from clip_xai.models.mappers import MAPPERS, build_mapper
-from clip_xai.runs.instantiate import captioner_settings, decoding, explainers
-from clip_xai.xai.methods import METHODS
+from clip_xai.runs.instantiate import captioner_settings, decoding, explainers_of
+from clip_xai.xai.explainer import explainers
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 JOBS = {
@@ -126,22 +126,22 @@ def test_a_mapper_is_smaller_beside_the_tiny_language_model_only() -> None:
 
 
 def test_explainers_are_built_with_their_settings() -> None:
-    built = {one.name: one for one in explainers(composed("explain", "xai=all", "xai.gradcam.layer=-2").xai)}
-    assert tuple(built) == EXPLAINERS == tuple(METHODS)
+    built = {one.name: one for one in explainers_of(composed("explain", "xai=all", "xai.gradcam.layer=-2").xai)}
+    assert tuple(built) == EXPLAINERS == tuple(explainers)
     assert built["gradcam"].settings["layer"] == -2
 
 
 @pytest.mark.parametrize("choice", ["xai=[gradeclip,gradcam]", "xai=[gradcam,gradeclip]"])
 def test_several_explainers_are_chosen_by_a_list(choice: str) -> None:
-    assert [one.name for one in explainers(composed("explain", choice).xai)] == ["gradcam", "gradeclip"]
+    assert [one.name for one in explainers_of(composed("explain", choice).xai)] == ["gradcam", "gradeclip"]
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_the_settings_of_an_explainer_are_its_fields(name: str) -> None:
-    assert asdict(SETTINGS[name]()) == METHODS[name]().settings
-    assert METHODS[name](**asdict(SETTINGS[name]())) == METHODS[name]()
+    assert asdict(SETTINGS[name]()) == explainers[name]().settings
+    assert explainers[name](**asdict(SETTINGS[name]())) == explainers[name]()
     option = OmegaConf.load(CONF / "xai" / f"{name}.yaml")
-    assert dict(option) == {name: METHODS[name]().settings}
+    assert dict(option) == {name: explainers[name]().settings}
 
 
 def test_generation_settings_are_the_decoding_settings() -> None:
@@ -167,7 +167,7 @@ def test_values_without_meaning_are_refused(override: str, message: str) -> None
 
 def test_no_explainer_is_refused() -> None:
     with pytest.raises(UserError, match="choose xai=NAME"):
-        explainers(XaiConfig())
+        explainers_of(XaiConfig())
 
 
 def test_setting_names_reach_into_optional_groups() -> None:

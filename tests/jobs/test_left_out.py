@@ -14,7 +14,8 @@ from clip_xai.explanations.questions import Question
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.xai.examples import example
-from clip_xai.xai.methods import METHODS, GradCam, Occlusion, Saliency
+from clip_xai.xai.explainer import explainers
+from clip_xai.xai.methods import GradCam, Occlusion, Saliency
 
 
 def photographs(folder: Path, count: int = 2) -> list[Photograph]:
@@ -29,7 +30,7 @@ def test_a_method_whose_gradient_is_zero_is_left_out_by_name(tmp_path: Path) -> 
     backbone, _, _ = example()
     question = Question(("contrast",), text="nevus", against=("nevus",))  # a margin over itself is 0 everywhere
     names = ("gradcam", "occlusion", "rise")
-    methods = [METHODS["gradcam"](), Occlusion(window=1), METHODS["rise"](masks=20, cells=2)]
+    methods = [explainers["gradcam"](), Occlusion(window=1), explainers["rise"](masks=20, cells=2)]
     result = ExplanationJob(backbone, None, methods, question).result(photographs(tmp_path, 1)[0])
     answer = result.answers["contrast"]
     assert [one.method for one in answer.attributions] == list(names[1:])

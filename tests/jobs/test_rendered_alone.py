@@ -13,7 +13,7 @@ from clip_xai.explanations.explanation_job import RENDERED_ALONE, ExplanationJob
 from clip_xai.explanations.photographs import photographs_at
 from clip_xai.models.decoding import Decoding
 from clip_xai.runs.lineage import Learned, Lineage
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import explainers
 from clip_xai.xai.targets.target_builder import Question
 from tests.training.conftest import small_captioner
 
@@ -26,7 +26,7 @@ def test_a_photograph_is_no_rendered_picture(tmp_path: Path, rendered: int, warn
     captioner = small_captioner()
     captioner.provenance = Lineage(learned=(Learned("ham10000", 4, 2, rendered),)).packed()
     question = Question(names=("similarity",), text="nevus")
-    job = ExplanationJob(captioner.backbone, captioner, [METHODS["gradcam"]()], question, Decoding(max_new_tokens=4))
+    job = ExplanationJob(captioner.backbone, captioner, [explainers["gradcam"]()], question, Decoding(max_new_tokens=4))
     results = [job.result(photograph) for photograph in photographs_at(str(tmp_path))]
     # So small a language model has no room for a caption as it is evaluated: that is said in its place.
     assert all("none: " in " ".join(result.photograph.facts.values()) for result in results)

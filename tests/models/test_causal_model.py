@@ -32,7 +32,7 @@ from clip_xai.models.mappers import build_mapper
 from clip_xai.models.weights import CaptionerSettings, load_captioner, save_captioner
 from clip_xai.training.modules import CaptionerModule, Optimisation
 from clip_xai.training.unfreezing import Unfreezing
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import explainers
 from clip_xai.xai.target import CaptionTarget
 from tests.models.conftest import shaken
 from tests.training.conftest import SETTINGS, small_captioner
@@ -128,7 +128,7 @@ def test_greedy_captions_are_those_of_a_loop_without_a_cache(captioner: Captione
 def test_a_caption_is_explained_and_its_gradient_is_the_difference_quotient(captioner: Captioner) -> None:
     pixels = torch.randn(1, 3, 24, 24)
     target = CaptionTarget.words(captioner, captioner.tokenizer.encode("a red spot"))
-    attribution = METHODS["gradcam"]().explain(captioner.backbone, pixels, target)  # type: ignore[arg-type]
+    attribution = explainers["gradcam"]().explain(captioner.backbone, pixels, target)  # type: ignore[arg-type]
     assert torch.isfinite(attribution.values).all() and attribution.values.abs().max() > 0
     with torch.no_grad():
         read = captioner.read(pixels)

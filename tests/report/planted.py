@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, Item
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import explainers
 
 CAPTION = "A brown melanoma with a blue-white veil in the upper left of the picture."
 REFERENCE = "Melanoma, dark brown, upper left; blue-white veil."
@@ -75,7 +75,7 @@ def by_every_method() -> ExplainedImage:
     image = explained()
     wholes = tuple(index for index, item in enumerate(image.items) if item.span is None)
     explanations = []
-    for number, (name, method) in enumerate(METHODS.items()):
+    for number, (name, method) in enumerate(explainers.items()):
         if method.modality == "text":
             values = np.zeros((len(wholes), 3))
             values[:, number % 3] = 1.0

@@ -7,10 +7,10 @@ from PIL import Image
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.report.assemble import LONGEST_SIDE, Answer, assemble
-from clip_xai.report.explained import LOG_PROBABILITY, METHOD_TITLES, Explanation
+from clip_xai.report.explained import LOG_PROBABILITY, Explanation
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS, explanation_rows
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import explainers
 
 
 def attribution(method: str, labels: list[str], tokens: list[list[str]] | None = None) -> Attribution:
@@ -95,8 +95,9 @@ def test_the_table_of_explanations_has_a_row_for_every_map(tmp_path):
 
 
 def test_every_method_has_its_name_and_says_what_it_is() -> None:
-    assert METHOD_TITLES.keys() == METHODS.keys()
-    for method in METHODS:
+    titles = [method.title for method in explainers.values()]
+    assert all(titles) and len(set(titles)) == len(titles)
+    for method in explainers:
         said = Explanation(method, {}, np.zeros((1, 2, 2)), (0,)).reading
         assert said.endswith(".") and len(said) > 20
     assert Explanation("my own", {}, np.zeros((1, 2, 2)), (0,)).reading == ""

@@ -25,11 +25,11 @@ from clip_xai.report.cards import (
     write_card,
 )
 from clip_xai.report.evidence import Evidence, Localised, Measured
-from clip_xai.report.explained import METHOD_TITLES, Explanation, short_label, slug
+from clip_xai.report.explained import Explanation, short_label, slug
 from clip_xai.report.figures import DIVERGING, OPACITY, SEQUENTIAL, fitted, lookup_table
 from clip_xai.report.fonts import font
 from clip_xai.report.tiles import draw_tile, label_lines
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import explainers
 from tests.report.planted import HOSTILE, by_every_method, explained
 
 
@@ -69,7 +69,7 @@ def test_a_card_has_the_content_words_and_everything_that_is_no_single_word(plan
 def test_many_methods_stand_side_by_side(monkeypatch):
     """Every map is drawn once for each item that is no single word, where its method put the heat."""
     drawn: list[tuple[str, str, tuple[int, int]]] = []
-    titles = set(METHOD_TITLES.values())
+    titles = {method.title for method in explainers.values()}
     real = tiles.draw_tile
 
     def watched(canvas, x, y, across, picture, image, explanation, index, label, score, lines=1):
@@ -81,7 +81,7 @@ def test_many_methods_stand_side_by_side(monkeypatch):
         monkeypatch.setattr(module, "draw_tile", watched)
     image = by_every_method()
     card = draw_card(image)
-    maps = [name for name, method in METHODS.items() if method.modality != "text"]
+    maps = [name for name, method in explainers.items() if method.modality != "text"]
     wholes = ("whole caption", "cosine with “a photo of melanoma”")
     for label in wholes:
         assert [method for method, about, _ in drawn if about == label] == maps

@@ -13,10 +13,10 @@ from PIL import Image
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.report.assemble import Answer, assemble
-from clip_xai.report.explained import CERTAIN_NOTE, METHOD_TITLES, ExplainedImage, Explanation
+from clip_xai.report.explained import CERTAIN_NOTE, ExplainedImage, Explanation
 from clip_xai.report.html import write_explanations
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.methods import GROUPS
+from clip_xai.xai.explainer import groups
 from clip_xai.xai.target import ContrastTarget
 from tests.report.browser import needs_browser, run_browser
 from tests.report.planted import CAPTION, HOSTILE, by_every_method, explained
@@ -128,15 +128,14 @@ def test_many_methods_are_grouped_and_every_text_method_is_shown(tmp_path):
         for group, block in re.findall(r'class="group"><span>([^<]+)</span><div>(.*?)</div>', buttons, re.S)
     }
     expected = {
-        group: [METHOD_TITLES[method.name] for method in methods if method.modality != "text"]
-        for group, methods in GROUPS.items()
+        group: [method.title for method in methods if method.modality != "text"] for group, methods in groups().items()
     }
     assert shown == {group: titles for group, titles in expected.items() if titles}
     pairs = re.search(r'id="pair".*?</section>', dom, re.S).group()
     assert re.findall("<b>([^<]+)</b>", pairs) == ["brown", "melanoma", "upper"]
     assert "Too faint to draw: of<" in pairs
     texts = re.search(r'id="texts".*?</section>', dom, re.S).group()
-    assert re.findall("<h4>([^<]+)</h4>", texts) == [METHOD_TITLES[method.name] for method in GROUPS["words"]]
+    assert re.findall("<h4>([^<]+)</h4>", texts) == [method.title for method in groups()["words"]]
 
 
 def test_each_word_of_a_text_has_its_own_map(tmp_path):

@@ -21,9 +21,8 @@ from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone
 from clip_xai.models.backbones.opaque import OpaqueTower
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.tower import ImageTower
-from clip_xai.xai.explainer import Explainer, defined_for, explain_together
+from clip_xai.xai.explainer import Explainer, defined_for, explain_together, explainers
 from clip_xai.xai.methods import (
-    METHODS,
     AttentionGradient,
     ClipSurgery,
     GradCam,
@@ -156,7 +155,7 @@ def test_every_family_has_maps_or_says_which_methods_it_has(build: Callable) -> 
         ClipSurgery(redundancy="none"),
         Saliency(),
     ]
-    methods += [ClipSurgery(redundancy="none"), METHODS["attention_rollout"]()]
+    methods += [ClipSurgery(redundancy="none"), explainers["attention_rollout"]()]
     able = [method for method in methods if method.refusal(backbone, target) is None]
     for method, found in zip(able, explain_together(able, backbone, pixels, target), strict=True):
         assert found.values.shape == (2, 2, *tower.grid)

@@ -11,8 +11,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
+from clip_xai.xai.explainer import explainers
 from clip_xai.xai.methods import (
-    METHODS,
     AttentionGradient,
     AttentionRollout,
     Cci,
@@ -216,7 +216,7 @@ def test_every_transformer_has_every_method_or_a_reason(build: Callable) -> None
     light |= {"rise": {"masks": 4}, "cci": {"clusters": 2}, "clip_surgery": {"redundancy": "none"}}
     light |= {"kernelshap": {"cells": 2}, "smoothgrad": {"samples": 1}, "gradient_shap": {"samples": 1}}
     refused = []
-    for name, method in METHODS.items():
+    for name, method in explainers.items():
         explainer = method(**light.get(name, {}))
         if explainer.modality != "image":
             continue
@@ -234,7 +234,7 @@ def test_towers_without_attention_say_what_they_have(build: Callable) -> None:
     one = subject(build)
     refused = [
         name
-        for name, method in METHODS.items()
+        for name, method in explainers.items()
         if method().modality == "image" and method().refusal(one.backbone, one.target)
     ]
     reads_pool = build.__name__ == "build_resnet"
@@ -242,4 +242,4 @@ def test_towers_without_attention_say_what_they_have(build: Callable) -> None:
     assert set(refused) == expected | (set() if reads_pool else {"gradeclip"})
     for name in refused:
         with pytest.raises(UserError, match=r"choose one of gradcam.*ablationcam"):
-            METHODS[name]().explain(one.backbone, one.pixels, one.target)
+            explainers[name]().explain(one.backbone, one.pixels, one.target)

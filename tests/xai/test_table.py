@@ -11,8 +11,8 @@ import pytest
 
 import clip_xai.xai.methods
 import clip_xai.xai.targets
+from clip_xai.xai.explainer import explainers
 from clip_xai.xai.explainer_table import markdown
-from clip_xai.xai.methods import METHODS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 MODULES = [
@@ -27,9 +27,9 @@ def test_the_readme_shows_the_table() -> None:
     assert inside.strip() == markdown()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", explainers)
 def test_every_explainer_declares_itself(name: str) -> None:
-    method = METHODS[name]
+    method = explainers[name]
     assert method.name == name and method.cost
     assert isinstance(method.text_dependent, bool) and isinstance(method.linear_in_target, bool)
     assert method(**method().settings) == method()

@@ -24,7 +24,7 @@ from clip_xai.metrics.localisation import (
 )
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, METHOD_TITLES
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, title_of
 from clip_xai.report.pages import Table
 
 CONTROLS = {
@@ -73,7 +73,7 @@ class LesionMaps:
                 for row, what in ((item - first, what) for item, what in _measured(answer) if item >= first):
                     what = what if attribution.text_dependent else "any"
                     seen[attribution.method, what] = attribution.values[0, row].cpu()
-                    title = METHOD_TITLES.get(attribution.method, attribution.method)
+                    title = title_of(attribution.method)
                     key = f"{title}, {what}" if what != "any" else title
                     shown[key] = _text(localisation_rows(attribution.values[:, row].cpu(), lesion[None]))
         for pair, values in seen.items():
@@ -102,7 +102,7 @@ class LesionMaps:
             return None
         rows = []
         for row in measured:
-            title = CONTROLS.get(row["method"]) or METHOD_TITLES.get(row["method"], row["method"])
+            title = CONTROLS.get(row["method"]) or title_of(row["method"])
             title += " (random weights)" if row.get("weights") == RANDOM else ""
             cells = [cell for name in MEASURES for cell in _cells(row.get(name))]
             rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))

@@ -36,7 +36,7 @@ from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.directories import claim, code_digest
-from clip_xai.runs.instantiate import decoding, explainers, open_captioner
+from clip_xai.runs.instantiate import decoding, explainers_of, open_captioner
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
@@ -175,7 +175,7 @@ def _captioner_of(config: ExplainConfig) -> Path:
 def job_of(config: ExplainConfig, place: Path | None) -> ExplanationJob:
     """What the settings ask, of the captioner of a place or of the backbone that they choose."""
     question = question_of(config.target, config.text, captioner=place is not None)  # refused before weights are read
-    methods, how = explainers(config.xai), decoding(config.generation)
+    methods, how = explainers_of(config.xai), decoding(config.generation)
     captioner, retrieval = (None, None) if place is None else open_captioner(place)
     backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
     return ExplanationJob(backbone, captioner, methods, question, how, retrieval)

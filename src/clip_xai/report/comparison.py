@@ -1,4 +1,4 @@
-"""Many methods on one card: side by side for what is no single word, in the groups of ``GROUPS``."""
+"""Many methods on one card: side by side for what is no single word, in the groups of ``groups``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from clip_xai.report.canvas import ACCENT, QUIET, Canvas
 from clip_xai.report.explained import ExplainedImage, Explanation, short_label
 from clip_xai.report.tiles import GAP, draw_interactions, draw_shaded_line, draw_tile, label_lines, tile_size
-from clip_xai.xai.methods import GROUPS
+from clip_xai.xai.explainer import groups
 
 ACROSS = 6
 ITEMS = 3
@@ -43,10 +43,10 @@ def draw_comparison(canvas: Canvas, x: int, y: int, width: int, image: Explained
 
 
 def _grouped(explanations: Iterable[Explanation]) -> list[tuple[str, list[Explanation]]]:
-    groups: dict[str, list[Explanation]] = {name: [] for name in GROUPS}
+    found: dict[str, list[Explanation]] = {name: [] for name in groups()}
     for explanation in explanations:
-        groups.setdefault(explanation.group, []).append(explanation)
-    return [(name, group) for name, group in groups.items() if group]
+        found.setdefault(explanation.group, []).append(explanation)
+    return [(name, group) for name, group in found.items() if group]
 
 
 def _draw_group(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clip_xai.report.explained import METHOD_TITLES
+from clip_xai.report.explained import title_of
 
 UNMEASURED = (
     "How well these methods localise was not measured for this model; their order says nothing about their worth."
@@ -118,7 +118,7 @@ def opening_method(methods: Sequence[str], evidence: Evidence | None, command: s
         )
     best = max(learned, key=lambda name: learned[name].trained.value)
     return best, (
-        f"Opens with {METHOD_TITLES.get(best, best)}, which localised best for this model: {known[best].text} "
+        f"Opens with {title_of(best)}, which localised best for this model: {known[best].text} "
         f"({evidence.where}).{evidence.without_model} This is localisation: it does not show that a map is faithful to "
         "the model."
     )

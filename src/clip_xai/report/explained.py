@@ -12,77 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
-from clip_xai.xai.methods import GROUPS, METHODS
+from clip_xai.xai.explainer import explainers
 
 LOG_PROBABILITY = "log-probability"
 RATIO = "log-probability ratio"
 MARGIN_SUFFIX = " margin"
 MARGIN = "cosine" + MARGIN_SUFFIX
 NAMED = 3  # of the texts that a margin is over; the item's note names all
-METHOD_TITLES = {
-    "gradcam": "Grad-CAM",
-    "gradcam_plusplus": "Grad-CAM++",
-    "scorecam": "Score-CAM",
-    "ablationcam": "Ablation-CAM",
-    "abscam_init": "Abs-CAM, initial",
-    "abscam_final": "Abs-CAM, final",
-    "layercam": "LayerCAM",
-    "hirescam": "HiResCAM",
-    "attention_rollout": "Attention rollout",
-    "attention_gradient": "Attention × gradient",
-    "gradeclip": "Grad-ECLIP",
-    "legrad": "LeGrad",
-    "clip_surgery": "CLIP Surgery",
-    "saliency": "Saliency",
-    "input_x_gradient": "Input × gradient",
-    "smoothgrad": "SmoothGrad",
-    "integrated_gradients": "Integrated gradients",
-    "gradient_shap": "GradientSHAP",
-    "guided_backprop": "Guided backpropagation",
-    "embedding_space": "Embedding space",
-    "occlusion": "Occlusion",
-    "rise": "RISE",
-    "kernelshap": "KernelSHAP",
-    "extremal_perturbation": "Extremal perturbation",
-    "cci": "CCI",
-    "m2ib": "M2IB",
-    "fixlip": "FIxLIP",
-    "token_gradxinput": "Token gradient × input",
-    "token_integrated_gradients": "Token integrated gradients",
-    "token_occlusion": "Token occlusion",
-    "token_kernelshap": "Token KernelSHAP",
-    "token_gradeclip": "Grad-ECLIP on the text",
-    "token_attention_gradient": "Attention × gradient on the text",
-}
-METHOD_READINGS = {
-    "gradeclip": "Last block: the score's gradient at the attention output × values, weighted by query-key similarity.",
-    "gradcam": "Activations weighted by their mean gradient: where features that raise the score are active.",
-    "gradcam_plusplus": "Activations weighted by positive gradients: where features that raise the score are active.",
-    "layercam": "Activations × positive gradients, place by place.",
-    "hirescam": "Activations × gradients, place by place: the share of each place in the score, to first order.",
-    "scorecam": "Activations weighted by the score of the photograph seen through each of them.",
-    "ablationcam": "Activations weighted by how much the score falls when each is taken out.",
-    "attention_rollout": "Attention multiplied through all blocks: where the tower gathers from, whatever the word.",
-    "attention_gradient": "Attention × its gradient, carried through the blocks: attention that raises the score.",
-    "legrad": "Gradient of the score at the attention of each block: where more attention would raise it.",
-    "clip_surgery": "How alike each patch is to the text, less what all texts share.",
-    "saliency": "Size of the gradient at each pixel: where a small change moves the score most, up or down.",
-    "input_x_gradient": "Gradient × pixel: the share of each pixel in the score, to first order.",
-    "smoothgrad": "The gradient, averaged over copies of the photograph with noise.",
-    "integrated_gradients": "Gradients summed on the way from an empty picture to the photograph.",
-    "gradient_shap": "Gradients on the way from random starting pictures to the photograph, averaged.",
-    "guided_backprop": "Gradients carried back along what raises the score alone: sharp edges, whatever the text.",
-    "rise": "Random parts of the photograph are shown: where being seen raises the score. Negative: it lowers it.",
-    "kernelshap": "Shapley values: the share of each region in the score, over all ways to cover the others.",
-    "extremal_perturbation": "The part of the photograph, of a given size, that alone keeps the score highest.",
-    "m2ib": "How much of each patch has to pass through noise for photograph and text to stay alike.",
-    "fixlip": "The share of each patch, of each word, and of each patch together with each word in the score.",
-    "occlusion": "How much the score falls when a patch is covered. Negative: covering it helps.",
-    "token_integrated_gradients": "Gradients summed on the way from empty to real embeddings of the words.",
-    "token_occlusion": "How much the score falls when a word is left out. Negative: leaving it out helps.",
-    "token_kernelshap": "Shapley values: the share of each word in the score, over all ways to leave out the others.",
-    "token_gradxinput": "Gradient × embedding of each word that had been read.",
-}
 CLASS_AGNOSTIC_NOTE = (
     "Class-agnostic: this map does not depend on the word or text. It is the same picture for every one of them."
 )
@@ -95,6 +31,11 @@ CERTAIN_NOTE = (
     "The model is certain: next to nothing moves this score, so its maps are faint and gradients close to noise. "
     "target=caption_contrast asks why it is this and not another."
 )
+
+
+def title_of(method: str) -> str:
+    """Return a method's name as written in its paper; of one that is not known here, its plain name."""
+    return (explainers[method].title if method in explainers else "") or method.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -178,19 +119,20 @@ class Explanation:
     @property
     def title(self) -> str:
         """The method's name as written in its paper."""
-        return METHOD_TITLES.get(self.method, self.method.replace("_", " "))
+        return title_of(self.method)
 
     @property
     def group(self) -> str:
-        """What the method does to find the evidence, as in ``GROUPS``."""
-        return next((name for name, group in GROUPS.items() if METHODS.get(self.method) in group), "other")
+        """What the method does to find the evidence, as in tables."""
+        return explainers[self.method].group if self.method in explainers else "other"
 
     @property
     def reading(self) -> str:
         """How to read the map, in one sentence, else what the method is; empty for methods of one's own."""
-        if self.method in METHOD_READINGS or self.method not in METHODS:
-            return METHOD_READINGS.get(self.method, "")
-        return (METHODS[self.method].__doc__ or "").strip().splitlines()[0]
+        if self.method not in explainers:
+            return ""
+        method = explainers[self.method]
+        return method.reading or ((method.__doc__ or "").strip().splitlines() or [""])[0]
 
     @property
     def all_notes(self) -> tuple[str, ...]:

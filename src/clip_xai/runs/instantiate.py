@@ -36,8 +36,7 @@ from clip_xai.runs.checkpoints import EXPORT, run_of
 from clip_xai.runs.lineage import KEY as LINEAGE
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.modules import captioner_state, read_checkpoint
-from clip_xai.xai.explainer import Explainer
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import Explainer, explainers
 
 
 def captioner_settings(
@@ -76,7 +75,7 @@ def require_usable(settings: Any) -> None:
     check(settings)
     decoding(settings.generation)
     if getattr(settings, "xai", None) is not None:
-        explainers(settings.xai)
+        explainers_of(settings.xai)
     trainer: TrainerConfig = settings.trainer
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     present["gpu"] = present["cuda"] or present["mps"]
@@ -141,13 +140,13 @@ def settings_of(place: Path) -> CaptionerSettings:
     return read_settings(read_checkpoint(place)["hyper_parameters"]["settings"])
 
 
-def explainers(xai: XaiConfig) -> list[Explainer]:
-    """The explainers that the settings ask for, in the order of ``METHODS``.
+def explainers_of(xai: XaiConfig) -> list[Explainer]:
+    """The explainers that the settings ask for, in the order of the registry.
 
     Raises:
         UserError: None is asked for.
     """
     asked = {name: settings for name, settings in vars(xai).items() if settings is not None}
     if not asked:
-        raise UserError(f"no explainer is asked for: choose xai=NAME or xai=[NAME,NAME] of {', '.join(METHODS)}")
-    return [METHODS[name](**vars(settings)) for name, settings in asked.items()]
+        raise UserError(f"no explainer is asked for: choose xai=NAME or xai=[NAME,NAME] of {', '.join(explainers)}")
+    return [explainers[name](**vars(settings)) for name, settings in asked.items()]

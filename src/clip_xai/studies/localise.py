@@ -34,7 +34,7 @@ from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN
 from clip_xai.report.pages import Table
 from clip_xai.runs.directories import claim, code_digest
-from clip_xai.runs.instantiate import decoding, device_of, explainers, open_captioner
+from clip_xai.runs.instantiate import decoding, device_of, explainers_of, open_captioner
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.records import evenly
 from clip_xai.text import counted, plural
@@ -68,7 +68,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     noted = noted_of_model(on.place) | {"data.name": on.data.name}
     claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted)
     captioner.to(device_of(config.trainer))
-    methods = [method for method in explainers(config.xai) if method.modality == "image"]
+    methods = [method for method in explainers_of(config.xai) if method.modality == "image"]
     trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval)
     torch.manual_seed(config.seed)
     random = measure(random_twin(captioner.backbone).to(device_of(config.trainer)), None, chosen, methods)

@@ -13,12 +13,15 @@ from torch import Tensor
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.ranges import check
+from clip_xai.registry import Registry
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
 log = logging.getLogger(__name__)
+# What methods do to find the evidence: the sections in which tables and reports show them.
+GROUPS = ("activation maps", "attention", "gradients", "perturbation", "patches and words together", "words")
 SUPPORTED = {
     "attention": "attention over all patches",
     "class_token": "a class token",
@@ -32,7 +35,11 @@ class Explainer(ABC):
     """Finds the evidence behind a target's scores. Its settings are its fields.
 
     Attributes:
-        name: As in ``xai=NAME``.
+        name: As in ``xai=NAME``; ``explainers.register`` gives a class its name, title, group and order.
+        title: As written in its paper.
+        group: One of ``GROUPS``, or another one.
+        order: Its place in the group.
+        reading: How to read its map, in one sentence; the first line of the docstring if empty.
         modality: ``"image"``: evidence over the patch grid; ``"text"``: evidence over words.
         text_dependent: False when the result is the same whatever the target asks; such a method is a control.
         linear_in_target: Whether the evidence for a weighted sum of scores is the weighted sum of the evidence.
@@ -44,6 +51,10 @@ class Explainer(ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
+    group: ClassVar[str] = "other"
+    order: ClassVar[int] = 100
+    reading: ClassVar[str] = ""
     modality: ClassVar[str] = "image"
     text_dependent: ClassVar[bool] = True
     linear_in_target: ClassVar[bool]
@@ -85,9 +96,7 @@ class Explainer(ABC):
         reason = self.refusal(backbone, target)
         if reason is None:
             return
-        from clip_xai.xai.methods import METHODS  # the methods are made of this class
-
-        able = [name for name, method in METHODS.items() if method().refusal(backbone, target) is None]
+        able = [name for name, method in explainers.items() if method().refusal(backbone, target) is None]
         raise UserError(f"{self.name} {reason}: choose one of {', '.join(able)}")
 
     def _attribution(
@@ -103,6 +112,21 @@ class Explainer(ABC):
             kind=self.modality,
             tokens=tokens,
         )
+
+
+def _place(method: type[Explainer]) -> tuple[int, str, int]:
+    return GROUPS.index(method.group) if method.group in GROUPS else len(GROUPS), method.group, method.order
+
+
+explainers: Registry[type[Explainer]] = Registry("explainer", "explainers", "clip_xai.xai.methods", order=_place)
+
+
+def groups() -> dict[str, list[type[Explainer]]]:
+    """Return the explainers of each group, in the order of tables and reports."""
+    found: dict[str, list[type[Explainer]]] = {}
+    for method in explainers.values():
+        found.setdefault(method.group, []).append(method)
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from clip_xai.xai.explainer import Explainer
-from clip_xai.xai.methods import METHODS
+from clip_xai.xai.explainer import Explainer, explainers
 
 HEADERS = ("`xai=`", "what", "evidence over", "on", "cost for T scores", "same for every text", "linear in the score")
 WHERE = {
@@ -15,8 +14,8 @@ WHERE = {
 
 
 def markdown() -> str:
-    """Return one row for each explainer, in the order of ``METHODS``."""
-    rows = [HEADERS, ("---",) * len(HEADERS), *(_row(method) for method in METHODS.values())]
+    """Return one row for each explainer, group by group."""
+    rows = [HEADERS, ("---",) * len(HEADERS), *(_row(method) for method in explainers.values())]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

@@ -17,7 +17,7 @@ from clip_xai.models.backbones.stages import StagedTower
 from clip_xai.models.backbones.tower import ImageTower
 from clip_xai.models.backbones.transformer import Block, TransformerTower
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
@@ -25,6 +25,7 @@ from clip_xai.xai.trace import Trace
 ABLATIONS = ("zero", "mean")
 
 
+@explainers.register("ablationcam", title="Ablation-CAM", group="activation maps", order=6)
 @dataclass(frozen=True)
 class AblationCam(BankExplainer):
     """Ablation-CAM (Desai and Ramaswamy, WACV 2020) on the tokens that enter one block's attention.
@@ -61,11 +62,12 @@ class AblationCam(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "Activations weighted by how much the score falls when each is taken out."
+
     layer: int = -1
     ablation: str = setting("zero", one_of=ABLATIONS)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "ablationcam"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"output_gradients"})
     cost: ClassVar[str] = "1 F at the last block in closed form, else C F from the block on"

@@ -14,7 +14,7 @@ from clip_xai.models.backbones.recording import Point
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.double import in_double
-from clip_xai.xai.explainer import TraceExplainer
+from clip_xai.xai.explainer import TraceExplainer, explainers
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
@@ -63,6 +63,7 @@ class ActivationMap(TraceExplainer):
         """Return maps ``[B, T, N]`` of tokens ``[B, N, W]`` and their gradients ``[B, T, N, W]``."""
 
 
+@explainers.register("gradcam", title="Grad-CAM", group="activation maps", order=1)
 @dataclass(frozen=True)
 class GradCam(ActivationMap):
     """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391).
@@ -93,13 +94,16 @@ class GradCam(ActivationMap):
         torch.Size([2, 2, 4, 4])
     """
 
-    name: ClassVar[str] = "gradcam"
+    reading: ClassVar[str] = (
+        "Activations weighted by their mean gradient: where features that raise the score are active."
+    )
 
     def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
         """Weigh channels by their mean gradient."""
         return torch.einsum("btw,bnw->btn", gradients.mean(dim=2), tokens).relu()
 
 
+@explainers.register("gradcam_plusplus", title="Grad-CAM++", group="activation maps", order=2)
 @dataclass(frozen=True)
 class GradCamPlusPlus(ActivationMap):
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, arXiv 1710.11063).
@@ -136,9 +140,12 @@ class GradCamPlusPlus(ActivationMap):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = (
+        "Activations weighted by positive gradients: where features that raise the score are active."
+    )
+
     epsilon: float = setting(1e-6, least=0)
 
-    name: ClassVar[str] = "gradcam_plusplus"
     shares_trace: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F, 1 batched B down to the block, in float64"
 
@@ -160,6 +167,7 @@ class GradCamPlusPlus(ActivationMap):
         return torch.einsum("btw,bnw->btn", weights, tokens).relu()
 
 
+@explainers.register("layercam", title="LayerCAM", group="activation maps", order=3)
 @dataclass(frozen=True)
 class LayerCam(ActivationMap):
     """LayerCAM (Jiang et al., IEEE TIP 2021): every place weighs its own channels, by positive gradients only.
@@ -185,13 +193,14 @@ class LayerCam(ActivationMap):
         True
     """
 
-    name: ClassVar[str] = "layercam"
+    reading: ClassVar[str] = "Activations × positive gradients, place by place."
 
     def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
         """Weigh each place by its positive gradients."""
         return torch.einsum("btnw,bnw->btn", gradients.relu(), tokens).relu()
 
 
+@explainers.register("hirescam", title="HiResCAM", group="activation maps", order=4)
 @dataclass(frozen=True)
 class HiResCam(ActivationMap):
     """HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891): gradient times activation, place by place.
@@ -220,7 +229,9 @@ class HiResCam(ActivationMap):
         True
     """
 
-    name: ClassVar[str] = "hirescam"
+    reading: ClassVar[str] = (
+        "Activations × gradients, place by place: the share of each place in the score, to first order."
+    )
 
     def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
         """Multiply place by place."""

@@ -13,7 +13,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.recording import POOL, BlockIndex, BlockTrace, batched_vjp, evaluation_mode
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import TraceExplainer
+from clip_xai.xai.explainer import TraceExplainer, explainers
 from clip_xai.xai.methods.depth import no_such_block, too_deep
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace, refuse_zero
@@ -32,6 +32,7 @@ def blocks_of(backbone: Backbone) -> int:
     return len(backbone.image_tower.blocks)  # type: ignore[attr-defined]
 
 
+@explainers.register("gradeclip", title="Grad-ECLIP", group="attention", order=3)
 @dataclass(frozen=True)
 class GradEclip(TraceExplainer):
     """Grad-ECLIP (Zhao et al., ICML 2024, arXiv 2502.18816), multi-head.
@@ -78,7 +79,9 @@ class GradEclip(TraceExplainer):
     layers: int = setting(1, least=1)
     heads: str = setting("per_head", one_of=("per_head", "single"))
 
-    name: ClassVar[str] = "gradeclip"
+    reading: ClassVar[str] = (
+        "Last block: the score's gradient at the attention output × values, weighted by query-key similarity."
+    )
     linear_in_target: ClassVar[bool] = False
     where: ClassVar[str] = "transformers and attention pools"
     cost: ClassVar[str] = "1 F, B of the last block's class-token row"
@@ -146,6 +149,7 @@ class GradEclip(TraceExplainer):
         return {"attention", "class_token"} <= backbone.supports
 
 
+@explainers.register("attention_rollout", title="Attention rollout", group="attention", order=1)
 @dataclass(frozen=True)
 class AttentionRollout(TraceExplainer):
     """Attention rollout (Abnar and Zuidema, ACL 2020, arXiv 2005.00928).
@@ -177,7 +181,7 @@ class AttentionRollout(TraceExplainer):
 
     head_fusion: str = setting("mean", one_of=FUSIONS)
 
-    name: ClassVar[str] = "attention_rollout"
+    reading: ClassVar[str] = "Attention multiplied through all blocks: where the tower gathers from, whatever the word."
     text_dependent: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
@@ -218,6 +222,7 @@ class AttentionRollout(TraceExplainer):
         return attention.amax(dim=1) if self.head_fusion == "max" else attention.amin(dim=1)
 
 
+@explainers.register("attention_gradient", title="Attention × gradient", group="attention", order=2)
 @dataclass(frozen=True)
 class AttentionGradient(TraceExplainer):
     """Attention times its gradient, rolled out (Chefer et al., ICCV 2021, arXiv 2103.15679; "GAME").
@@ -251,9 +256,10 @@ class AttentionGradient(TraceExplainer):
         True
     """
 
+    reading: ClassVar[str] = "Attention × its gradient, carried through the blocks: attention that raises the score."
+
     start_layer: int = 0
 
-    name: ClassVar[str] = "attention_gradient"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F, 1 batched B down to `start_layer`"

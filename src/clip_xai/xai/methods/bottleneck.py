@@ -14,12 +14,13 @@ from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.models.backbones.transformer import TransformerTower
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
 
 
+@explainers.register("m2ib", title="M2IB", group="perturbation", order=6)
 @dataclass(frozen=True)
 class M2ib(BankExplainer):
     """The image side of M2IB, multi-modal information bottleneck attribution (Wang, Rudner and Wilson, NeurIPS 2023).
@@ -58,6 +59,8 @@ class M2ib(BankExplainer):
         True
     """
 
+    reading: ClassVar[str] = "How much of each patch has to pass through noise for photograph and text to stay alike."
+
     layer: int = -3
     beta: float = setting(0.1, least=0)
     steps: int = setting(10, least=1)
@@ -66,7 +69,6 @@ class M2ib(BankExplainer):
     seed: int = setting(0, least=0)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "m2ib"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"attention"})

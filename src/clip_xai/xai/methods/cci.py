@@ -17,12 +17,13 @@ from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.models.backbones.transformer import TransformerTower
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
 
 
+@explainers.register("cci", title="CCI", group="perturbation", order=5)
 @dataclass(frozen=True)
 class Cci(BankExplainer):
     """Cluster-based concept importance, CCI (Agarwal, Karanam and Gandhi, CVPR 2026, arXiv 2511.12978).
@@ -60,7 +61,6 @@ class Cci(BankExplainer):
     seed: int = setting(0, least=0)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "cci"
     linear_in_target: ClassVar[bool] = True
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"attention"})
     cost: ClassVar[str] = "K + 1 F"

@@ -13,12 +13,13 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.explainer import Explainer, explainers
 from clip_xai.xai.target import ContrastTarget, EmbeddingDimensionTarget, SimilarityTarget, Target
 
 MODES = ("collapsed", "per_dimension")
 
 
+@explainers.register("embedding_space", title="Embedding space", group="gradients", order=7)
 @dataclass(frozen=True)
 class EmbeddingSpace(Explainer):
     """The embedding-space explanation of a similarity (Medical CLIP, 2024, arXiv 2403.18996), around another method.
@@ -60,7 +61,6 @@ class EmbeddingSpace(Explainer):
     options: dict[str, Any] = field(default_factory=dict)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "embedding_space"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "of `method`, for T targets (collapsed) or for D"
 
@@ -71,16 +71,14 @@ class EmbeddingSpace(Explainer):
         Raises:
             UserError: There is none of that name, or ``collapsed`` would be wrong for it.
         """
-        from clip_xai.xai.methods import METHODS  # which holds this class, too
-
-        able = [name for name, method in METHODS.items() if method.modality == "image" and name != self.name]
+        able = [name for name, method in explainers.items() if method.modality == "image" and name != self.name]
         if self.method not in able:
             raise UserError(f"xai.embedding_space.method is {self.method!r}: choose one of {', '.join(able)}")
-        cls = METHODS[self.method]
+        cls = explainers[self.method]
         if not cls.text_dependent:
             raise UserError(f"{self.method} says nothing about a dimension: its map is the same whatever is asked")
         if self.mode == "collapsed" and not cls.linear_in_target:
-            linear = [name for name in able if METHODS[name].linear_in_target]
+            linear = [name for name in able if explainers[name].linear_in_target]
             raise UserError(
                 f"{self.method} is not linear in its target, so that one pass is not the sum over dimensions: set "
                 f"xai.embedding_space.mode=per_dimension, or choose one of {', '.join(linear)}"

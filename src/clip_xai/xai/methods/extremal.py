@@ -14,7 +14,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.masks import pooled
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
@@ -26,6 +26,7 @@ COLDNESS = 20.0
 TIED = 0.01  # pixels whose masks differ by no more, as a share of the mean mask, are not told apart
 
 
+@explainers.register("extremal_perturbation", title="Extremal perturbation", group="perturbation", order=4)
 @dataclass(frozen=True)
 class ExtremalPerturbation(BankExplainer):
     """Extremal perturbations (Fong, Patrick and Vedaldi, ICCV 2019, arXiv 1910.08485).
@@ -86,6 +87,8 @@ class ExtremalPerturbation(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "The part of the photograph, of a given size, that alone keeps the score highest."
+
     areas: list[float] = setting(factory=lambda: [0.1], above=0, below=1)
     variant: str = setting("preserve", one_of=VARIANTS)
     perturbation: str = setting("blur", one_of=FILLS)
@@ -97,7 +100,6 @@ class ExtremalPerturbation(BankExplainer):
     jitter: bool = True
     chunk_size: int = setting(16, least=1)
 
-    name: ClassVar[str] = "extremal_perturbation"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "T x areas x iterations (F + B)"

@@ -15,7 +15,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer, TraceExplainer
+from clip_xai.xai.explainer import Explainer, TraceExplainer, explainers
 from clip_xai.xai.pixels import PIXEL_NEEDS, by_cell
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
@@ -49,6 +49,7 @@ class PixelGradient(TraceExplainer):
         """Return ``[B, T, S, S]`` of images ``[B, 3, S, S]`` and gradients ``[B, T, 3, S, S]``."""
 
 
+@explainers.register("saliency", title="Saliency", group="gradients", order=1)
 @dataclass(frozen=True)
 class Saliency(PixelGradient):
     """Saliency (Simonyan et al., ICLR workshop 2014, arXiv 1312.6034).
@@ -75,7 +76,9 @@ class Saliency(PixelGradient):
         torch.Size([2, 2, 24, 24])
     """
 
-    name: ClassVar[str] = "saliency"
+    reading: ClassVar[str] = (
+        "Size of the gradient at each pixel: where a small change moves the score most, up or down."
+    )
     linear_in_target: ClassVar[bool] = False
 
     def combined(self, pixels: Tensor, gradients: Tensor) -> Tensor:
@@ -83,6 +86,7 @@ class Saliency(PixelGradient):
         return gradients.abs().amax(dim=2)
 
 
+@explainers.register("input_x_gradient", title="Input × gradient", group="gradients", order=2)
 @dataclass(frozen=True)
 class InputXGradient(PixelGradient):
     """Input times gradient (Shrikumar et al., 2016, arXiv 1605.01713): the first-order share of each pixel.
@@ -111,7 +115,7 @@ class InputXGradient(PixelGradient):
         torch.Size([2, 2, 4, 4])
     """
 
-    name: ClassVar[str] = "input_x_gradient"
+    reading: ClassVar[str] = "Gradient × pixel: the share of each pixel in the score, to first order."
     linear_in_target: ClassVar[bool] = True
 
     def combined(self, pixels: Tensor, gradients: Tensor) -> Tensor:
@@ -119,6 +123,7 @@ class InputXGradient(PixelGradient):
         return (pixels.unsqueeze(1) * gradients).sum(dim=2)
 
 
+@explainers.register("guided_backprop", title="Guided backpropagation", group="gradients", order=6)
 @dataclass(frozen=True)
 class GuidedBackprop(Explainer):
     """Guided backpropagation (Springenberg et al., ICLR workshop 2015, arXiv 1412.6806), with a rule for GELU.
@@ -151,9 +156,10 @@ class GuidedBackprop(Explainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "Gradients carried back along what raises the score alone: sharp edges, whatever the text."
+
     resolution: str = setting("patches", one_of=RESOLUTIONS)
 
-    name: ClassVar[str] = "guided_backprop"
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F, 1 batched B of its own"
 

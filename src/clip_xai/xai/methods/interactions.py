@@ -15,7 +15,7 @@ from clip_xai.models.backbones.base import Backbone
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.coalitions import ABSENT, encode, ids_without
-from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.explainer import Explainer, explainers
 from clip_xai.xai.masks import PlayerMasks, pooled
 from clip_xai.xai.methods.text_methods import text_tower
 from clip_xai.xai.perturbation_bank import PerturbationBank
@@ -26,6 +26,7 @@ from clip_xai.xai.words import Word, words_of
 INDICES = ("banzhaf", "shapley")
 
 
+@explainers.register("fixlip", title="FIxLIP", group="patches and words together", order=1)
 @dataclass(frozen=True)
 class Fixlip(Explainer):
     """FIxLIP (Baniecki et al., NeurIPS 2025, arXiv 2508.05430): second-order interactions of patches and words.
@@ -76,6 +77,10 @@ class Fixlip(Explainer):
         (torch.Size([2, 2, 3, 4, 4]), [['a', 'brown', 'lesion'], ['melanoma']])
     """
 
+    reading: ClassVar[str] = (
+        "The share of each patch, of each word, and of each patch together with each word in the score."
+    )
+
     index: str = setting("banzhaf", one_of=INDICES)
     presence: float = setting(0.5, above=0, below=1)
     cells: int = setting(7, least=1)
@@ -87,7 +92,6 @@ class Fixlip(Explainer):
     seed: int = setting(0, least=0)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "fixlip"
     modality: ClassVar[str] = "pair"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "N F; up to M F of the text tower"

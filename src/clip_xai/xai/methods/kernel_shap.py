@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.masks import PlayerMasks, pooled
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.players import grid_players, spread_evenly, superpixels
@@ -18,6 +18,7 @@ from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
 
 
+@explainers.register("kernelshap", title="KernelSHAP", group="perturbation", order=3)
 @dataclass(frozen=True)
 class KernelShap(BankExplainer):
     """KernelSHAP (Lundberg and Lee, NeurIPS 2017, arXiv 1705.07874): Shapley values of image regions.
@@ -58,6 +59,8 @@ class KernelShap(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "Shapley values: the share of each region in the score, over all ways to cover the others."
+
     players: str = setting("grid", one_of=("grid", "superpixels"))
     cells: int = setting(7, least=2)
     samples: int = setting(1000, least=1)
@@ -65,7 +68,6 @@ class KernelShap(BankExplainer):
     seed: int = setting(0, least=0)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "kernelshap"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "up to samples + 2 F"
 

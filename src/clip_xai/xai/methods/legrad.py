@@ -12,13 +12,14 @@ from torch import Tensor
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.recording import BlockIndex, Point, batched_vjp, evaluation_mode
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import TraceExplainer
+from clip_xai.xai.explainer import TraceExplainer, explainers
 from clip_xai.xai.methods.attention import ATTENTION, blocks_of, reads_pool
 from clip_xai.xai.methods.depth import too_deep
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
 
+@explainers.register("legrad", title="LeGrad", group="attention", order=4)
 @dataclass(frozen=True)
 class LeGrad(TraceExplainer):
     """LeGrad (Bousselham et al., ICCV 2025, arXiv 2404.03214).
@@ -52,9 +53,12 @@ class LeGrad(TraceExplainer):
         True
     """
 
+    reading: ClassVar[str] = (
+        "Gradient of the score at the attention of each block: where more attention would raise it."
+    )
+
     layers: int = setting(2, least=1)
 
-    name: ClassVar[str] = "legrad"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F, batched B of each block's feed-forward part"

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.masks import CellMasks
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
 
 
+@explainers.register("occlusion", title="Occlusion", group="perturbation", order=1)
 @dataclass(frozen=True)
 class Occlusion(BankExplainer):
     """Occlusion (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901) with windows that follow the patches.
@@ -51,7 +52,7 @@ class Occlusion(BankExplainer):
     fill: float = 0.0
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "occlusion"
+    reading: ClassVar[str] = "How much the score falls when a patch is covered. Negative: covering it helps."
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F a window + 1 F"
 

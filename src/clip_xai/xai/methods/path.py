@@ -14,7 +14,7 @@ from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.explainer import Explainer, explainers
 from clip_xai.xai.methods.gradient import RESOLUTIONS
 from clip_xai.xai.pixels import accumulate, by_cell
 from clip_xai.xai.target import Target
@@ -47,6 +47,7 @@ def baseline_images(backbone: Backbone, pixels: Tensor, name: str) -> Tensor:
     return (((0.0 if name == "black" else 1.0) - mean) / std).expand_as(pixels)
 
 
+@explainers.register("integrated_gradients", title="Integrated gradients", group="gradients", order=4)
 @dataclass(frozen=True)
 class IntegratedGradients(Explainer):
     """Integrated gradients (Sundararajan et al., ICML 2017, arXiv 1703.01365).
@@ -82,12 +83,13 @@ class IntegratedGradients(Explainer):
         True
     """
 
+    reading: ClassVar[str] = "Gradients summed on the way from an empty picture to the photograph."
+
     steps: int = setting(32, least=1)
     baseline: str = setting("mean", one_of=BASELINES)
     resolution: str = setting("patches", one_of=RESOLUTIONS)
     chunk_size: int = setting(16, least=1)
 
-    name: ClassVar[str] = "integrated_gradients"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`steps` F and batched B"
@@ -117,6 +119,7 @@ class IntegratedGradients(Explainer):
         return replace(found, delta=values.sum(dim=(2, 3)) - (scores - zero))
 
 
+@explainers.register("gradient_shap", title="GradientSHAP", group="gradients", order=5)
 @dataclass(frozen=True)
 class GradientShap(Explainer):
     """GradientSHAP (Erion et al., Nature Machine Intelligence 2021, arXiv 1906.10670; Lundberg's shap).
@@ -151,6 +154,8 @@ class GradientShap(Explainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "Gradients on the way from random starting pictures to the photograph, averaged."
+
     samples: int = setting(32, least=1)
     noise: float = setting(0.0, least=0)
     baseline: str = setting("all", one_of=("all", *BASELINES))
@@ -158,7 +163,6 @@ class GradientShap(Explainer):
     resolution: str = setting("patches", one_of=RESOLUTIONS)
     chunk_size: int = setting(16, least=1)
 
-    name: ClassVar[str] = "gradient_shap"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`samples` F and batched B"
@@ -193,6 +197,7 @@ class GradientShap(Explainer):
         return self._attribution(_at(values, self.resolution, backbone.grid), scores, target)
 
 
+@explainers.register("smoothgrad", title="SmoothGrad", group="gradients", order=3)
 @dataclass(frozen=True)
 class SmoothGrad(Explainer):
     """SmoothGrad (Smilkov et al., 2017, arXiv 1706.03825) and its squared form (Hooker et al., NeurIPS 2019).
@@ -227,6 +232,8 @@ class SmoothGrad(Explainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "The gradient, averaged over copies of the photograph with noise."
+
     samples: int = setting(32, least=1)
     noise: float = setting(0.15, least=0)
     squared: bool = False
@@ -234,7 +241,6 @@ class SmoothGrad(Explainer):
     resolution: str = setting("patches", one_of=RESOLUTIONS)
     chunk_size: int = setting(16, least=1)
 
-    name: ClassVar[str] = "smoothgrad"
     every_word: ClassVar[bool] = False
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "`samples` F and batched B"

@@ -11,7 +11,7 @@ from torch import Tensor
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.recording import Point, VisualTrace
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.masks import ActivationMasks
 from clip_xai.xai.methods.activation import ActivationMap, cam_point
 from clip_xai.xai.perturbation_bank import PerturbationBank
@@ -21,6 +21,7 @@ from clip_xai.xai.trace import Needs, Trace
 WEIGHTINGS = ("softmax", "relu_delta", "linear")
 
 
+@explainers.register("scorecam", title="Score-CAM", group="activation maps", order=5)
 @dataclass(frozen=True)
 class ScoreCam(BankExplainer):
     """Score-CAM (Wang et al., CVPR Workshops 2020, arXiv 1910.01279) on the tokens that enter one block's attention.
@@ -61,13 +62,14 @@ class ScoreCam(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "Activations weighted by the score of the photograph seen through each of them."
+
     layer: int = -1
     weighting: str = setting("softmax", one_of=WEIGHTINGS)
     temperature: float = setting(0.0, least=0)
     fill: float = 0.0
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "scorecam"
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "C + 2 F"
 
@@ -90,6 +92,7 @@ class ScoreCam(BankExplainer):
         return float(backbone.logit_scale.detach()) if target.settings.get("kind") == "cosine" else 1.0
 
 
+@explainers.register("abscam_init", title="Abs-CAM, initial", group="activation maps", order=7)
 @dataclass(frozen=True)
 class AbsCamInit(ActivationMap):
     """The initial map of Abs-CAM (Zeng et al., Visual Computer 2023, arXiv 2207.03648).
@@ -115,13 +118,12 @@ class AbsCamInit(ActivationMap):
         torch.Size([2, 2, 4, 4])
     """
 
-    name: ClassVar[str] = "abscam_init"
-
     def combined(self, tokens: Tensor, gradients: Tensor) -> Tensor:
         """Weigh channels by the mean size of their gradient."""
         return torch.einsum("btw,bnw->btn", gradients.abs().mean(dim=2), tokens)
 
 
+@explainers.register("abscam_final", title="Abs-CAM, final", group="activation maps", order=8)
 @dataclass(frozen=True)
 class AbsCamFinal(BankExplainer):
     """The final map of Abs-CAM (Zeng et al., Visual Computer 2023, arXiv 2207.03648).
@@ -159,7 +161,6 @@ class AbsCamFinal(BankExplainer):
     fill: float = 0.0
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "abscam_final"
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "C + 1 F, 1 batched B down to the block"
 

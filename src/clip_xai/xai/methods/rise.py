@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import BankExplainer
+from clip_xai.xai.explainer import BankExplainer, explainers
 from clip_xai.xai.masks import smooth_masks
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
 
 
+@explainers.register("rise", title="RISE", group="perturbation", order=2)
 @dataclass(frozen=True)
 class Rise(BankExplainer):
     """RISE (Petsiuk, Das and Saenko, BMVC 2018, arXiv 1806.07421) with N smooth random masks M_n.
@@ -61,6 +62,10 @@ class Rise(BankExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = (
+        "Random parts of the photograph are shown: where being seen raises the score. Negative: it lowers it."
+    )
+
     masks: int = setting(1000, least=2)
     cells: int = setting(7, least=1)
     keep: float = setting(0.5, above=0, below=1)
@@ -71,7 +76,6 @@ class Rise(BankExplainer):
     seed: int = setting(0, least=0)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "rise"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "N F"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.ranges import setting
-from clip_xai.xai.explainer import TraceExplainer
+from clip_xai.xai.explainer import TraceExplainer, explainers
 from clip_xai.xai.methods.attention import ATTENTION, blocks_of, reads_pool
 from clip_xai.xai.methods.depth import too_deep
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget, Target
@@ -21,6 +21,7 @@ from clip_xai.xai.trace import Needs, Trace
 REDUNDANCY = ("empty", "texts", "none")
 
 
+@explainers.register("clip_surgery", title="CLIP Surgery", group="attention", order=5)
 @dataclass(frozen=True)
 class ClipSurgery(TraceExplainer):
     """CLIP Surgery (Li et al., Pattern Recognition 2025, arXiv 2304.05653): architecture and feature surgery.
@@ -66,10 +67,11 @@ class ClipSurgery(TraceExplainer):
         torch.Size([2, 2, 4, 4])
     """
 
+    reading: ClassVar[str] = "How alike each patch is to the text, less what all texts share."
+
     layers: int = setting(6, least=1)
     redundancy: str = setting("empty", one_of=REDUNDANCY)
 
-    name: ClassVar[str] = "clip_surgery"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F and `layers` attentions"

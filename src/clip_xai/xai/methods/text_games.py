@@ -11,12 +11,14 @@ from torch import Tensor
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.ranges import setting
 from clip_xai.xai.coalitions import ABSENT, caption_scores, encode, ids_without, text_scores
+from clip_xai.xai.explainer import explainers
 from clip_xai.xai.methods.text_methods import TextExplainer, caption_columns, caption_inputs
 from clip_xai.xai.shapley_values import Coalitions, coalitions, shapley_values
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from clip_xai.xai.words import Word
 
 
+@explainers.register("token_occlusion", title="Token occlusion", group="words", order=3)
 @dataclass(frozen=True)
 class TokenOcclusion(TextExplainer):
     """Occlusion of words: leave one out (Li, Monroe and Jurafsky 2016, arXiv 1612.08220).
@@ -49,10 +51,11 @@ class TokenOcclusion(TextExplainer):
         torch.Size([2, 2, 3])
     """
 
+    reading: ClassVar[str] = "How much the score falls when a word is left out. Negative: leaving it out helps."
+
     absent: str = setting("delete", one_of=ABSENT)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "token_occlusion"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F; 1 F of the text tower or language model a word"
 
@@ -72,6 +75,7 @@ class TokenOcclusion(TextExplainer):
         return (game[:, :1] - game[:, 1:]).transpose(1, 2), game[:, 0]
 
 
+@explainers.register("token_kernelshap", title="Token KernelSHAP", group="words", order=4)
 @dataclass(frozen=True)
 class TokenKernelShap(TextExplainer):
     """KernelSHAP (Lundberg and Lee, NeurIPS 2017, arXiv 1705.07874): Shapley values of words.
@@ -102,12 +106,15 @@ class TokenKernelShap(TextExplainer):
         torch.Size([2, 2, 3])
     """
 
+    reading: ClassVar[str] = (
+        "Shapley values: the share of each word in the score, over all ways to leave out the others."
+    )
+
     samples: int = setting(512, least=1)
     absent: str = setting("delete", one_of=ABSENT)
     seed: int = setting(0, least=0)
     chunk_size: int = setting(64, least=1)
 
-    name: ClassVar[str] = "token_kernelshap"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F; up to samples + 2 F of the text tower or language model"
 

@@ -17,7 +17,7 @@ from clip_xai.models.backbones.recording import batched_vjp, evaluation_mode, ou
 from clip_xai.models.backbones.transformer import TextTower
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
-from clip_xai.xai.explainer import Explainer
+from clip_xai.xai.explainer import Explainer, explainers
 from clip_xai.xai.methods.depth import no_such_block, too_deep
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget, Target
 from clip_xai.xai.words import Word, words_of
@@ -98,6 +98,7 @@ class TextExplainer(Explainer):
         return self._attribution(values, scores, target, [list(names) for _ in target.labels])
 
 
+@explainers.register("token_gradxinput", title="Token gradient × input", group="words", order=1)
 @dataclass(frozen=True)
 class TokenGradXInput(TextExplainer):
     """Gradient times input on token embeddings, summed over channels and over the tokens of each word.
@@ -128,7 +129,7 @@ class TokenGradXInput(TextExplainer):
         [['a', 'brown', 'lesion'], ['melanoma']]
     """
 
-    name: ClassVar[str] = "token_gradxinput"
+    reading: ClassVar[str] = "Gradient × embedding of each word that had been read."
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower or language model"
 
@@ -151,6 +152,7 @@ class TokenGradXInput(TextExplainer):
         return by_column(torch.cat(products, dim=-1), target), scores
 
 
+@explainers.register("token_integrated_gradients", title="Token integrated gradients", group="words", order=2)
 @dataclass(frozen=True)
 class TokenIntegratedGradients(TextExplainer):
     """Integrated gradients (Sundararajan, Taly and Yan, ICML 2017, arXiv 1703.01365) on token embeddings.
@@ -182,9 +184,10 @@ class TokenIntegratedGradients(TextExplainer):
         torch.Size([2, 2, 3])
     """
 
+    reading: ClassVar[str] = "Gradients summed on the way from empty to real embeddings of the words."
+
     steps: int = setting(50, least=1)
 
-    name: ClassVar[str] = "token_integrated_gradients"
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "1 F; n (F + B) of the text tower or language model"
 
@@ -230,6 +233,7 @@ class TokenIntegratedGradients(TextExplainer):
         return by_column(torch.cat(products, dim=-1), target), scores
 
 
+@explainers.register("token_gradeclip", title="Grad-ECLIP on the text", group="words", order=5)
 @dataclass(frozen=True)
 class TokenGradEclip(TextExplainer):
     """Grad-ECLIP on the text tower (Zhao et al., ICML 2024, arXiv 2502.18816), multi-head.
@@ -262,7 +266,6 @@ class TokenGradEclip(TextExplainer):
 
     layers: int = setting(8, least=1)
 
-    name: ClassVar[str] = "token_gradeclip"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"text_trace"})
     captions: ClassVar[bool] = False
@@ -305,6 +308,7 @@ class TokenGradEclip(TextExplainer):
         return rows, scores
 
 
+@explainers.register("token_attention_gradient", title="Attention × gradient on the text", group="words", order=6)
 @dataclass(frozen=True)
 class TokenAttentionGradient(TextExplainer):
     """Attention times gradient on the text tower (Chefer, Gur and Wolf, ICCV 2021, arXiv 2103.15679).
@@ -336,7 +340,6 @@ class TokenAttentionGradient(TextExplainer):
 
     start_layer: int = 0
 
-    name: ClassVar[str] = "token_attention_gradient"
     linear_in_target: ClassVar[bool] = False
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"text_trace"})
     captions: ClassVar[bool] = False

@@ -1,0 +1,210 @@
+"""Named things that are found by their names: explainers, targets, backbones, mappers, data sources.
+
+A thing registers itself where it is defined, in this package or in anyone's module::
+
+    @explainers.register("gradcam", title="Grad-CAM", group="activation maps")
+    class GradCam(ActivationMap): ...
+
+so that whoever lists or looks up things imports none of them. Modules of other people are named by ``plugins=[module]``
+or, once installed, by an entry point of the registry's group.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from clip_xai.errors import UserError
+
+T = TypeVar("T")
+GROUP_PREFIX = "clip_xai."
+_REGISTRIES: list[Registry[Any]] = []
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Things of one kind by their names; reading it imports the modules that this package has of them.
+
+    Args:
+        kind: What they are, in words, for messages: ``explainer``.
+        plural: The name of its entry point group behind ``clip_xai.``: ``explainers``.
+        package: The package whose modules register what this package has.
+        order: What they are sorted by; the order of registration if None.
+    """
+
+    def __init__(
+        self, kind: str, plural: str, package: str | None = None, order: Callable[[T], Any] | None = None
+    ) -> None:
+        self.kind = kind
+        self.group = GROUP_PREFIX + plural
+        self._package = package
+        self._order = order
+        self._things: dict[str, T] = {}
+        self._loading = False
+        _REGISTRIES.append(self)
+
+    def register(self, name: str, **facts: Any) -> Callable[[T], T]:
+        """Return a decorator that adds a thing.
+
+        Args:
+            name: What it is chosen by. It becomes the thing's attribute ``name``.
+            facts: More attributes of it, such as a title.
+
+        Raises:
+            UserError: Another thing has that name.
+        """
+
+        def add(thing: T) -> T:
+            known = self._things.get(name)
+            if known is not None and _origin(known) != _origin(thing):
+                raise UserError(
+                    f"two {self.kind}s are called {name}: {_origin(known)} and {_origin(thing)}; rename one of them"
+                )
+            for key, value in {"name": name, **facts}.items():
+                setattr(thing, key, value)
+            self._things[name] = thing
+            return thing
+
+        return add
+
+    def named(self, name: str, setting: str = "") -> T:
+        """Return the thing of a name.
+
+        Args:
+            name: Its name.
+            setting: What it is chosen by, such as ``backbone.architecture``, to be named in the message.
+
+        Raises:
+            UserError: There is none: the line lists near matches, or all names.
+        """
+        if name in self:
+            return self[name]
+        names = [*self, *(point for point in self.installed() if point not in self._things)]
+        near = difflib.get_close_matches(name, names, n=3)
+        choices = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
+        prefix = f"{setting}={name}: " if setting else ""
+        raise UserError(f"{prefix}there is no {self.kind} {name!r}; {choices}")
+
+    def __getitem__(self, name: str) -> T:
+        """Return the thing of a name, importing the module that an entry point names for it."""
+        self._load()
+        if name not in self._things and name in self.installed():
+            self._import(self.installed()[name])
+        return self._things[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a thing of a name is registered or installed."""
+        self._load()
+        return name in self._things or name in self.installed()
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of what is registered; what is installed comes when it is asked for by name."""
+        self._load()
+        order = self._order
+        if order is None:
+            return iter(tuple(self._things))
+        return iter(sorted(self._things, key=lambda name: order(self._things[name])))
+
+    def __len__(self) -> int:
+        """Count the names."""
+        self._load()
+        return len(self._things)
+
+    def installed(self) -> dict[str, EntryPoint]:
+        """Return the entry points of installed packages, by the names of their things; none is imported."""
+        return _installed(self.group)
+
+    def registered(self) -> dict[str, T]:
+        """Return what was registered so far, without importing anything."""
+        return dict(self._things)
+
+    def _load(self) -> None:
+        if self._package is None or self._loading:
+            return
+        self._loading = True  # the modules may read the registry while they fill it
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                if not module.name.startswith("_"):
+                    importlib.import_module(f"{self._package}.{module.name}")
+        except BaseException:
+            self._loading = False
+            raise
+
+    def _import(self, point: EntryPoint) -> None:
+        try:
+            thing = point.load()
+        except Exception as error:
+            raise UserError(f"{self.kind} {point.name}, installed as {point.value}: {_reason(error)}") from error
+        if point.name not in self._things and not isinstance(thing, ModuleType):
+            self.register(point.name)(thing)
+        if point.name not in self._things:
+            raise UserError(f"{self.kind} {point.name}: {point.value} registers nothing of that name")
+
+
+def registries() -> Sequence[Registry[Any]]:
+    """Return all registries that were made so far."""
+    return tuple(_REGISTRIES)
+
+
+def load_plugins(names: Sequence[str]) -> None:
+    """Import modules that register things; those in the working directory are found, too.
+
+    Args:
+        names: Importable names, such as ``my_module`` or ``my_package.explainers``.
+
+    Raises:
+        UserError: One cannot be imported, or registers nothing.
+    """
+    if names and not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+    for name in names:
+        if name in sys.modules:
+            continue
+        if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"plugins: {name!r} is not the name of a module: give it as Python imports it, without .py")
+        before = _count()
+        try:
+            module = importlib.import_module(name)
+        except UserError:
+            raise
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+                raise UserError(
+                    f"plugins: there is no module {error.name}, neither installed nor in {os.getcwd()}"
+                ) from error
+            raise UserError(f"plugins: {name} cannot be imported: {_reason(error)}") from error
+        if _count() == before:
+            del sys.modules[name]
+            where = getattr(module, "__file__", None) or "a module of Python's own"
+            kinds = ", ".join(registry.kind for registry in _REGISTRIES)
+            raise UserError(f"plugins: {name} ({where}) registers nothing; it can register: {kinds}")
+
+
+def _count() -> int:
+    return sum(len(registry.registered()) for registry in _REGISTRIES)
+
+
+@functools.cache
+def _installed(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _origin(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing)}"
+
+
+def _reason(error: Exception) -> str:
+    """The error on one line, and where in the file it was raised."""
+    lines = str(error).splitlines()
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {lines[0] if lines else ''}{where}"
