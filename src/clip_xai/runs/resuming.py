@@ -29,7 +29,7 @@ from clip_xai.runs.records import digest_of, of_split, prepare_manifest
 from clip_xai.training.modules import read_checkpoint
 
 log = logging.getLogger(__name__)
-MAY_CHANGE = ("stage.epochs", "trainer", "logger", "callbacks")
+MAY_CHANGE = ("stage.epochs", "stage.name", "trainer", "logger", "callbacks")  # a name alone changes no weight
 METRICS = "metrics.json"
 
 
