@@ -125,6 +125,21 @@ def run_job(job: str, conf: Path = CONF) -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1" if show_all else "0"
 
 
+def train() -> None:
+    """The console script ``clip-xai-train``."""
+    run_job("train")
+
+
+def evaluate() -> None:
+    """The console script ``clip-xai-evaluate``."""
+    run_job("evaluate")
+
+
+def explain() -> None:
+    """The console script ``clip-xai-explain``."""
+    run_job("explain")
+
+
 def without_own_folders(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
     """Take ``--config-dir DIR`` out of a command, so that its YAML is read as that of ``conf/`` is.
 

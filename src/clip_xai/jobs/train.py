@@ -35,7 +35,8 @@ from clip_xai.models.weights import (
 )
 from clip_xai.runs.checkpoints import EXPORT
 from clip_xai.runs.instantiate import captioner_settings, decoding, feature_table
-from clip_xai.runs.lineage import Learned, Remember
+from clip_xai.runs.lineage import Learned
+from clip_xai.runs.lineage_callback import Remember
 from clip_xai.runs.loggers import log_table, open_loggers
 from clip_xai.runs.resuming import METRICS, Start, begin, learned_records
 from clip_xai.training.data import CaptionData

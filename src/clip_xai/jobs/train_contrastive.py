@@ -23,7 +23,8 @@ from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.blueprint import TOWER
 from clip_xai.models.finite import require_finite
-from clip_xai.runs.lineage import Learned, Remember
+from clip_xai.runs.lineage import Learned
+from clip_xai.runs.lineage_callback import Remember
 from clip_xai.runs.loggers import open_loggers
 from clip_xai.runs.resuming import METRICS, begin
 from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, TowerPlan
