@@ -11,9 +11,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from clip_xai.config.cli import accept_numbers_as_choices, setting_names
+from clip_xai.config import yaml_source
+from clip_xai.config.cli import Command
 from clip_xai.config.explainer_settings import EXPLAINERS, SETTINGS, XaiConfig
-from clip_xai.config.schemas import SCHEMAS, TrainConfig, register_schemas
+from clip_xai.config.refusals import setting_names
+from clip_xai.config.schemas import SCHEMAS, TrainConfig
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Decoding
 from clip_xai.models.clipcap import DECODING as CLIPCAP
@@ -40,10 +42,10 @@ CHOICES = [
 
 
 def composed(job: str, *overrides: str, conf: Path = CONF) -> Any:
-    accept_numbers_as_choices()
-    register_schemas()
+    command = Command.of(job, conf, [*overrides, "run_dir=x"])
+    yaml_source.register(command.folders[1:])
     with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose(job, [*overrides, "run_dir=x"])
+        config = compose(job, command.read)
     return OmegaConf.to_object(config)
 
 
@@ -177,8 +179,7 @@ def test_setting_names_reach_into_optional_groups() -> None:
 
 @pytest.mark.parametrize(("choice", "ending"), [("gradcam", "gradcam"), ("[gradcam,legrad]", "several")])
 def test_the_run_directory_says_which_explainers(choice: str, ending: str) -> None:
-    accept_numbers_as_choices()
-    register_schemas()
+    yaml_source.register([])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("explain", [f"xai={choice}"], return_hydra_config=True)
     HydraConfig.instance().set_config(config)

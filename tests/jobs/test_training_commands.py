@@ -37,7 +37,10 @@ def test_two_processes_train_what_one_trains(home: Path) -> None:
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_run_a_sweep(home: Path, launcher: str) -> None:
-    done = works(home, f"python train.py -m launcher={launcher} {FAST} stage=1 seed=1,2")
+    (home / "own" / "experiment").mkdir(parents=True, exist_ok=True)
+    # A number in the user's own YAML, read in the launcher's processes.
+    (home / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [override /stage: 1]\n")
+    done = works(home, f"python train.py --config-dir own -m launcher={launcher} {FAST} experiment=mine seed=1,2")
     runs = [path for path in newest(home, "train", 3) if not path.name.startswith(".")][-2:]
     seeds = {(run / ".hydra" / "overrides.yaml").read_text() for run in runs}
     assert len(seeds) == 2, done.stdout
@@ -58,11 +61,11 @@ def test_a_search_goes_on_where_it_stopped(home: Path) -> None:
     assert found["best_value"] == pytest.approx(min(values))
 
 
-def test_a_backbone_is_adapted_and_taken_up(home: Path) -> None:
+def test_a_backbone_is_trained_by_contrast_and_taken_up(home: Path) -> None:
     works(home, f"python train.py stage=0 {FAST} stage.learning_rate=1e-4")
-    [adapted] = newest(home, "train")
-    assert metrics(adapted)["val/loss"] != metrics(adapted)["val/loss before"]
-    weights = adapted / "backbone" / "model.safetensors"
+    [contrasted] = newest(home, "train")
+    assert metrics(contrasted)["val/loss"] != metrics(contrasted)["val/loss before"]
+    weights = contrasted / "backbone" / "model.safetensors"
     works(home, f"python train.py stage=1 {FAST} backbone.pretrained={weights}")
     [run_dir] = newest(home, "train")
     named = json.loads((run_dir / "export" / "config.json").read_text())

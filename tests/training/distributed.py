@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from clip_xai.data.record import Record
-from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
+from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, TowerPlan
 from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.modules import CaptionerModule, Optimisation
@@ -63,7 +63,7 @@ def main(directory: Path, what: str, strategy: str, devices: int) -> None:
     else:
         data = PairData(captioner.backbone, records, records, batch_size=6, seed=5)
         plan = TowerPlan(["image", "text", "temperature"], {0: 1, 1: 2})
-        module = AdaptationModule(captioner.backbone, told, plan)
+        module = ContrastiveModule(captioner.backbone, told, plan)
     strategies: dict[str, Any] = {
         "auto": "auto",
         "ddp": DDPStrategy(find_unused_parameters=True),

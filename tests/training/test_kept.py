@@ -20,7 +20,7 @@ from clip_xai.config.schemas import BackboneConfig, DataConfig, GenerationConfig
 from clip_xai.config.training_settings import CallbacksConfig, StageConfig, TrainerConfig
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.jobs import adapt as adapting
+from clip_xai.jobs import train_contrastive as contrastive_job
 from clip_xai.jobs.train import caption_data, fit
 from clip_xai.runs import resuming
 from clip_xai.runs.instantiate import captioner_settings, feature_table
@@ -216,23 +216,23 @@ def stage_0(records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(resuming, "prepare_manifest", lambda data: tmp_path)
     monkeypatch.setattr(resuming, "load_manifest", lambda place: records)
     monkeypatch.setattr(resuming, "of_split", lambda *args: records)
-    monkeypatch.setattr(adapting, "build_backbone", lambda **told: small_captioner().backbone)
+    monkeypatch.setattr(contrastive_job, "build_backbone", lambda **told: small_captioner().backbone)
     config = config_of(tmp_path, number=0)
     config.backbone = BackboneConfig(name="small", architecture="tiny")
     return config
 
 
-def adapted(config: TrainConfig, name: str, *callbacks: Callback) -> tuple[Path, dict[str, Any]]:
+def contrasted(config: TrainConfig, name: str, *callbacks: Callback) -> tuple[Path, dict[str, Any]]:
     config.run_dir = str(Path(config.runs_root) / name)
-    return Path(config.run_dir), adapting.adapt(config, callbacks)
+    return Path(config.run_dir), contrastive_job.train_contrastive(config, callbacks)
 
 
 def test_a_resumed_stage_0_exports_the_best_of_both(stage_0: TrainConfig) -> None:
     values = {0: 1.0, 1: 0.5, 2: 0.7, 3: 0.8}
-    first, measured = adapted(stage_0, "a", Plan(values, 2))
+    first, measured = contrasted(stage_0, "a", Plan(values, 2))
     assert measured["epoch"] == 1
     stage_0.ckpt_path = str(first / "checkpoints" / "last.ckpt")
-    second, measured = adapted(stage_0, "b", Plan(values))
+    second, measured = contrasted(stage_0, "b", Plan(values))
     assert measured["epoch"] == 1 and json.loads((second / "metrics.json").read_text())["val/planned"] == 0.5
     assert epoch_of(second / "checkpoints" / "last.ckpt") == 3
     weights, wanted = (load_file(path / "backbone" / "model.safetensors") for path in (second, first))
@@ -242,18 +242,18 @@ def test_a_resumed_stage_0_exports_the_best_of_both(stage_0: TrainConfig) -> Non
 def test_validation_of_stage_0_is_of_its_sources_and_does_not_move_without_learning(stage_0: TrainConfig) -> None:
     stage_0.stage.learning_rate, stage_0.callbacks.monitor = 0.0, "val/loss"
     plan = Plan({})
-    _, measured = adapted(stage_0, "a", plan)
+    _, measured = contrasted(stage_0, "a", plan)
     assert measured["val_photographs"] == measured["train_photographs"] == 6
     assert len(plan.seen) == 5 and len({seen["val/loss"] for seen in plan.seen}) == 1
     stage_0.stage.sources = ["ddi"]
     with pytest.raises(UserError, match="no training photograph of ddi"):
-        adapted(stage_0, "b")
+        contrasted(stage_0, "b")
 
 
 def test_a_stage_0_that_diverges_leaves_no_backbone(stage_0: TrainConfig) -> None:
     stage_0.stage.learning_rate, stage_0.callbacks.monitor = 1e30, "val/loss"
     with pytest.raises(UserError, match=r"learning rate 1e\+30: the training is stopped and nothing is exported"):
-        adapted(stage_0, "a")
+        contrasted(stage_0, "a")
     assert not (Path(stage_0.run_dir) / "backbone").exists()
     assert json.loads((Path(stage_0.run_dir) / "state.json").read_text())["state"] == "failed"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, ClassVar
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from clip_xai.config.explainer_settings import XaiConfig
@@ -447,9 +446,3 @@ SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "e
 def dataclasses_in(kind: Any) -> list[type]:
     """The dataclasses that a field's type names: itself, or one that may be None."""
     return [part for part in (kind, *getattr(kind, "__args__", ())) if isinstance(part, type) and is_dataclass(part)]
-
-
-def register_schemas() -> None:
-    """Make the schemas known to Hydra under ``train_schema``, ``evaluate_schema`` and ``explain_schema``."""
-    for job, schema in SCHEMAS.items():
-        ConfigStore.instance().store(name=f"{job}_schema", node=schema)

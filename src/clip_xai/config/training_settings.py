@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from clip_xai.errors import UserError
 from clip_xai.ranges import SEEDS, Checked, setting
 
-ADAPTATION = 0  # the stage that trains a backbone on pictures and captions
+CONTRASTIVE = 0  # the stage that trains a backbone on pairs of photographs and captions
 CAPTIONER_PARTS = ("mapper", "embeddings", "token_embeddings", "lora", "final_norm")
 BACKBONE_PARTS = ("image", "text", "temperature")
 STRATEGIES = ("auto", "ddp", "fsdp")
@@ -24,7 +24,7 @@ class StageConfig(Checked):
     """One stage of training.
 
     Attributes:
-        number: 0 (a backbone meets its captions), 1 ('adaptation') or 2 ('language').
+        number: 0 (``contrastive``: a backbone meets its captions), 1 (``adaptation``) or 2 (``language``).
         name: What the stage is called.
         starts_from: Number of the stage whose checkpoint this one starts from, or null.
         sources: The sources trained on; null for those it prefers.
@@ -75,7 +75,7 @@ class StageConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = BACKBONE_PARTS if self.number == ADAPTATION else CAPTIONER_PARTS
+        known = BACKBONE_PARTS if self.number == CONTRASTIVE else CAPTIONER_PARTS
         unknown = sorted(set(self.trains) - set(known))
         if unknown:
             raise UserError(f"stage.trains: {', '.join(unknown)} is not one of {', '.join(known)}")

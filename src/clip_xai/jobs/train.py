@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clip_xai.config.schemas import TrainConfig
-from clip_xai.config.training_settings import ADAPTATION, StageConfig
+from clip_xai.config.training_settings import CONTRASTIVE, StageConfig
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.files import write_json
-from clip_xai.jobs.adapt import adapt
+from clip_xai.jobs.train_contrastive import train_contrastive
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.causal_model import positions
 from clip_xai.models.decoding import require_room
@@ -36,7 +36,8 @@ from clip_xai.models.weights import (
 )
 from clip_xai.runs.checkpoints import EXPORT
 from clip_xai.runs.instantiate import captioner_settings, decoding, feature_table
-from clip_xai.runs.lineage import Learned, Remember
+from clip_xai.runs.lineage import Learned
+from clip_xai.runs.lineage_callback import Remember
 from clip_xai.runs.loggers import log_table, open_loggers
 from clip_xai.runs.resuming import METRICS, Start, begin, learned_records
 from clip_xai.text import counted
@@ -69,8 +70,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     Raises:
         UserError: Weights, data or the stage before are missing, or the run directory holds something else.
     """
-    if config.stage.number == ADAPTATION:
-        return adapt(config, callbacks)
+    if config.stage.number == CONTRASTIVE:
+        return train_contrastive(config, callbacks)
     started = time.perf_counter()
     torch.set_flush_denormal(True)  # denormal numbers make a small model on a CPU ten times as slow
     lightning.seed_everything(config.seed, verbose=False)

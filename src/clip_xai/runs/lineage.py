@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from safetensors import SafetensorError, safe_open
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 
 KEY = "lineage"  # of the header, and of checkpoints
-ASKED_KEY = "asked"  # of checkpoints
 
 
 @dataclass(frozen=True)
@@ -154,21 +151,3 @@ def lineage_in(file: Path) -> Lineage | None:
             return Lineage.unpacked(opened.metadata())
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is empty or damaged ({error}); name other weights, or train them again") from error
-
-
-class Remember(Callback):
-    """Writes into every checkpoint what was asked and what the weights have learned from."""
-
-    def __init__(self, asked: Mapping[str, Any], lineage: Lineage) -> None:
-        self.kept = {ASKED_KEY: json.dumps(asked, default=str), **lineage.packed()}
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a changed ``callbacks.patience`` hold: Lightning would take the one that the checkpoint has."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            state = checkpoint.get("callbacks", {}).get(callback.state_key)
-            if isinstance(callback, EarlyStopping) and state is not None:
-                state["patience"] = callback.patience
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add both, as text: a checkpoint holds plain containers only."""
-        checkpoint.update(self.kept)

@@ -24,13 +24,14 @@ from clip_xai.runs.checkpoints import (
 )
 from clip_xai.runs.directories import claim, code_digest, differences, is_under, look
 from clip_xai.runs.judged import decisive, lineage_of, overlap_with, with_absolute_places
-from clip_xai.runs.lineage import ASKED_KEY, Lineage, lineage_in
+from clip_xai.runs.lineage import Lineage, lineage_in
+from clip_xai.runs.lineage_callback import ASKED_KEY
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
 from clip_xai.text import counted
 from clip_xai.training.modules import read_checkpoint
 
 log = logging.getLogger(__name__)
-MAY_CHANGE = ("stage.epochs", "trainer", "logger", "callbacks")
+MAY_CHANGE = ("stage.epochs", "stage.name", "trainer", "logger", "callbacks")  # a name alone changes no weight
 METRICS = "metrics.json"
 
 

@@ -37,7 +37,7 @@ from clip_xai.models.language_model import tiny_config
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.progress import track
 from clip_xai.runs.directories import claim
-from clip_xai.training.contrastive import ContrastiveBatches, ContrastiveModule
+from clip_xai.training.embedded_pretraining import EmbeddedPretraining, RenderedBatches
 from clip_xai.training.stop_at_non_finite import StopAtNonFinite
 
 # Scenes of the miniature data set are numbered from 0; training and testing here start far above.
@@ -251,7 +251,7 @@ def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers:
     training, test = rendered("train", recipe, work, workers), held_out(recipe, work, workers)
     backbone = tiny_backbone(clip_config(recipe, tokenizer.vocabulary_size, recipe.patch_dropout), tokenizer)
     strengthen_positions(backbone, recipe.position_gain)
-    module = ContrastiveModule(
+    module = EmbeddedPretraining(
         backbone,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
@@ -260,7 +260,7 @@ def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers:
         paraphrases=recipe.paraphrases,
         position_weight=recipe.position_weight,
     )
-    batches = ContrastiveBatches(training, backbone, recipe.batch_size, recipe.whole_captions, recipe.seed)
+    batches = RenderedBatches(training, backbone, recipe.batch_size, recipe.whole_captions, recipe.seed)
     trainer = Trainer(
         max_steps=recipe.steps,
         accelerator="cpu",

@@ -9,7 +9,7 @@ from clip_xai.data.synthetic.describe import facets
 from clip_xai.data.synthetic.rendered import RenderedScenes, short_captions, turned, turned_position
 from clip_xai.data.synthetic.scene import render, sample_scene
 from clip_xai.data.vocabulary import POSITIONS, read_attribute, read_diagnosis
-from clip_xai.training.contrastive import multi_positive_loss, paraphrase_loss
+from clip_xai.training.contrastive_losses import multi_positive_loss, paraphrase_loss
 
 
 def test_one_positive_each_is_clips_loss() -> None:

@@ -13,9 +13,9 @@ from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
-from clip_xai.training import adaptation
-from clip_xai.training.adaptation import AdaptationModule, PairData, PairSteps, TowerPlan, tower_parts
-from clip_xai.training.contrastive import multi_positive_loss
+from clip_xai.training import contrastive_stage
+from clip_xai.training.contrastive_losses import multi_positive_loss
+from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, PairSteps, TowerPlan, tower_parts
 from clip_xai.training.data import EpochSampler
 from clip_xai.training.modules import Optimisation
 from tests.training.conftest import small_captioner
@@ -36,7 +36,7 @@ class Losses(Callback):
 def fit(records: list[Record], plan: TowerPlan, epochs: int = 3, batch_size: int = 12) -> tuple[Backbone, Losses]:
     backbone = small_captioner().backbone
     seen = Losses()
-    module = AdaptationModule(backbone, Optimisation(learning_rate=2e-3, weight_decay=0.1, seed=1), plan)
+    module = ContrastiveModule(backbone, Optimisation(learning_rate=2e-3, weight_decay=0.1, seed=1), plan)
     Trainer(
         accelerator="cpu", max_epochs=epochs, logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[plan, seen],
@@ -79,7 +79,7 @@ def test_a_text_fits_all_photographs_with_its_words_or_of_its_lesion(records: li
 def test_validation_weighs_contrasts_by_their_photographs(records: list[Record]) -> None:
     backbone = small_captioner().backbone
     plan, seen = TowerPlan(["image"]), Losses()
-    module = AdaptationModule(backbone, Optimisation(learning_rate=0.0), plan)
+    module = ContrastiveModule(backbone, Optimisation(learning_rate=0.0), plan)
     data = PairData(backbone, records[:7], records[:7], batch_size=4, seed=3)
     Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
@@ -155,4 +155,4 @@ def test_unreadable_photographs_are_named(records: list[Record], tmp_path: Path)
 
 
 def test_the_example_is_true() -> None:
-    assert doctest.testmod(adaptation).failed == 0
+    assert doctest.testmod(contrastive_stage).failed == 0

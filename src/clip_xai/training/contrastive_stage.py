@@ -22,7 +22,7 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.text import counted
-from clip_xai.training.contrastive import MAX_LOGIT_SCALE, multi_positive_loss
+from clip_xai.training.contrastive_losses import MAX_LOGIT_SCALE, multi_positive_loss
 from clip_xai.training.data import EpochSampler
 from clip_xai.training.modules import Optimisation, is_decayed, learning_rate_factor, mean_metric
 
@@ -148,7 +148,7 @@ class PairData(LightningDataModule):
         return kept
 
 
-class AdaptationModule(LightningModule):
+class ContrastiveModule(LightningModule):
     """CLIP's training (arXiv 2103.00020) of any backbone.
 
     ``loss = (CE over texts + CE over images) / 2`` of ``tau cos(image, text)``, where a text fits every photograph of

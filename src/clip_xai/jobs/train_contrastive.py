@@ -23,19 +23,20 @@ from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.blueprint import TOWER
 from clip_xai.models.finite import require_finite
-from clip_xai.runs.lineage import Learned, Remember
+from clip_xai.runs.lineage import Learned
+from clip_xai.runs.lineage_callback import Remember
 from clip_xai.runs.loggers import open_loggers
 from clip_xai.runs.resuming import METRICS, begin
-from clip_xai.training.adaptation import AdaptationModule, PairData, TowerPlan
+from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, TowerPlan
 from clip_xai.training.kept import best_metrics
 from clip_xai.training.modules import Optimisation, read_checkpoint
 from clip_xai.training.trainer import build_trainer, is_first_process, run_epochs
 
 log = logging.getLogger(__name__)
-ADAPTED = Path("backbone") / "model.safetensors"
+BACKBONE = Path("backbone") / "model.safetensors"
 
 
-def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+def train_contrastive(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Train a backbone on image-caption pairs.
 
     Writes into ``config.run_dir`` ``backbone/model.safetensors``, which ``backbone.pretrained=`` takes, with
@@ -54,7 +55,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     lightning.seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
     backbone = build_backbone(**vars(config.backbone))
-    start = begin(config, backbone, ADAPTED)
+    start = begin(config, backbone, BACKBONE)
     if start.stored is not None:
         return start.stored
     config, resumed = start.config, start.resumed
@@ -74,7 +75,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         warmup_steps=stage.warmup_steps,
         seed=config.seed,
     )
-    module = AdaptationModule(backbone, optimisation, plan)
+    module = ContrastiveModule(backbone, optimisation, plan)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
         used = [plan, Remember(start.asked, lineage), *callbacks]
         trainer, keeper = build_trainer(config, loggers, used, strategy_of(config, plan), resumed)
@@ -83,7 +84,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         if is_first_process():
             content = read_checkpoint(best)
             provenance = lineage.with_updates(content["global_step"]).packed()
-            save_backbone(backbone, content["state_dict"], run_dir / ADAPTED, provenance)
+            save_backbone(backbone, content["state_dict"], run_dir / BACKBONE, provenance)
     metrics = {
         **best_metrics(best),
         **{f"{key} before": value for key, value in before.items()},
@@ -97,7 +98,7 @@ def adapt(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         start.card.finished(run_dir, metrics.get(config.callbacks.monitor))
         name = config.backbone.name
         log.info(
-            "stage 0 done; next: python train.py backbone=%s backbone.pretrained=%s stage=1", name, run_dir / ADAPTED
+            "stage 0 done; next: python train.py backbone=%s backbone.pretrained=%s stage=1", name, run_dir / BACKBONE
         )
     return metrics
 
@@ -134,7 +135,7 @@ def save_backbone(backbone: Backbone, state: dict[str, torch.Tensor], file: Path
     prefix = "backbone.model."
     # Cloned: tensors that share memory cannot stand in one file twice.
     weights = {key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)}
-    require_finite(weights, "the adapted backbone")
+    require_finite(weights, "the trained backbone")
     with replacing(file) as unfinished:
         save_file(weights, unfinished, metadata=provenance)
     if backbone.blueprint is not None:

@@ -16,50 +16,10 @@ from torch.utils.data import IterableDataset
 
 from clip_xai.data.synthetic.rendered import CaptionBatch, RenderedScenes
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
-
-MAX_LOGIT_SCALE = math.log(100.0)
-
-
-def multi_positive_loss(similarities: Tensor, positives: Tensor) -> Tensor:
-    """Return the symmetric contrastive loss where a text may fit many images and an image many texts.
-
-    Rows and columns each take the mean over their positives of ``-log softmax``, as in supervised contrastive
-    learning (arXiv 2004.11362); with one positive on the diagonal it is CLIP's loss. Texts that fit no image of the
-    batch, and images that fit no text, are left out.
-
-    Args:
-        similarities: Scaled cosines of images and texts ``[B, T]``.
-        positives: Which text is true of which image, bool ``[B, T]``.
-    """
-    weights = positives.float()
-    losses = []
-    for axis in (1, 0):
-        log_probabilities = similarities.log_softmax(axis)
-        counts = weights.sum(axis)
-        per_row = -(log_probabilities * weights).sum(axis) / counts.clamp(min=1)
-        losses.append(per_row[counts > 0].mean())
-    return (losses[0] + losses[1]) / 2
+from clip_xai.training.contrastive_losses import MAX_LOGIT_SCALE, multi_positive_loss, paraphrase_loss
 
 
-def paraphrase_loss(similarities: Tensor, same: Tensor) -> Tensor:
-    """Return the contrastive loss among texts: wordings of one fact attract, other facts of the kind repel.
-
-    Args:
-        similarities: Scaled cosines of texts of one kind ``[T, T]``.
-        same: Which texts state the same fact, bool ``[T, T]``.
-
-    Returns:
-        The mean over texts with a paraphrase of the mean ``-log softmax`` over its paraphrases, itself left out;
-        0 where no text has one.
-    """
-    itself = torch.eye(len(same), dtype=torch.bool)
-    weights = (same & ~itself).float()
-    log_probabilities = similarities.masked_fill(itself, float("-inf")).log_softmax(1).masked_fill(itself, 0.0)
-    counts = weights.sum(1)
-    return -((log_probabilities * weights).sum(1) / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
-
-
-class ContrastiveModule(LightningModule):
+class EmbeddedPretraining(LightningModule):
     """CLIP's training: images against whole captions, and against short captions that name one or two facts.
 
     A short caption is true of many images of a batch, so its loss has many positives. Each kind of short caption is a
@@ -151,7 +111,7 @@ class ContrastiveModule(LightningModule):
         return F.normalize(pooled, dim=-1)
 
 
-class ContrastiveBatches(IterableDataset[tuple[Tensor, CaptionBatch]]):
+class RenderedBatches(IterableDataset[tuple[Tensor, CaptionBatch]]):
     """An endless, seeded stream of augmented pictures with fresh captions."""
 
     def __init__(
