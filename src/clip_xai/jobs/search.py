@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -149,7 +150,7 @@ def open_study(told: SearchConfig, config: TrainConfig) -> optuna.Study:
                 **retry,
             )
         except Exception as error:
-            if "is not a database" not in str(error) and "malformed" not in str(error):
+            if not _is_damage(error):
                 raise
             raise UserError(f"{url} is damaged; move it away, or name another hparams_search.storage") from error
     return optuna.create_study(
@@ -284,3 +285,13 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
     settings = " ".join(f"{name}={written(value)}" for name, value in best.params.items())
     log.info("best of %s: %s %.4g with %s", counted(len(study.trials), "trial"), study.study_name, best.value, settings)
     return found
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether SQLite found no database in a file, or a damaged one; a lock or a full disk is an OperationalError."""
+    link: BaseException | None = error
+    while link is not None:
+        if type(getattr(link, "orig", link)) is sqlite3.DatabaseError:
+            return True
+        link = link.__cause__ or link.__context__
+    return False

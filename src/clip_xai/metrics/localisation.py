@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -58,6 +57,8 @@ def average_precision(maps: Tensor, masks: Tensor) -> Tensor:
     Returns:
         [B] in 0 to 1, chance being the mask's share of the picture; NaN where the mask is empty.
     """
+    from sklearn.metrics import average_precision_score  # slow to import: only who measures waits for it
+
     flat, inside = _checked(maps, masks)
     values = [
         average_precision_score(truth, scores) if truth.any() else float("nan")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from skimage.segmentation import slic
 from torch import Tensor
 
 from clip_xai.errors import UserError
@@ -38,6 +37,8 @@ def superpixels(backbone: Backbone, pixels: Tensor, players: int) -> list[Tensor
     Raises:
         UserError: An image is of one colour, or something else that cannot be divided.
     """
+    from skimage.segmentation import slic  # slow to import: only who divides by colour waits for it
+
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in (backbone.preprocess.mean, backbone.preprocess.std))
     found = []
     for image in pixels.detach().float().cpu():

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -89,6 +88,8 @@ class Cci(BankExplainer):
         points = tokens.detach().float().cpu().numpy()
         if len(np.unique(points, axis=0)) < self.clusters:
             raise UserError(f"xai.cci.clusters={self.clusters} is more than the image has different patches: lower it")
+        from sklearn.cluster import KMeans  # takes a second to import: only who clusters waits for it
+
         with threadpool_limits(1):  # the same sums in the same order whatever the machine
             found = KMeans(self.clusters, n_init=10, random_state=self.seed).fit_predict(points)
         return torch.from_numpy(found).long()
