@@ -24,8 +24,9 @@ from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.store import Result, ResultStore
 from clip_xai.files import replacing
 from clip_xai.models.backbones.backbone_builder import build_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import draw_card
@@ -76,7 +77,7 @@ def load_backbone(
     *,
     architecture: str | None = None,
     image_size: int | None = None,
-) -> Backbone:
+) -> VisionBackbone:
     """Build a CLIP by its name.
 
     Args:
@@ -98,7 +99,7 @@ def load_backbone(
 
 
 def explain(
-    model: Backbone | Captioner,
+    model: VisionBackbone | Captioner,
     photograph: str | Path | Image.Image | np.ndarray,
     texts: str | Sequence[str] | None = None,
     methods: str | Explainer | Sequence[str | Explainer] = ("gradeclip",),
@@ -129,7 +130,7 @@ def explain(
         raise UserError(f"name at least one method: {', '.join(METHODS)}")
     captioner = model if isinstance(model, Captioner) else None
     backbone = captioner.backbone if captioner is not None else model
-    if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, VisionBackbone):
         raise UserError(f"explain takes a CLIP or a captioner first, not a {type(model).__name__}: see load_backbone")
     asked = None if texts is None else _several(texts)
     if asked is None and captioner is None:
@@ -145,7 +146,7 @@ def explain(
         place = Path(photograph) if isinstance(photograph, str | Path) else None
         return _caption(captioner, chosen, picture, place or Path(name), geometry, decoding)
     pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
-    target = (ContrastTarget if contrast else SimilarityTarget).from_texts(backbone, asked, kind)
+    target = (ContrastTarget if contrast else SimilarityTarget).from_texts(with_texts(backbone), asked, kind)
     able, refused = defined_for(chosen, backbone, target)
     able, found, failed = explain_apart(able, backbone, pixels, target)
     left_out = [*(f"{reason}." for reason in refused), *failed]

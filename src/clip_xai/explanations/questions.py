@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clip_xai.config.schemas import TargetConfig
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.explained import POOLED_NOTE
@@ -104,7 +104,7 @@ def question_of(settings: TargetConfig, text: str | Sequence[str] | None = None,
 
 
 def ask(
-    question: Question, backbone: Backbone, captioner: Captioner | None, caption: Caption | None
+    question: Question, backbone: VisionBackbone, captioner: Captioner | None, caption: Caption | None
 ) -> dict[str, TargetSpecification]:
     """Return the targets of one photograph by their names; all parts of the caption are one, called ``caption``.
 

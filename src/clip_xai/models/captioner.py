@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
-from clip_xai.models.backbones.base import Backbone, Features
+from clip_xai.models.backbones.base import Features, VisionBackbone
 from clip_xai.models.decoding import Caption, Decoding, decode
 from clip_xai.models.mappers import Mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
@@ -33,7 +33,7 @@ class Captioner(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: VisionBackbone,
         mapper: Mapper,
         language_model: GPT2LMHeadModel,
         tokenizer: CaptionTokenizer,

@@ -26,7 +26,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import Decoding
@@ -169,7 +169,7 @@ def load_original(
     return assembled(original, tower, words, file), settings, original.decoding
 
 
-def assembled(original: Original, tower: Backbone, tokenizer: CaptionTokenizer, file: Path) -> Captioner:
+def assembled(original: Original, tower: VisionBackbone, tokenizer: CaptionTokenizer, file: Path) -> Captioner:
     """Put a checkpoint's weights onto its tower, in evaluation mode; ``file`` is named in errors.
 
     Raises:

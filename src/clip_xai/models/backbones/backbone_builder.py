@@ -15,8 +15,9 @@ from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones import open_clip_models
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import OPEN_CLIP, TOWER, Blueprint
+from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.described import HF, family_of, place_of, preprocessing_of, processed, say_assumed
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.own_tokenizers import clip_tokenizer, published_tokenizer
@@ -43,7 +44,7 @@ def build_backbone(
     image_size: int | None = None,
     text: bool = True,
     quick_gelu: bool | None = None,
-) -> Backbone:
+) -> VisionBackbone:
     """Build a backbone in evaluation mode, frozen, in float32.
 
     Args:
@@ -98,7 +99,7 @@ def tiny_config() -> dict[str, Any]:
     return read_json(TINY_CLIP / OPEN_CLIP_CONFIG)["model_cfg"]
 
 
-def _tiny(source: BackboneSource) -> Backbone:
+def _tiny(source: BackboneSource) -> VisionBackbone:
     config = tiny_config()
     text = ByteLevelClipTokenizer(CaptionTokenizer.load(TINY_GPT2), config["text_cfg"]["context_length"])
     plan = Blueprint(OPEN_CLIP, config, Preprocess(), source.image_size, tokenizer=text)
@@ -114,7 +115,7 @@ def _tiny(source: BackboneSource) -> Backbone:
     return backbone
 
 
-def _open_clip(source: BackboneSource) -> Backbone:
+def _open_clip(source: BackboneSource) -> CLIPBackbone:
     """Build a model in open_clip's format; what its published configuration says comes first."""
     name = source.name
     published = None if source.pretrained is None else _find(source)
@@ -126,7 +127,7 @@ def _open_clip(source: BackboneSource) -> Backbone:
         config["quick_gelu"] = source.quick_gelu
     settings = {**(published.settings if published else {}), **stored.get("preprocess_cfg", {})}
     plan = Blueprint(OPEN_CLIP, config, preprocessing_of(source, settings), source.image_size, source.text)
-    backbone = plan.build(name, source.pretrained)
+    backbone = with_texts(plan.build(name, source.pretrained))
     text_cfg, text_tower = config["text_cfg"], backbone.text_tower
     if text_tower is not None and "hf_model_name" in text_cfg:
         repository = text_cfg.get("hf_tokenizer_name", text_cfg["hf_model_name"])
@@ -142,7 +143,7 @@ def _open_clip(source: BackboneSource) -> Backbone:
     return backbone
 
 
-def _transformers(source: BackboneSource) -> Backbone:
+def _transformers(source: BackboneSource) -> CLIPBackbone:
     """Build a model in transformers' format, or MedCLIP."""
     published = None if source.pretrained is None else _find(source)
     stored = (published.config(CONFIG) if published else None) or {}
@@ -151,7 +152,7 @@ def _transformers(source: BackboneSource) -> Backbone:
     config = stored if "vision_config" in stored else kind.config
     processor = None if published is None else published.config(PROCESSOR)
     plan = Blueprint(family, config, processed(source, processor), source.image_size, source.text)
-    backbone = plan.build(source.name, source.pretrained)
+    backbone = with_texts(plan.build(source.name, source.pretrained))
     text_tower = backbone.text_tower
     if text_tower is not None and kind.tokenizer == "clip":
         size = text_tower.vocabulary_size
@@ -175,7 +176,7 @@ def _transformers(source: BackboneSource) -> Backbone:
     return backbone
 
 
-def _give_tokenizer(backbone: Backbone, plan: Blueprint, tokenizer: TextTokenizer) -> None:
+def _give_tokenizer(backbone: CLIPBackbone, plan: Blueprint, tokenizer: TextTokenizer) -> None:
     """Add the tokenizer, which is chosen by the size of the text tower."""
     backbone.tokenizer, backbone.blueprint = tokenizer, replace(plan, tokenizer=tokenizer)
 
@@ -192,7 +193,7 @@ def _unused(plan: Blueprint) -> Collection[str]:
     return () if plan.text else KINDS[plan.family].unused
 
 
-def _noted(source: BackboneSource) -> Backbone | None:
+def _noted(source: BackboneSource) -> VisionBackbone | None:
     """Return the backbone of a file beside which it is noted how it was built, as stage 0 does; None for others.
 
     Raises:

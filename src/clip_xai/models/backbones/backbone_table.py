@@ -6,6 +6,7 @@ import torch
 
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE, Entry
+from clip_xai.models.backbones.clip import CLIPBackbone
 
 HEADINGS = (
     *("backbone", "tower", "weights", "input", "patches", "D", "W", "parameters", "text"),
@@ -23,7 +24,8 @@ def markdown() -> str:
 def _row(name: str, entry: Entry) -> tuple[str, ...]:
     with torch.device("meta"):
         backbone = build_backbone(name, entry.architecture, None)
-    tower, text = backbone.image_tower, backbone.text_tower
+    tower = backbone.image_tower
+    text = backbone.text_tower if isinstance(backbone, CLIPBackbone) else None
     able = [word for key, word in CAPABILITIES.items() if key in backbone.supports]
     rows, columns = backbone.grid
     return (

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.similarity import SimilarityTarget, cut_notes
@@ -68,7 +68,7 @@ class ClassTarget(SimilarityTarget):
     @classmethod
     def from_classes(
         cls,
-        backbone: Backbone,
+        backbone: CLIPBackbone,
         classes: Sequence[str],
         templates: Sequence[str] = TEMPLATES,
         kind: str = "cosine",

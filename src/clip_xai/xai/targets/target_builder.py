@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionContrastTarget, CaptionTarget, diagnosis_words
@@ -71,7 +72,10 @@ class TargetSpecification:
 
 
 def targets_of(
-    question: Question, backbone: Backbone, captioner: Captioner | None = None, token_ids: Sequence[int] | None = None
+    question: Question,
+    backbone: VisionBackbone,
+    captioner: Captioner | None = None,
+    token_ids: Sequence[int] | None = None,
 ) -> list[TargetSpecification]:
     """Make the targets of a question.
 
@@ -148,10 +152,14 @@ def _parts(question: Question, captioner: Captioner, token_ids: Sequence[int]) -
 
 
 def _of_backbone(
-    name: str, question: Question, backbone: Backbone, captioner: Captioner | None, token_ids: Sequence[int] | None
+    name: str,
+    question: Question,
+    backbone: VisionBackbone,
+    captioner: Captioner | None,
+    token_ids: Sequence[int] | None,
 ) -> Target:
     if name == "class":
-        return ClassTarget.from_classes(backbone, question.classes, question.templates, question.kind)
+        return ClassTarget.from_classes(with_texts(backbone), question.classes, question.templates, question.kind)
     if name == "embedding_dimension":
         return EmbeddingDimensionTarget(question.dimensions, embed_dim=backbone.embed_dim)
     texts = (question.text,) if isinstance(question.text, str) else question.text
@@ -164,8 +172,8 @@ def _of_backbone(
     if not all(text.strip() for text in texts):
         raise UserError('text= is blank: give a text, such as text="a photo of melanoma"')
     if name == "similarity":
-        return SimilarityTarget.from_texts(backbone, texts, question.kind)
-    return ContrastTarget.from_texts(backbone, [*texts, *question.against], question.kind)
+        return SimilarityTarget.from_texts(with_texts(backbone), texts, question.kind)
+    return ContrastTarget.from_texts(with_texts(backbone), [*texts, *question.against], question.kind)
 
 
 __all__ = ["TARGETS", "WHOLE_CAPTION", "Question", "TargetSpecification", "caption_parts", "targets_of"]
