@@ -58,7 +58,7 @@ class ExplanationJob:
         if self.captioner is None and self.question.needs_captioner:
             raise UserError(
                 "without a captioner there is no caption to explain: choose target=similarity or contrast with "
-                "text=..., class or embedding_dimension"
+                "text=..., class or embedding_dimension; of a classifier, logit"
             )
 
     def result(self, photograph: Photograph) -> Result:
@@ -115,9 +115,9 @@ class ExplanationJob:
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         brief = in_brief(self.question)
-        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption)
+        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption, pixels)
         unanswered: list[str] = []
-        for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
+        for name, asked in ask(self.question, self.backbone, self.captioner, caption, pixels).items():
             try:
                 answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
                 if isinstance(asked.target, SimilarityTarget):

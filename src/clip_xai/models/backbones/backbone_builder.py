@@ -17,8 +17,10 @@ from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones import open_clip_models
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import OPEN_CLIP, TOWER, Blueprint
+from clip_xai.models.backbones.classifier_builder import build_classifier
 from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.described import HF, family_of, place_of, preprocessing_of, processed, say_assumed
+from clip_xai.models.backbones.networks import LIBRARIES
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.own_tokenizers import clip_tokenizer, published_tokenizer
 from clip_xai.models.backbones.processor import FILE as PROCESSOR
@@ -44,6 +46,9 @@ def build_backbone(
     image_size: int | None = None,
     text: bool = True,
     quick_gelu: bool | None = None,
+    library: str | None = None,
+    num_classes: int | None = None,
+    classes: str | None = None,
 ) -> VisionBackbone:
     """Build a backbone in evaluation mode, frozen, in float32.
 
@@ -55,17 +60,26 @@ def build_backbone(
         image_size: Side of the input in pixels if it is not the tower's own.
         text: Whether the text tower is built.
         quick_gelu: Overrules the published activation of a model in open_clip's format.
+        library: ``timm`` or ``torchvision`` for a classifier, a vision model without texts; None for a CLIP.
+        num_classes: Number of classes of a classifier at random weights.
+        classes: File with the name of one class a line.
 
     Raises:
         UserError: The architecture is unknown, the weights are nowhere to be had or do not fit, or the image size is no
             multiple of the patches.
     """
-    source = BackboneSource(name, architecture, pretrained, revision, image_size, text, quick_gelu)
+    source = BackboneSource(
+        name, architecture, pretrained, revision, image_size, text, quick_gelu, library, num_classes, classes
+    )
+    if library is None and (num_classes is not None or classes is not None):
+        raise UserError("backbone.num_classes and backbone.classes are settings of classifiers: choose backbone=timm")
     if quick_gelu is not None and architecture in ("tiny", HF, *KINDS):
         raise UserError("backbone.quick_gelu is a setting of models in open_clip's format: leave it out")
     noted = _noted(source)
     if noted is not None:
         return noted
+    if library is not None:
+        return build_classifier(source)
     if architecture == "tiny":
         return _tiny(source)
     return _transformers(source) if architecture in (HF, *KINDS) else _open_clip(source)
@@ -188,6 +202,8 @@ def _find(source: BackboneSource) -> Published:
 
 def _unused(plan: Blueprint) -> Collection[str]:
     """Return the beginnings of keys for which the built model has no use."""
+    if plan.family in LIBRARIES:
+        return ()
     if plan.family == OPEN_CLIP:
         return open_clip_models.UNUSED_KEYS if plan.text else open_clip_models.TEXT_KEYS
     return () if plan.text else KINDS[plan.family].unused

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionContrastTarget, CaptionTarget, diagnosis_words
-from clip_xai.xai.targets.classes import TEMPLATES, ClassTarget
+from clip_xai.xai.targets.classes import TEMPLATES, ClassifierTarget, ClassTarget
 from clip_xai.xai.targets.embedding import EmbeddingDimensionTarget
 from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
 
 CAPTION_PARTS = ("caption_word", "caption_span", "caption")
 OF_CAPTIONS = (*CAPTION_PARTS, "caption_contrast")
 OF_TEXTS = ("similarity", "contrast")
-TARGETS = (*OF_CAPTIONS, *OF_TEXTS, "class", "embedding_dimension")
+TARGETS = (*OF_CAPTIONS, *OF_TEXTS, "class", "logit", "embedding_dimension")
 Span = tuple[int, int] | None
 
 
@@ -29,10 +31,11 @@ class Question:
     Attributes:
         names: Names of targets, out of ``TARGETS``. ``caption_word``, ``caption_span`` and ``caption`` of one question
             are one target with several scores, for they share each pass.
-        kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``.
+        kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``. Of a classifier
+            ``logit``, ``margin`` or ``log_probability``.
         text: The text, or the texts, of ``similarity`` and ``contrast``; None for the generated caption.
         against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place.
-        classes: The classes.
+        classes: Texts for ``class``; for ``logit`` a classifier's names or numbers, none of them for the likeliest.
         templates: Texts with ``{}`` where the class stands.
         dimensions: The dimensions of ``embedding_dimension``.
         word: The word of ``caption_word``; None for every word.
@@ -76,6 +79,7 @@ def targets_of(
     backbone: VisionBackbone,
     captioner: Captioner | None = None,
     token_ids: Sequence[int] | None = None,
+    pixels: Tensor | None = None,
 ) -> list[TargetSpecification]:
     """Make the targets of a question.
 
@@ -84,6 +88,7 @@ def targets_of(
         backbone: The tower.
         captioner: Needed for captions, and for texts that are not given.
         token_ids: The generated caption's tokens.
+        pixels: The images ``[B, 3, S, S]``, whose likeliest classes are taken where ``logit`` names none.
 
     Raises:
         UserError: A target is unknown, or lacks what it is made of.
@@ -104,7 +109,10 @@ def targets_of(
                 target: Target = CaptionContrastTarget(captioner, token_ids, question.against, question.span)
                 asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
             continue
-        target = _of_backbone(name, question, backbone, captioner, token_ids)
+        if name == "logit":
+            target = ClassifierTarget.of(backbone, question.classes, question.kind, pixels)
+        else:
+            target = _of_backbone(name, question, backbone, captioner, token_ids)
         asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
     return asked
 
