@@ -21,7 +21,7 @@ from clip_xai.data.synthetic.scene import PROFILES, render, sample_scene
 from clip_xai.metrics.intervals import Interval
 from clip_xai.metrics.localisation import colour_contrast_maps, localisation, random_maps
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.progress import track
 from clip_xai.xai.methods import AttentionRollout, GradCam, GradEclip
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget
@@ -84,7 +84,7 @@ def readers(depth: int) -> dict[str, Reader]:
     return maps | {f"Grad-CAM, block {layer + 1} of {depth}": GradCam(layer).maps for layer in reversed(range(depth))}
 
 
-def measure(backbone: Backbone, scenes: range) -> dict[tuple[str, str], tuple[str, str]]:
+def measure(backbone: VisionBackbone, scenes: range) -> dict[tuple[str, str], tuple[str, str]]:
     """Return pointing game and AUPRC with intervals, by map and target."""
     names = sorted(PROFILES)
     depth = 4 if backbone.name == "tiny" else 12

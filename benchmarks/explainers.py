@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import alternately, machine, markdown, peak_mib
 from clip_xai.models.backbones.backbone_builder import build_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.mappers import build_mapper
@@ -64,7 +64,7 @@ class Pair:
 class Scores(nn.Module):
     """A model that gives scores, as libraries want one."""
 
-    def __init__(self, backbone: Backbone, target: Target) -> None:
+    def __init__(self, backbone: VisionBackbone, target: Target) -> None:
         super().__init__()
         self.backbone, self.target = backbone, target
 
@@ -76,7 +76,7 @@ class Scores(nn.Module):
 class Loops:
     """The published loops on open_clip's ViT: eager attention, one image copy or one backward pass for each text."""
 
-    def __init__(self, backbone: Backbone, pixels: Tensor, texts: Tensor) -> None:
+    def __init__(self, backbone: VisionBackbone, pixels: Tensor, texts: Tensor) -> None:
         self.visual: Any = backbone.image_tower.module
         self.pixels, self.texts = pixels, F.normalize(texts, dim=-1)
         self.heads = self.visual.transformer.resblocks[0].attn.num_heads
@@ -147,7 +147,7 @@ class Loops:
         return F.normalize(self.visual.ln_post(tokens[:, 0]) @ self.visual.proj, dim=-1)
 
 
-def pairs(backbone: Backbone, pixels: Tensor, texts: Tensor, dimensions: int) -> list[Pair]:
+def pairs(backbone: VisionBackbone, pixels: Tensor, texts: Tensor, dimensions: int) -> list[Pair]:
     """Return every comparison on one tower, one image and some embedded texts."""
     loops, side = Loops(backbone, pixels, texts), backbone.grid
 
@@ -210,7 +210,7 @@ def pairs(backbone: Backbone, pixels: Tensor, texts: Tensor, dimensions: int) ->
     ]
 
 
-def caption_pair(backbone: Backbone, pixels: Tensor, size: str) -> Pair:
+def caption_pair(backbone: VisionBackbone, pixels: Tensor, size: str) -> Pair:
     """Return the cotangents of caption words, batched, against one backward pass for each word."""
     model, tokenizer = build_language_model(size, None)
     mapper = build_mapper(

@@ -25,15 +25,17 @@ from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.store import Result, ResultStore
 from clip_xai.files import replacing
 from clip_xai.models.backbones.backbone_builder import build_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
+from clip_xai.models.backbones.classifier import VisionClassifier
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import draw_card
 from clip_xai.report.explained import ExplainedImage
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart, explainers
-from clip_xai.xai.target import ContrastTarget, SimilarityTarget
+from clip_xai.xai.target import ClassifierTarget, ContrastTarget, SimilarityTarget, Target
 from clip_xai.xai.targets.similarity import KINDS
 from clip_xai.xai.targets.target_builder import CAPTION_PARTS, Question
 
@@ -86,15 +88,20 @@ def load_backbone(
     *,
     architecture: str | None = None,
     image_size: int | None = None,
-) -> Backbone:
-    """Build a CLIP by its name.
+    num_classes: int | None = None,
+    classes: str | Path | None = None,
+) -> VisionBackbone:
+    """Build a CLIP, or a classifier, by its name.
 
     Args:
-        name: As in ``backbone=NAME``; ``hf`` for a folder of transformers', ``open_clip`` for any other.
+        name: As in ``backbone=NAME``; ``hf`` for a folder of transformers', ``open_clip`` for any other CLIP,
+            ``timm`` and ``torchvision`` for classifiers.
         pretrained: ``published``: where its publisher keeps the weights (``tiny`` has them in the package); otherwise
             a hub name, a folder, a file, or None for random weights.
-        architecture: A model name of open_clip, in the place of the one that the name stands for.
+        architecture: A model name of open_clip, timm or torchvision, in the place of the one that the name stands for.
         image_size: Side of the input in pixels if it is not the tower's own.
+        num_classes: Number of classes of a classifier at random weights.
+        classes: File with the name of one class a line.
 
     Raises:
         UserError: The name is unknown, or the weights are nowhere to be had.
@@ -107,18 +114,25 @@ def load_backbone(
     place = entry.pretrained if pretrained == PUBLISHED else pretrained
     chosen = architecture or entry.architecture
     return build_backbone(
-        name, chosen, None if place is None else os.path.expanduser(str(place)), image_size=image_size
+        name,
+        chosen,
+        None if place is None else os.path.expanduser(str(place)),
+        image_size=image_size,
+        library=entry.library,
+        num_classes=num_classes,
+        classes=None if classes is None else os.path.expanduser(str(classes)),
     )
 
 
 def explain(
-    model: Backbone | Captioner,
+    model: VisionBackbone | Captioner,
     photograph: str | Path | Image.Image | np.ndarray,
     texts: str | Sequence[str] | None = None,
     methods: str | Explainer | Sequence[str | Explainer] = ("gradeclip",),
     *,
-    kind: str = "cosine",
+    kind: str | None = None,
     contrast: bool = False,
+    classes: str | int | Sequence[str | int] = (),
     decoding: Decoding | None = None,
 ) -> Explanations:
     """Explain what on a photograph makes it similar to some texts, or what is behind the words of its caption.
@@ -126,13 +140,15 @@ def explain(
     A method that is not defined here, or fails, is left out and named in a warning and on the card.
 
     Args:
-        model: A CLIP, or a captioner such as :func:`~clip_xai.models.export.from_pretrained` gives.
+        model: A CLIP, a classifier, or a captioner such as :func:`~clip_xai.models.export.from_pretrained` gives.
         photograph: A file, a picture (turned as its EXIF says), or its values ``[H, W]``, ``[H, W, 3]`` or
             ``[H, W, 4]``: 8-bit, or floats from 0 to 1.
         texts: One text or T of them. None for a captioner's own caption: its words, the diagnosis and the whole.
         methods: A name as in ``xai=NAME``, an explainer with settings of its own, or several.
-        kind: ``cosine``, ``dot`` or ``logit``.
+        kind: ``cosine`` (the default), ``dot`` or ``logit``; of a classifier ``logit`` (the default), ``margin`` or
+            ``log_probability``.
         contrast: Explain each text's margin over the mean of the others instead of its similarity alone.
+        classes: Of a classifier, names or numbers of its classes; none for the likeliest.
         decoding: How a captioner decodes; None for how captions are evaluated.
 
     Raises:
@@ -145,10 +161,11 @@ def explain(
         raise UserError(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
     captioner = model if isinstance(model, Captioner) else None
     backbone = captioner.backbone if captioner is not None else model
-    if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, VisionBackbone):
         raise UserError(f"explain takes a CLIP or a captioner first, not a {type(model).__name__}: see load_backbone")
     asked = None if texts is None else _several(texts)
-    if asked is None and captioner is None:
+    classifier = isinstance(backbone, VisionClassifier)
+    if asked is None and captioner is None and not classifier:
         raise UserError(
             "a CLIP by itself needs a text to compare with, or several: explain(backbone, photograph, texts)"
         )
@@ -156,18 +173,25 @@ def explain(
         raise UserError(f"texts={texts!r}: give one text or several, none of them blank")
     picture, name = _picture(photograph)
     geometry = backbone.preprocess.geometry(picture.width, picture.height)
-    if asked is None:
-        assert captioner is not None
+    if classes != () and not classifier:
+        raise UserError(f"classes={classes!r} are of a classifier, and backbone {backbone.name} is none: give texts")
+    if asked is None and captioner is not None:
         place = Path(photograph) if isinstance(photograph, str | Path) else None
         return _caption(captioner, chosen, picture, place or Path(name), geometry, decoding)
     pixels = backbone.preprocess(picture)[None].to(next(backbone.parameters()).device)
-    target = (ContrastTarget if contrast else SimilarityTarget).from_texts(backbone, asked, kind)
+    target: Target
+    if asked is None:
+        named = [classes] if isinstance(classes, str | int) else list(classes)
+        target = ClassifierTarget.of(backbone, named, kind or "logit", pixels)
+    else:
+        of_texts = ContrastTarget if contrast else SimilarityTarget
+        target = of_texts.from_texts(with_texts(backbone), asked, kind or "cosine")
     able, refused = defined_for(chosen, backbone, target)
     able, found, failed = explain_apart(able, backbone, pixels, target)
     left_out = [*(f"{reason}." for reason in refused), *failed]
     found = [one.with_geometry([geometry]) for one in found]
     settings = [method.settings for method in able]
-    answer = Answer(target.score_name, [None] * len(asked), found, settings, target.notes, tuple(left_out))
+    answer = Answer(target.score_name, [None] * len(target.labels), found, settings, target.notes, tuple(left_out))
     if not found:
         raise UserError(" ".join(left_out))
     return _explanations(found, assemble(picture, geometry, [answer], name=name))

@@ -12,7 +12,7 @@ from open_clip.loss import ClipLoss
 from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.training import contrastive_stage
 from clip_xai.training.contrastive_losses import multi_positive_loss
 from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, PairSteps, TowerPlan, tower_parts
@@ -33,7 +33,7 @@ class Losses(Callback):
         self.judged.append(float(trainer.callback_metrics["val/loss"]))
 
 
-def fit(records: list[Record], plan: TowerPlan, epochs: int = 3, batch_size: int = 12) -> tuple[Backbone, Losses]:
+def fit(records: list[Record], plan: TowerPlan, epochs: int = 3, batch_size: int = 12) -> tuple[CLIPBackbone, Losses]:
     backbone = small_captioner().backbone
     seen = Losses()
     module = ContrastiveModule(backbone, Optimisation(learning_rate=2e-3, weight_decay=0.1, seed=1), plan)

@@ -13,7 +13,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from clip_xai.data.preprocess import Preprocess
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipVisionTower
 from clip_xai.models.backbones.tower import ImageTower
 from clip_xai.xai.target import SimilarityTarget
@@ -30,7 +30,7 @@ from tests.models.backbones.test_families import (
 )
 
 
-class Family(Backbone):
+class Family(CLIPBackbone):
     """A backbone around the image tower of any family, without texts."""
 
     def __init__(self, tower: ImageTower) -> None:
@@ -61,7 +61,7 @@ class Subject:
         norms: In transformers, each block's norm in front of attention.
     """
 
-    backbone: Backbone
+    backbone: CLIPBackbone
     target: SimilarityTarget
     pixels: Tensor
     embed: Callable[[Tensor], Tensor]

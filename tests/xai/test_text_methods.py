@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.huggingface import SiglipTextTower, SiglipTower
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.stand_ins import stand_in_unigram
@@ -321,18 +321,18 @@ def test_interactions_encode_images_and_texts_once(backbone: OpenClipBackbone, p
 
 
 @pytest.fixture()
-def unmarked() -> Backbone:
+def unmarked() -> CLIPBackbone:
     """A SigLIP: no marker in front, so that a text's first token stands at 0."""
     torch.manual_seed(0)
     model: Any = shaken(KINDS["hf-siglip-so400m-patch14-448"].build(SMALL_SIGLIP, True))
     image_tower, text_tower = SiglipTower(model), SiglipTextTower(model)
     tokens = PublishedTokenizer(stand_in_unigram(400), text_tower.context_length, 1, 0, "stand-in")
     preprocess = Preprocess(image_size=image_tower.image_size)
-    return Backbone(model, image_tower, text_tower, tokens, preprocess, "siglip").eval()
+    return CLIPBackbone(model, image_tower, text_tower, tokens, preprocess, "siglip").eval()
 
 
 @pytest.mark.parametrize("method", [TokenGradXInput(), TokenIntegratedGradients(steps=60)], ids=lambda one: one.name)
-def test_words_stand_where_the_tokenizer_puts_them(unmarked: Backbone, method: TextExplainer) -> None:
+def test_words_stand_where_the_tokenizer_puts_them(unmarked: CLIPBackbone, method: TextExplainer) -> None:
     """The library's own forward pass, the embeddings of the words' tokens scaled by a hook."""
     text = TWO[0]
     pixels = torch.randn(2, 3, *[unmarked.preprocess.image_size] * 2, generator=torch.Generator().manual_seed(1))

@@ -21,13 +21,13 @@ from clip_xai.ranges import SEEDS, Checked, setting
 
 TARGETS = (
     *("caption_word", "caption_span", "caption", "caption_contrast"),
-    *("similarity", "contrast", "class", "embedding_dimension"),
+    *("similarity", "contrast", "class", "logit", "embedding_dimension"),
 )
 
 
 @dataclass
 class BackboneConfig(Checked):
-    """Which CLIP looks at the photograph.
+    """Which model looks at the photograph: a CLIP, or a classifier without texts.
 
     Attributes:
         name: The backbone's name, by which runs are found again.
@@ -38,6 +38,9 @@ class BackboneConfig(Checked):
         image_size: Side of the input in pixels, or null for the tower's own; positions are resampled.
         text: Build the text tower; captions alone do not need it.
         quick_gelu: The activation, where a publisher's configuration does not say it right; null to believe it.
+        library: ``timm`` or ``torchvision``, of whose classifiers ``architecture`` names one; null for a CLIP.
+        num_classes: Number of classes of a classifier at random weights; null for the weights' own.
+        classes: Text file with the name of one class a line, or null.
     """
 
     prefix: ClassVar[str] = "backbone"
@@ -49,6 +52,9 @@ class BackboneConfig(Checked):
     image_size: int | None = setting(None, least=1, most=4096)
     text: bool = True
     quick_gelu: bool | None = None
+    library: str | None = setting(None, one_of=("timm", "torchvision"))
+    num_classes: int | None = setting(None, least=1)
+    classes: str | None = setting(None, path=True)
 
 
 @dataclass
@@ -298,9 +304,10 @@ class TargetConfig(Checked):
         names: One or several of ``TARGETS``. ``caption_word`` (each word of the caption), ``caption_span`` (some words
             of it, such as the diagnosis) and ``caption`` (the whole) are log-probabilities; ``caption_contrast`` is the
             whole against the same with other words in the span's place.
-        kind: Of similarities and classes: ``cosine``, ``dot`` or ``logit``; of classes also ``log_probability``.
+        kind: Of similarities and classes: ``cosine``, ``dot`` or ``logit``; of classes also ``log_probability``; of
+            a classifier ``logit``, ``margin`` or ``log_probability``.
         against: The other texts of ``contrast``; what could stand in the span's place for ``caption_contrast``.
-        classes: The classes of ``class``.
+        classes: The classes of ``class``; of ``logit`` names or numbers of the classifier's, none for the likeliest.
         templates: Texts with {} where the class stands; null for the built-in ones.
         dimensions: The dimensions of ``embedding_dimension``.
         word: One word of the caption for ``caption_word``; null for every word.
@@ -312,7 +319,7 @@ class TargetConfig(Checked):
     names: list[str] = setting(
         factory=lambda: ["caption_word", "caption_span", "caption", "similarity"], one_of=TARGETS
     )
-    kind: str = setting("cosine", one_of=("cosine", "dot", "logit", "log_probability"))
+    kind: str = setting("cosine", one_of=("cosine", "dot", "logit", "margin", "log_probability"))
     against: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     templates: list[str] | None = None

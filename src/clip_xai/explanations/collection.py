@@ -17,7 +17,7 @@ from clip_xai.explanations.lesion_maps import LesionMaps
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.store import Result, ResultStore, index_rows
 from clip_xai.files import replacing
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.assemble import assemble
 from clip_xai.report.evidence import Evidence
 from clip_xai.report.explained import ExplainedImage
@@ -31,7 +31,7 @@ IN_THE_TABLE = 16  # photographs in the logger's table
 
 def collect(
     store: ResultStore,
-    backbone: Backbone,
+    backbone: VisionBackbone,
     subtitle: str,
     seed: int = 0,
     evidence: Evidence | None = None,
@@ -73,13 +73,13 @@ def collect(
     return {"explained": count, "problems": problems, "localisation": localised}
 
 
-def table_rows(store: ResultStore, backbone: Backbone) -> Iterator[list[Any]]:
+def table_rows(store: ResultStore, backbone: VisionBackbone) -> Iterator[list[Any]]:
     """Rows of the logger's table: the first photographs of the run."""
     for place, result in islice(store.results(), IN_THE_TABLE):
         yield from explanation_rows(shown(result, backbone), store.run_dir / "cards" / f"{place.stem}.png")
 
 
-def shown(result: Result, backbone: Backbone, lesions: LesionMaps | None = None) -> ExplainedImage:
+def shown(result: Result, backbone: VisionBackbone, lesions: LesionMaps | None = None) -> ExplainedImage:
     """What a report shows of a result; with ``lesions``, its maps are added to the localisation of the run."""
     photograph = result.photograph
     picture = read_image(photograph.path)

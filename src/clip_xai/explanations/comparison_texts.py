@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.data.ontology import DIAGNOSES
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.report.explained import number
 from clip_xai.xai.targets.similarity import SimilarityTarget
@@ -23,7 +23,7 @@ class ComparisonTexts:
     rank among texts of one form, and their range, are its scale.
     """
 
-    def __init__(self, backbone: Backbone, diagnoses: Sequence[str] = tuple(DIAGNOSES)) -> None:
+    def __init__(self, backbone: CLIPBackbone, diagnoses: Sequence[str] = tuple(DIAGNOSES)) -> None:
         """Embed the texts.
 
         Args:

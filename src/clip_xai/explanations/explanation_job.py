@@ -16,7 +16,8 @@ from clip_xai.explanations.comparison_texts import ComparisonTexts
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.questions import Question, TargetSpecification, ask, in_brief, with_prompt
 from clip_xai.explanations.store import Result
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Caption, Captioner, Decoding
 from clip_xai.models.decoding import REPORTED
 from clip_xai.models.retrieval import Retrieval
@@ -46,7 +47,7 @@ class ExplanationJob:
         retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
     """
 
-    backbone: Backbone
+    backbone: VisionBackbone
     captioner: Captioner | None
     methods: Sequence[Explainer]
     question: Question
@@ -57,7 +58,7 @@ class ExplanationJob:
         if self.captioner is None and self.question.needs_captioner:
             raise UserError(
                 "without a captioner there is no caption to explain: choose target=similarity or contrast with "
-                "text=..., class or embedding_dimension"
+                "text=..., class or embedding_dimension; of a classifier, logit"
             )
 
     def result(self, photograph: Photograph) -> Result:
@@ -114,9 +115,9 @@ class ExplanationJob:
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         brief = in_brief(self.question)
-        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption)
+        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption, pixels)
         unanswered: list[str] = []
-        for name, asked in ask(self.question, self.backbone, self.captioner, caption).items():
+        for name, asked in ask(self.question, self.backbone, self.captioner, caption, pixels).items():
             try:
                 answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
                 if isinstance(asked.target, SimilarityTarget):
@@ -147,7 +148,7 @@ class ExplanationJob:
     @functools.cached_property
     def comparison(self) -> ComparisonTexts:
         """The other texts, embedded at the first question about one."""
-        return ComparisonTexts(self.backbone)
+        return ComparisonTexts(with_texts(self.backbone))
 
     def _answer(
         self, pixels: Tensor, bank: PerturbationBank, asked: TargetSpecification, shorter: TargetSpecification

@@ -22,7 +22,7 @@ from clip_xai.metrics.localisation import (
     localisation_rows,
     random_maps,
 )
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, title_of
 from clip_xai.report.pages import Table
@@ -52,7 +52,7 @@ class LesionMaps:
     photographs: int = 0
 
     def add(
-        self, backbone: Backbone, picture: Image.Image, geometry: Geometry, mask: NDArray[np.bool_],
+        self, backbone: VisionBackbone, picture: Image.Image, geometry: Geometry, mask: NDArray[np.bool_],
         answers: Sequence[Answer], group: str,
     ) -> dict[str, str]:  # fmt: skip
         """Take one photograph; return its own measurements, by method, as text."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_xai.explanations.lesion_maps import CONTROLS, RANDOM, TRAINED
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.evidence import Evidence, Localised, Measured
 from clip_xai.runs.directories import NOTED, asked_of
 from clip_xai.text import counted
@@ -19,7 +19,7 @@ LOCALISATION = "localisation.json"
 ASKED_ABOUT = "similarity"  # of the tower alone, so that it holds for every captioner on it
 
 
-def localisation_of(backbone: Backbone, runs_root: Path) -> Evidence | None:
+def localisation_of(backbone: VisionBackbone, runs_root: Path) -> Evidence | None:
     """Return the newest localisation that was measured for a tower under a root, or None.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clip_xai.config.schemas import TargetConfig
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.explained import POOLED_NOTE
@@ -62,7 +62,12 @@ class TargetSpecification:
     notes: tuple[str, ...] = ()
 
 
-def question_of(settings: TargetConfig, text: str | Sequence[str] | None = None, captioner: bool = True) -> Question:
+def question_of(
+    settings: TargetConfig,
+    text: str | Sequence[str] | None = None,
+    captioner: bool = True,
+    classifier: bool = False,
+) -> Question:
     """Return the question that the settings of ``target`` and ``text=``, one or several, put.
 
     Args:
@@ -70,11 +75,16 @@ def question_of(settings: TargetConfig, text: str | Sequence[str] | None = None,
         text: What similarity is measured with.
         captioner: Whether a captioner is asked, and not a CLIP by itself. Where that leaves one of the default targets
             alone, it is taken.
+        classifier: Whether a classifier is asked, for which the default target is ``logit``.
 
     Raises:
         UserError: What is asked lacks what it is made of, or a text is given that nothing asks for.
     """
     names = tuple(settings.names)
+    if classifier and names == tuple(TargetConfig().names):
+        log.info("a classifier writes no caption and reads no text: target=logit is explained")
+        settings = replace(settings, names=["logit"], kind="logit")
+        names = ("logit",)
     if not captioner and names == tuple(TargetConfig().names):
         if text is None:
             raise UserError('a CLIP by itself is asked about a text: add text="a photo of melanoma"')
@@ -108,7 +118,11 @@ def question_of(settings: TargetConfig, text: str | Sequence[str] | None = None,
 
 
 def ask(
-    question: Question, backbone: Backbone, captioner: Captioner | None, caption: Caption | None
+    question: Question,
+    backbone: VisionBackbone,
+    captioner: Captioner | None,
+    caption: Caption | None,
+    pixels: Tensor | None = None,
 ) -> dict[str, TargetSpecification]:
     """Return the targets of one photograph by their names; all parts of the caption are one, called ``caption``.
 
@@ -117,7 +131,7 @@ def ask(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CutTextWarning)  # the page marks it, and the log says it once
-        made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids)
+        made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids, pixels)
     _say_once(tuple(note for one in made for note in one.target.notes))
     return {
         one.name: TargetSpecification(

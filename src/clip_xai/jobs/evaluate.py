@@ -46,6 +46,7 @@ from clip_xai.metrics.results import (
     EvaluationResult,
 )
 from clip_xai.metrics.tokens import AUTO, require_tokenizer
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.progress import track
@@ -231,7 +232,7 @@ def evaluate_captioner(
 
 def cut_for_clip(captioner: Captioner, captions: Sequence[str]) -> dict[str, str]:
     """Return a note where captions are longer than what the text tower reads of them for CLIPScore."""
-    cut = sum(bool(captioner.backbone.unread(caption)) for caption in captions)
+    cut = sum(bool(with_texts(captioner.backbone).unread(caption)) for caption in captions)
     return {"captions of which CLIPScore reads the beginning alone": f"{cut} of {len(captions)}"} if cut else {}
 
 
@@ -444,7 +445,7 @@ def _text_encoder(captioner: Captioner) -> Any:
     def encode(texts: Sequence[str]) -> Tensor:
         different = list(dict.fromkeys(texts))
         parts = [
-            captioner.backbone.encode_text(different[start : start + _TEXTS]).float().cpu()
+            with_texts(captioner.backbone).encode_text(different[start : start + _TEXTS]).float().cpu()
             for start in range(0, len(different), _TEXTS)
         ]
         row = {text: index for index, text in enumerate(different)}

@@ -174,7 +174,9 @@ def _captioner_of(config: ExplainConfig) -> Path:
 
 def job_of(config: ExplainConfig, place: Path | None) -> ExplanationJob:
     """What the settings ask, of the captioner of a place or of the backbone that they choose."""
-    question = question_of(config.target, config.text, captioner=place is not None)  # refused before weights are read
+    classifier = place is None and config.backbone is not None and config.backbone.library is not None
+    # Refused before weights are read.
+    question = question_of(config.target, config.text, captioner=place is not None, classifier=classifier)
     methods, how = explainers_of(config.xai), decoding(config.generation)
     captioner, retrieval = (None, None) if place is None else open_captioner(place)
     backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))

@@ -20,8 +20,9 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.backbone_builder import build_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import TOWER
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.finite import require_finite
 from clip_xai.runs.lineage import Learned
 from clip_xai.runs.lineage_callback import Remember
@@ -54,7 +55,7 @@ def train_contrastive(config: TrainConfig, callbacks: Sequence[Callback] = ()) -
     torch.set_flush_denormal(True)
     lightning.seed_everything(config.seed, verbose=False)
     run_dir = Path(config.run_dir)
-    backbone = build_backbone(**vars(config.backbone))
+    backbone = with_texts(build_backbone(**vars(config.backbone)))
     start = begin(config, backbone, BACKBONE)
     if start.stored is not None:
         return start.stored
@@ -117,7 +118,9 @@ def of_sources(config: TrainConfig, split: str, records: Sequence[Record]) -> li
     return chosen
 
 
-def save_backbone(backbone: Backbone, state: dict[str, torch.Tensor], file: Path, provenance: dict[str, str]) -> None:
+def save_backbone(
+    backbone: VisionBackbone, state: dict[str, torch.Tensor], file: Path, provenance: dict[str, str]
+) -> None:
     """Write the backbone's weights of a checkpoint as one safetensors file, under the names of its library.
 
     How it is built is written beside it: a published folder's preprocessing and tokenizer would not be found again.

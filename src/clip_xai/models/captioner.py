@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from clip_xai.models.backbones.base import Backbone, Features
+from clip_xai.models.backbones.base import Features, VisionBackbone
 from clip_xai.models.causal_model import last_hidden, output_layer, positions, require_causal, word_embeddings
 from clip_xai.models.decoding import Caption, Decoding, decode
 from clip_xai.models.mappers import Mapper
@@ -34,7 +34,7 @@ class Captioner(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: VisionBackbone,
         mapper: Mapper,
         language_model: PreTrainedModel,
         tokenizer: CaptionTokenizer,

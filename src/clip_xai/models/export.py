@@ -14,6 +14,8 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from clip_xai.errors import UserError
 from clip_xai.files import write_json, write_text
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts, model_card
 from clip_xai.models.causal_model import positions
@@ -117,7 +119,7 @@ def _try(captioner: Captioner, written: Path, directory: Path) -> None:
     same = (
         tower.fingerprint == own.fingerprint
         and tower.preprocess == own.preprocess
-        and (own.tokenizer is None or torch.equal(tower.tokenize([text]), own.tokenize([text])))
+        and _ids(tower, text) == _ids(own, text)
         and loaded.tokenizer.encode(text) == captioner.tokenizer.encode(text)
     )
     if not same:
@@ -125,6 +127,13 @@ def _try(captioner: Captioner, written: Path, directory: Path) -> None:
             f"{directory}: what was written loads with another tower, preprocessing or tokenizer than the captioner "
             "has; nothing is left of it"
         )
+
+
+def _ids(backbone: VisionBackbone, text: str) -> list[list[int]] | None:
+    """The tower's token ids of a text; None where it has no tokenizer."""
+    if not isinstance(backbone, CLIPBackbone) or backbone.tokenizer is None:
+        return None
+    return backbone.tokenize([text]).tolist()
 
 
 def from_pretrained(source: str | Path, revision: str | None = None) -> Captioner:

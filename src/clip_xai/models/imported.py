@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.decoding import Decoding
 from clip_xai.models.finite import require_finite
@@ -189,7 +189,7 @@ def whole_number(rows: int, width: int, key: str, scheme: Scheme, file: Path) ->
     return count
 
 
-def assembled(imported: Imported, tower: Backbone, tokenizer: CaptionTokenizer, file: Path) -> Captioner:
+def assembled(imported: Imported, tower: VisionBackbone, tokenizer: CaptionTokenizer, file: Path) -> Captioner:
     """Put a checkpoint's weights onto its tower, in evaluation mode; ``file`` is named in errors.
 
     Raises:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
 from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import TOWER, Blueprint
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.causal_model import blocks_of, tied_output, word_embeddings
@@ -204,7 +204,7 @@ def read_settings(values: dict[str, Any]) -> CaptionerSettings:
     return CaptionerSettings(**{**values, "backbone": BackboneSource(**values["backbone"])})
 
 
-def _tower_of(directory: Path, source: BackboneSource, held: bool) -> Backbone:
+def _tower_of(directory: Path, source: BackboneSource, held: bool) -> VisionBackbone:
     """Return the tower of an exported captioner; at random weights where its own are held in the directory."""
     if not held:
         return build_backbone(**asdict(source))

@@ -13,7 +13,7 @@ from clip_xai.config.schemas import TrainConfig
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.runs.checkpoints import (
     LAST,
     RunCard,
@@ -62,7 +62,7 @@ class Start:
     stored: dict[str, Any] | None
 
 
-def begin(config: TrainConfig, backbone: Backbone, product: Path) -> Start:
+def begin(config: TrainConfig, backbone: VisionBackbone, product: Path) -> Start:
     """Take the run directory, or find out how far an earlier call of the same command came.
 
     Args:
@@ -114,7 +114,7 @@ def require_stage_before(config: TrainConfig) -> None:
         newest_export(_card(config), config.stage.starts_from, Path(config.runs_root))
 
 
-def asked_of_training(config: TrainConfig, backbone: Backbone, records: Sequence[Record]) -> dict[str, Any]:
+def asked_of_training(config: TrainConfig, backbone: VisionBackbone, records: Sequence[Record]) -> dict[str, Any]:
     """Return what decides a training run: its settings, its photographs and captions, and its tower."""
     parts = ("backbone", "mapper", "language_model", "stage", "generation", "trainer", "callbacks")
     settings = {name: asdict(getattr(config, name)) for name in parts}

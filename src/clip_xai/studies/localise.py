@@ -25,8 +25,9 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.lesion_maps import RANDOM, TRAINED, LesionMaps
 from clip_xai.explanations.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
 from clip_xai.files import write_json, write_text
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import random_twin
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner, Decoding
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.progress import track
@@ -117,7 +118,7 @@ def asked_of_localisation(config: ExplainConfig, on: Judged, captioner: Captione
 
 
 def measure(
-    backbone: Backbone,
+    backbone: VisionBackbone,
     captioner: Captioner | None,
     records: Sequence[Record],
     methods: Sequence[Explainer],
@@ -151,7 +152,7 @@ def measure(
 
 
 def answered(
-    backbone: Backbone,
+    backbone: VisionBackbone,
     captioner: Captioner | None,
     pixels: torch.Tensor,
     diagnosis: str | None,
@@ -166,11 +167,11 @@ def answered(
     if captioner is not None:
         targets += [(LOG_PROBABILITY, target) for target in spoken(captioner, pixels, how)]
     text = f"a photo of {diagnosis}"
-    targets.append(("cosine", SimilarityTarget.from_texts(backbone, [text])))
+    targets.append(("cosine", SimilarityTarget.from_texts(with_texts(backbone), [text])))
     others = [name for name in known if name != diagnosis]
     if others:
         texts = [text, *(f"a photo of {name}" for name in others)]
-        targets.append((MARGIN, ContrastTarget.from_texts(backbone, texts)))
+        targets.append((MARGIN, ContrastTarget.from_texts(with_texts(backbone), texts)))
     answers = []
     for name, target in targets:
         able, _ = defined_for(methods, backbone, target)

@@ -30,7 +30,7 @@ from clip_xai.data.synthetic.scene import sample_scene
 from clip_xai.files import replacing, write_json
 from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone, tiny_backbone
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.finite import require_finite
 from clip_xai.models.language_model import tiny_config
@@ -184,7 +184,7 @@ class ZeroShot(Callback):
 
 
 @torch.no_grad()
-def measure(backbone: Backbone, test: RenderedScenes) -> dict[str, float]:
+def measure(backbone: CLIPBackbone, test: RenderedScenes) -> dict[str, float]:
     """Return zero-shot accuracy on held-out pictures, for the diagnosis and each attribute.
 
     A value's classifier is the mean embedding of every short caption that names it, as CLIP's prompt ensembles are.
@@ -220,7 +220,7 @@ def prompts_by_value(test: RenderedScenes) -> dict[str, dict[str, set[str]]]:
     return prompts
 
 
-def _ensemble(backbone: Backbone, texts: list[str]) -> Tensor:
+def _ensemble(backbone: CLIPBackbone, texts: list[str]) -> Tensor:
     embeddings = torch.nn.functional.normalize(backbone.encode_text(texts), dim=-1)
     return torch.nn.functional.normalize(embeddings.mean(0), dim=-1)
 
@@ -309,7 +309,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "clip" in options.parts:
         train_clip(recipe, tokenizer, options.work, options.workers, options.every)
     if "measure" in options.parts:
-        backbone = build_backbone("tiny", "tiny", EMBEDDED)
+        backbone = with_texts(build_backbone("tiny", "tiny", EMBEDDED))
         print(json.dumps(measure(backbone, held_out(recipe, options.work, options.workers))))
     if "language_model" in options.parts:
         print(f"language model: {train_language_model(recipe, tokenizer):.3f} nats per token")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from clip_xai.data.images import UnreadableImageError, read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.text import counted
 from clip_xai.training.contrastive_losses import MAX_LOGIT_SCALE, multi_positive_loss
 from clip_xai.training.data import EpochSampler
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 class PairDataset(Dataset[dict[str, Any]]):
     """Preprocessed photographs with one of their references, drawn anew each epoch where there is a seed."""
 
-    def __init__(self, records: Sequence[Record], backbone: Backbone, seed: int | None) -> None:
+    def __init__(self, records: Sequence[Record], backbone: CLIPBackbone, seed: int | None) -> None:
         self.records = records
         self.preprocess = backbone.preprocess
         self.seed = seed
@@ -84,7 +84,7 @@ class PairData(LightningDataModule):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: CLIPBackbone,
         train: Sequence[Record],
         val: Sequence[Record],
         *,
@@ -156,7 +156,7 @@ class ContrastiveModule(LightningModule):
     supervised contrastive learning. The towers stand in evaluation mode: no dropout, fixed statistics of batch norms.
     """
 
-    def __init__(self, backbone: Backbone, optimisation: Optimisation, plan: TowerPlan) -> None:
+    def __init__(self, backbone: CLIPBackbone, optimisation: Optimisation, plan: TowerPlan) -> None:
         """Wrap a backbone with a text tower.
 
         Args:
@@ -261,7 +261,7 @@ class TowerPlan(Callback):
         backbone: Any = pl_module.backbone
         self._thaw(backbone, self.trained(backbone, trainer.current_epoch))
 
-    def trained(self, backbone: Backbone, epoch: int) -> dict[str, nn.Parameter]:
+    def trained(self, backbone: CLIPBackbone, epoch: int) -> dict[str, nn.Parameter]:
         """Return the parameters that train in an epoch, by name.
 
         Raises:
@@ -276,7 +276,7 @@ class TowerPlan(Callback):
             raise UserError(f"stage.trains: backbone {backbone.name} has none of {', '.join(sorted(self.trains))}")
         return found
 
-    def ever_trained(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+    def ever_trained(self, backbone: CLIPBackbone) -> dict[str, nn.Parameter]:
         """Return the parameters that train in any epoch of the plan, by name."""
         found: dict[str, nn.Parameter] = {}
         for epoch in (0, *self.schedule):
@@ -300,13 +300,13 @@ class TowerPlan(Callback):
         last = {key: p for key, p in tower.items() if key.startswith(prefix) and _number(key, prefix) >= first}
         return last | behind
 
-    def _thaw(self, backbone: Backbone, wanted: dict[str, nn.Parameter]) -> None:
+    def _thaw(self, backbone: CLIPBackbone, wanted: dict[str, nn.Parameter]) -> None:
         backbone.eval().requires_grad_(False)
         for parameter in wanted.values():
             parameter.requires_grad_(True)
 
 
-def tower_parts(backbone: Backbone) -> dict[str, dict[str, nn.Parameter]]:
+def tower_parts(backbone: CLIPBackbone) -> dict[str, dict[str, nn.Parameter]]:
     """Return a backbone's parameters by name, as ``image`` tower, ``text`` tower and ``temperature``."""
     parts: dict[str, dict[str, nn.Parameter]] = {"image": {}, "text": {}, "temperature": {}}
     for name, parameter in backbone.named_parameters():

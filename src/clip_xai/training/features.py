@@ -17,7 +17,7 @@ from torch import Tensor
 from clip_xai.data.images import UnreadableImageError
 from clip_xai.data.locking import one_at_a_time
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.progress import track
 from clip_xai.training.feature_parts import parts, read_parts, remove_orphans
 
@@ -63,7 +63,7 @@ class FeatureCache:
     that were computed and no others, beside ``<part>.json``, the file digest of each.
     """
 
-    def __init__(self, directory: Path, backbone: Backbone, dtype: str = "float32") -> None:
+    def __init__(self, directory: Path, backbone: VisionBackbone, dtype: str = "float32") -> None:
         """Open a cache.
 
         Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone
 from clip_xai.models.backbones.chunks import in_chunks
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.models.causal_model import word_embeddings
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
@@ -15,7 +15,7 @@ from clip_xai.xai.words import Word
 ABSENT = ("delete", "pad")
 
 
-def ids_without(backbone: Backbone, text: str, words: list[Word], present: Tensor, absent: str) -> Tensor:
+def ids_without(backbone: CLIPBackbone, text: str, words: list[Word], present: Tensor, absent: str) -> Tensor:
     """Return the token ids of a text from which words are missing.
 
     Args:
@@ -41,7 +41,7 @@ def ids_without(backbone: Backbone, text: str, words: list[Word], present: Tenso
     return torch.where(kept.gather(1, order), ids[order], padding)
 
 
-def encode(backbone: Backbone, token_ids: Tensor, chunk_size: int) -> Tensor:
+def encode(backbone: CLIPBackbone, token_ids: Tensor, chunk_size: int) -> Tensor:
     """Encode ids ``[n, M]`` into text embeddings ``[n, D]``, chunk by chunk, equal rows once; no gradients."""
     unique, places = token_ids.unique(dim=0, return_inverse=True)
     device = next(backbone.parameters()).device

@@ -8,13 +8,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.xai.target import Target
 
 T = TypeVar("T", bound=Target)
 
 
-def in_double(backbone: Backbone, target: T) -> tuple[Backbone, T]:
+def in_double(backbone: VisionBackbone, target: T) -> tuple[VisionBackbone, T]:
     """Return copies in float64, which take as much memory again twice over; what was given is left as it was.
 
     A device that has no such numbers (``mps``) is left for the CPU.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.ranges import check
 from clip_xai.registry import Registry
 from clip_xai.xai.attribution import Attribution
@@ -43,7 +43,7 @@ class Explainer(ABC):
         modality: ``"image"``: evidence over the patch grid; ``"text"``: evidence over words.
         text_dependent: False when the result is the same whatever the target asks; such a method is a control.
         linear_in_target: Whether the evidence for a weighted sum of scores is the weighted sum of the evidence.
-        needs_of_tower: What a tower must support, out of ``Backbone.supports``; nothing for methods of every family.
+        needs_of_tower: What a tower must support, out of a backbone's ``supports``; nothing where any will do.
         every_word: Whether reports explain every word of a caption by it. Where each score takes dozens of passes of
             its own, they explain the diagnosis and the whole caption, unless words alone are asked for.
         shares_trace: False for one that needs a trace of its own kind, where others share one.
@@ -72,7 +72,7 @@ class Explainer(ABC):
         return asdict(self)
 
     @abstractmethod
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's T scores of B images.
 
         The backbone is left as it was: no hooks, the same modes, the same parameters and no gradients on them.
@@ -86,12 +86,12 @@ class Explainer(ABC):
             UserError: The method is not defined for this tower or target.
         """
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Return why the method is not defined for a tower and a target, None if it is."""
         lacking = [SUPPORTED[need] for need in sorted(self.needs_of_tower - backbone.supports)]
         return f"reads {' and '.join(lacking)}, which backbone {backbone.name} has not" if lacking else None
 
-    def require(self, backbone: Backbone, target: Target) -> None:
+    def require(self, backbone: VisionBackbone, target: Target) -> None:
         """Raise a ``UserError`` with the reason and the methods that are defined, unless this one is."""
         reason = self.refusal(backbone, target)
         if reason is None:
@@ -134,14 +134,14 @@ class TraceExplainer(Explainer):
     """An explainer whose map is a function of one trace."""
 
     @abstractmethod
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Return what it reads of this tower for this target."""
 
     @abstractmethod
     def maps(self, trace: Trace) -> Tensor:
         """Return raw maps ``[B, T, h, w]``."""
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores with a trace of its own; see the base class."""
         self.require(backbone, target)
         return self._attribution_of(Trace(backbone, pixels, target, self.needs(backbone, target)), target)
@@ -154,7 +154,7 @@ class TraceExplainer(Explainer):
 class BankExplainer(Explainer):
     """An explainer that changes the image and watches the score: a function of one bank of masked images."""
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Return what else it reads of this tower for this target, on the images themselves."""
         return Needs()
 
@@ -168,7 +168,7 @@ class BankExplainer(Explainer):
             trace: What the tower computed on the images themselves; None if nothing is needed of it.
         """
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores with a bank of its own; see the base class."""
         self.require(backbone, target)
         needs = self.needs(backbone, target)
@@ -180,7 +180,7 @@ class BankExplainer(Explainer):
 
 
 def defined_for(
-    explainers: Sequence[Explainer], backbone: Backbone, target: Target
+    explainers: Sequence[Explainer], backbone: VisionBackbone, target: Target
 ) -> tuple[list[Explainer], list[str]]:
     """Return those of several methods that are defined for a tower and a target, and why the others are not.
 
@@ -200,7 +200,7 @@ def defined_for(
 
 def explain_together(
     explainers: Sequence[Explainer],
-    backbone: Backbone,
+    backbone: VisionBackbone,
     pixels: Tensor,
     target: Target,
     bank: PerturbationBank | None = None,
@@ -235,7 +235,7 @@ def explain_together(
 
 def explain_apart(
     explainers: Sequence[Explainer],
-    backbone: Backbone,
+    backbone: VisionBackbone,
     pixels: Tensor,
     target: Target,
     bank: PerturbationBank | None = None,
@@ -284,7 +284,7 @@ def _with(
     explainer: Explainer,
     trace: Trace | None,
     bank: PerturbationBank,
-    backbone: Backbone,
+    backbone: VisionBackbone,
     pixels: Tensor,
     target: Target,
 ) -> Attribution:

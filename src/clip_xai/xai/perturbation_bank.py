@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone, Features
+from clip_xai.models.backbones.base import Features, VisionBackbone
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.xai.masks import CellMasks, Masks
@@ -43,7 +43,7 @@ class PerturbationBank:
         10
     """
 
-    def __init__(self, backbone: Backbone, pixels: Tensor, keep_bytes: int = 2**28) -> None:
+    def __init__(self, backbone: VisionBackbone, pixels: Tensor, keep_bytes: int = 2**28) -> None:
         """Take images; nothing is run yet.
 
         Args:
@@ -159,7 +159,7 @@ def _scores(target: Target, read: Tensor) -> Tensor:
 
 
 def masked_reads(
-    backbone: Backbone,
+    backbone: VisionBackbone,
     pixels: Tensor,
     masks: Masks | Tensor,
     *,

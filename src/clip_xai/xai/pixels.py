@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import PIXEL_POINT, Needs, Trace, refuse_zero
@@ -35,7 +35,7 @@ def by_cell(values: Tensor, grid: tuple[int, int], mean: bool = False) -> Tensor
 
 
 def accumulate(
-    backbone: Backbone,
+    backbone: VisionBackbone,
     target: Target,
     images: Tensor,
     points: int,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 
 
 def grid_players(side: int, rows: int, columns: int) -> Tensor:
@@ -23,7 +23,7 @@ def grid_players(side: int, rows: int, columns: int) -> Tensor:
     return (pixels * rows // side)[:, None] * columns + pixels * columns // side
 
 
-def superpixels(backbone: Backbone, pixels: Tensor, players: int) -> list[Tensor]:
+def superpixels(backbone: VisionBackbone, pixels: Tensor, players: int) -> list[Tensor]:
     """Return who owns each pixel of each image, ``[S, S]``: SLIC superpixels (Achanta et al., TPAMI 2012).
 
     Found on the colours as they were before normalisation, with scikit-image's compactness of 10. There may be somewhat

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.recording import PIXELS, BlockIndex, BlockTrace, Point, Recorder, VisualTrace
 from clip_xai.xai.target import Target
 
@@ -57,7 +57,7 @@ class Trace:
     """
 
     def __init__(
-        self, backbone: Backbone, pixels: Tensor, target: Target, needs: Needs, *, refuse_zero: bool = True
+        self, backbone: VisionBackbone, pixels: Tensor, target: Target, needs: Needs, *, refuse_zero: bool = True
     ) -> None:
         """Run the tower once, the target once, and, where gradients are needed, both backward once.
 
@@ -124,7 +124,7 @@ class _ClosedTrace(VisualTrace):
     family = "convolutional"
 
     def __init__(
-        self, backbone: Backbone, pixels: Tensor, reads: str, record: list[int] | None, watch: Sequence[Point]
+        self, backbone: VisionBackbone, pixels: Tensor, reads: str, record: list[int] | None, watch: Sequence[Point]
     ) -> None:
         if record or record is None or set(watch) - {PIXEL_POINT}:
             raise UserError(f"the tower of {backbone.name} cannot be opened: choose saliency, occlusion or another")

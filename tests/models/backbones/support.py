@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.tower import READS, ImageTower
 
 TEXTS = ["a brown lesion, upper left", "melanoma", "a well-circumscribed pink papule."]
@@ -31,7 +31,7 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def pixels_for(tower: ImageTower | Backbone, images: int = 2) -> Tensor:
+def pixels_for(tower: ImageTower | VisionBackbone, images: int = 2) -> Tensor:
     """Random images of the tower's size."""
     size = tower.image_size if isinstance(tower, ImageTower) else tower.preprocess.image_size
     return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(3))

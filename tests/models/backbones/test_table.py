@@ -23,7 +23,8 @@ def test_the_readmes_table_of_backbones_is_what_the_code_builds() -> None:
 def test_the_options_are_the_catalogue(name: str) -> None:
     option = yaml.safe_load((ROOT / "conf" / "backbone" / f"{name}.yaml").read_text())
     entry = CATALOGUE[name]
-    assert option == {"name": name, "architecture": entry.architecture, "pretrained": entry.pretrained}
+    library = {} if entry.library is None else {"library": entry.library}
+    assert option == {"name": name, "architecture": entry.architecture, "pretrained": entry.pretrained, **library}
 
 
 def test_every_option_is_in_the_catalogue() -> None:

@@ -15,9 +15,12 @@ from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones import open_clip_models
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import OPEN_CLIP, TOWER, Blueprint
+from clip_xai.models.backbones.classifier_builder import build_classifier
+from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.described import HF, family_of, place_of, preprocessing_of, processed, say_assumed
+from clip_xai.models.backbones.networks import LIBRARIES
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.own_tokenizers import clip_tokenizer, published_tokenizer
 from clip_xai.models.backbones.processor import FILE as PROCESSOR
@@ -43,7 +46,10 @@ def build_backbone(
     image_size: int | None = None,
     text: bool = True,
     quick_gelu: bool | None = None,
-) -> Backbone:
+    library: str | None = None,
+    num_classes: int | None = None,
+    classes: str | None = None,
+) -> VisionBackbone:
     """Build a backbone in evaluation mode, frozen, in float32.
 
     Args:
@@ -54,17 +60,26 @@ def build_backbone(
         image_size: Side of the input in pixels if it is not the tower's own.
         text: Whether the text tower is built.
         quick_gelu: Overrules the published activation of a model in open_clip's format.
+        library: ``timm`` or ``torchvision`` for a classifier, a vision model without texts; None for a CLIP.
+        num_classes: Number of classes of a classifier at random weights.
+        classes: File with the name of one class a line.
 
     Raises:
         UserError: The architecture is unknown, the weights are nowhere to be had or do not fit, or the image size is no
             multiple of the patches.
     """
-    source = BackboneSource(name, architecture, pretrained, revision, image_size, text, quick_gelu)
+    source = BackboneSource(
+        name, architecture, pretrained, revision, image_size, text, quick_gelu, library, num_classes, classes
+    )
+    if library is None and (num_classes is not None or classes is not None):
+        raise UserError("backbone.num_classes and backbone.classes are settings of classifiers: choose backbone=timm")
     if quick_gelu is not None and architecture in ("tiny", HF, *KINDS):
         raise UserError("backbone.quick_gelu is a setting of models in open_clip's format: leave it out")
     noted = _noted(source)
     if noted is not None:
         return noted
+    if library is not None:
+        return build_classifier(source)
     if architecture == "tiny":
         return _tiny(source)
     return _transformers(source) if architecture in (HF, *KINDS) else _open_clip(source)
@@ -98,7 +113,7 @@ def tiny_config() -> dict[str, Any]:
     return read_json(TINY_CLIP / OPEN_CLIP_CONFIG)["model_cfg"]
 
 
-def _tiny(source: BackboneSource) -> Backbone:
+def _tiny(source: BackboneSource) -> VisionBackbone:
     config = tiny_config()
     text = ByteLevelClipTokenizer(CaptionTokenizer.load(TINY_GPT2), config["text_cfg"]["context_length"])
     plan = Blueprint(OPEN_CLIP, config, Preprocess(), source.image_size, tokenizer=text)
@@ -114,7 +129,7 @@ def _tiny(source: BackboneSource) -> Backbone:
     return backbone
 
 
-def _open_clip(source: BackboneSource) -> Backbone:
+def _open_clip(source: BackboneSource) -> CLIPBackbone:
     """Build a model in open_clip's format; what its published configuration says comes first."""
     published = None if source.pretrained is None else _find(source)
     stored = (published.config(OPEN_CLIP_CONFIG) if published else None) or {}
@@ -122,7 +137,7 @@ def _open_clip(source: BackboneSource) -> Backbone:
         return _open_clip_of(source, published, stored)
 
 
-def _open_clip_of(source: BackboneSource, published: Published | None, stored: dict[str, Any]) -> Backbone:
+def _open_clip_of(source: BackboneSource, published: Published | None, stored: dict[str, Any]) -> CLIPBackbone:
     name = source.name
     config = stored.get("model_cfg") or open_clip_models.config_of(source.architecture, name)
     if published is not None and "quick_gelu" in published.settings:
@@ -131,7 +146,7 @@ def _open_clip_of(source: BackboneSource, published: Published | None, stored: d
         config["quick_gelu"] = source.quick_gelu
     settings = {**(published.settings if published else {}), **stored.get("preprocess_cfg", {})}
     plan = Blueprint(OPEN_CLIP, config, preprocessing_of(source, settings), source.image_size, source.text)
-    backbone = plan.build(name, source.pretrained)
+    backbone = with_texts(plan.build(name, source.pretrained))
     text_cfg, text_tower = config["text_cfg"], backbone.text_tower
     if text_tower is not None and "hf_model_name" in text_cfg:
         repository = text_cfg.get("hf_tokenizer_name", text_cfg["hf_model_name"])
@@ -147,7 +162,7 @@ def _open_clip_of(source: BackboneSource, published: Published | None, stored: d
     return backbone
 
 
-def _transformers(source: BackboneSource) -> Backbone:
+def _transformers(source: BackboneSource) -> CLIPBackbone:
     """Build a model in transformers' format, or MedCLIP."""
     published = None if source.pretrained is None else _find(source)
     stored = (published.config(CONFIG) if published else None) or {}
@@ -155,13 +170,13 @@ def _transformers(source: BackboneSource) -> Backbone:
         return _transformers_of(source, published, stored)
 
 
-def _transformers_of(source: BackboneSource, published: Published | None, stored: dict[str, Any]) -> Backbone:
+def _transformers_of(source: BackboneSource, published: Published | None, stored: dict[str, Any]) -> CLIPBackbone:
     family = family_of(source, published, stored)
     kind = KINDS[family]
     config = stored if "vision_config" in stored else kind.config
     processor = None if published is None else find_processor(published.config)
     plan = Blueprint(family, config, processed(source, processor), source.image_size, source.text)
-    backbone = plan.build(source.name, source.pretrained)
+    backbone = with_texts(plan.build(source.name, source.pretrained))
     text_tower = backbone.text_tower
     if text_tower is not None and kind.tokenizer == "clip":
         size = text_tower.vocabulary_size
@@ -185,7 +200,7 @@ def _transformers_of(source: BackboneSource, published: Published | None, stored
     return backbone
 
 
-def _give_tokenizer(backbone: Backbone, plan: Blueprint, tokenizer: TextTokenizer) -> None:
+def _give_tokenizer(backbone: CLIPBackbone, plan: Blueprint, tokenizer: TextTokenizer) -> None:
     """Add the tokenizer, which is chosen by the size of the text tower."""
     backbone.tokenizer, backbone.blueprint = tokenizer, replace(plan, tokenizer=tokenizer)
 
@@ -197,12 +212,14 @@ def _find(source: BackboneSource) -> Published:
 
 def _unused(plan: Blueprint) -> Collection[str]:
     """Return the beginnings of keys for which the built model has no use."""
+    if plan.family in LIBRARIES:
+        return ()
     if plan.family == OPEN_CLIP:
         return open_clip_models.UNUSED_KEYS if plan.text else open_clip_models.TEXT_KEYS
     return () if plan.text else KINDS[plan.family].unused
 
 
-def _noted(source: BackboneSource) -> Backbone | None:
+def _noted(source: BackboneSource) -> VisionBackbone | None:
     """Return the backbone of a file beside which it is noted how it was built, as stage 0 does; None for others.
 
     Raises:

@@ -6,6 +6,8 @@ import torch
 
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE, Entry
+from clip_xai.models.backbones.clip import CLIPBackbone
+from clip_xai.models.backbones.tower import ImageTower
 
 HEADINGS = (
     *("backbone", "tower", "weights", "input", "patches", "D", "W", "parameters", "text"),
@@ -22,13 +24,14 @@ def markdown() -> str:
 
 def _row(name: str, entry: Entry) -> tuple[str, ...]:
     with torch.device("meta"):
-        backbone = build_backbone(name, entry.architecture, None)
-    tower, text = backbone.image_tower, backbone.text_tower
+        backbone = build_backbone(name, entry.architecture, None, library=entry.library)
+    tower = backbone.image_tower
+    text = backbone.text_tower if isinstance(backbone, CLIPBackbone) else None
     able = [word for key, word in CAPABILITIES.items() if key in backbone.supports]
     rows, columns = backbone.grid
     return (
         f"`{name}`",
-        f"{_kind(type(tower).__name__)}, {tower.family}",
+        f"{_kind(tower, entry.library)}, {tower.family}",
         "any" if entry.pretrained is None else f"`{entry.pretrained.removeprefix('hf-hub:')}`",
         str(backbone.preprocess.image_size),
         f"{rows} x {columns}",
@@ -42,8 +45,10 @@ def _row(name: str, entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _kind(adapter: str) -> str:
+def _kind(tower: ImageTower, library: str | None) -> str:
     """Return what an adapter wraps, for people."""
+    if library is not None:
+        return f"{library} {type(tower.module).__name__}"
     names = {
         "OpenClipVisionTower": "open_clip ViT",
         "TimmVisionTower": "timm ViT",
@@ -53,4 +58,4 @@ def _kind(adapter: str) -> str:
         "ResNetTower": "open_clip ResNet",
         "SwinTower": "transformers Swin",
     }
-    return names[adapter]
+    return names[type(tower).__name__]

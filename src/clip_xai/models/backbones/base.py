@@ -1,30 +1,34 @@
-"""The contract that every CLIP backbone keeps, whatever family its tower is of."""
+"""The contract of every vision backbone, whatever family its tower is of and whether there is a text side to it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from clip_xai.data.preprocess import Preprocess
-from clip_xai.errors import UserError
 from clip_xai.models.backbones.recording import Point, Record, VisualTrace
-from clip_xai.models.backbones.text_tokenizers import TextTokenizer
 from clip_xai.models.backbones.tower import Features, ImageTower
-from clip_xai.models.backbones.transformer import TextTower, TextTrace, openable
 
-if TYPE_CHECKING:
-    from clip_xai.models.backbones.blueprint import Blueprint
-
-__all__ = ["Backbone", "Features"]
+__all__ = ["BuildPlan", "Features", "VisionBackbone"]
 
 
-class Backbone(nn.Module):
-    """A CLIP dual encoder: images ``[B, 3, S, S]`` and texts into one embedding space of D dimensions.
+class BuildPlan(Protocol):
+    """How a backbone was built: with it, it can be built again; see ``blueprint.py``."""
+
+    def build(self, name: str, source: str | None = None) -> VisionBackbone:
+        """Build the same architecture at random weights."""
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+
+
+class VisionBackbone(nn.Module):
+    """An image tower: images ``[B, 3, S, S]`` to embeddings of D dimensions and to patch tokens.
 
     Attributes:
         model: The library's module that holds all weights.
@@ -32,20 +36,16 @@ class Backbone(nn.Module):
         source: Where the weights came from (a hub name, a path, ``"embedded:tiny"``), or None for random weights.
         preprocess: How a photograph becomes the tower's input, with its geometry.
         image_tower: The adapter of the image tower.
-        text_tower: The adapter of the text tower, None where it was not built.
-        tokenizer: The text tower's tokenizer, None where it was not built.
         variant: What, besides the weights, decides the numbers that the tower gives; enters the fingerprint.
         blueprint: How it was built, where that is known: with it, it can be built again at other weights.
     """
 
-    blueprint: Blueprint | None = None
+    blueprint: BuildPlan | None = None
 
     def __init__(
         self,
         model: Any,
         image_tower: ImageTower,
-        text_tower: TextTower | None,
-        tokenizer: TextTokenizer | None,
         preprocess: Preprocess,
         name: str,
         source: str | None = None,
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
                 f"the tower takes {image_tower.image_size} pixels, the preprocessing gives {preprocess.image_size}"
             )
         self.model: Any = model
-        self.image_tower, self.text_tower, self.tokenizer = image_tower, text_tower, tokenizer
+        self.image_tower = image_tower
         self.preprocess, self.name, self.source, self.variant = preprocess, name, source, variant
 
     @property
@@ -82,19 +82,8 @@ class Backbone(nn.Module):
 
     @property
     def supports(self) -> frozenset[str]:
-        """What explainers may ask of it: ``attention``, ``class_token``, ``output_gradients``, ``text_trace``."""
-        text = self.text_tower is not None and openable(self.text_tower)
-        return self.image_tower.supports | ({"text_trace"} if text else set())
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """The learned temperature tau (a scalar, already exponentiated) that multiplies the cosine."""
-        return self.model.logit_scale.exp().reshape(())
-
-    @property
-    def first_token(self) -> int:
-        """Position of a text's first token in its row of ids: 1 behind a start marker, 0 where there is none."""
-        return self._tokenizer().first
+        """What explainers may ask of it: ``attention``, ``class_token``, ``output_gradients``."""
+        return self.image_tower.supports
 
     def features(self, pixels: Tensor) -> Features:
         """Encode images in one pass into pooled embeddings and patch tokens.
@@ -120,29 +109,6 @@ class Backbone(nn.Module):
         """
         return self.image_tower.project(tokens)
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Return token ids ``[T, context]`` with start and end markers, padded."""
-        return self._tokenizer()(list(texts))
-
-    def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character span ``(start, end)`` in ``text`` of each token that is read, markers left out."""
-        return self._tokenizer().spans(text)
-
-    def unread(self, text: str) -> str:
-        """Return the end of a text that is longer than the text tower's context; empty where all of it is read."""
-        tokenizer = self._tokenizer()
-        spans = tokenizer.all_spans(text)
-        return text[spans[tokenizer.room - 1][1] :] if len(spans) > tokenizer.room else ""
-
-    def encode_tokens(self, token_ids: Tensor) -> Tensor:
-        """Return text embeddings ``[T, D]`` of token ids ``[T, context]``, projected and not normalised."""
-        return self._text_tower().encode(token_ids)
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Return text embeddings ``[T, D]``, projected and not normalised."""
-        device = next(self.parameters()).device
-        return self.encode_tokens(self.tokenize(texts).to(device))
-
     def trace(
         self, pixels: Tensor, *, reads: str = "pooled", record: Record = (), watch: Iterable[Point] = ()
     ) -> VisualTrace:
@@ -159,19 +125,6 @@ class Backbone(nn.Module):
         """
         return self.image_tower.trace(pixels, reads=reads, record=record, watch=watch)
 
-    def trace_text(self, token_ids: Tensor, *, record: Record = (), watch: Iterable[Point] = ()) -> TextTrace:
-        """Run the text tower once on ids ``[T, M]``, differentiable from its token embeddings on; see ``TextTrace``.
-
-        Args:
-            token_ids: ``[T, M]``.
-            record: Blocks whose activations are kept, -1 for the last; None keeps all.
-            watch: Points ``(block, "normed" | "context" | "output")`` that gradients can be taken at.
-
-        Raises:
-            UserError: There is no text tower, or it cannot be traced.
-        """
-        return TextTrace(self._text_tower(), token_ids, record=record, watch=watch)
-
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names, shapes and bytes of all weights: equal exactly when the towers are."""
@@ -181,13 +134,3 @@ class Backbone(nn.Module):
             digest.update(f"{key}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
         return digest.hexdigest()
-
-    def _text_tower(self) -> TextTower:
-        if self.text_tower is None:
-            raise UserError(f"backbone {self.name} was built without its text tower: set backbone.text=true")
-        return self.text_tower
-
-    def _tokenizer(self) -> TextTokenizer:
-        if self.tokenizer is None:
-            raise UserError(f"backbone {self.name} was built without its text tower: set backbone.text=true")
-        return self.tokenizer

@@ -11,7 +11,10 @@ from open_clip.transformer import VisionTransformer
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.backbones import open_clip_models
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.classifier import VisionClassifier
+from clip_xai.models.backbones.clip import CLIPBackbone
+from clip_xai.models.backbones.networks import LIBRARIES, build_network, tower_of
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.text_tokenizers import TextTokenizer, tokenizer_from_plain
 from clip_xai.models.backbones.transformers_models import KINDS
@@ -25,7 +28,7 @@ class Blueprint:
     """All but the weights, so that a tower can be built again where its publisher's files are not at hand.
 
     Attributes:
-        family: ``open_clip``, or a key of ``KINDS``.
+        family: ``open_clip``, a key of ``KINDS``, or ``timm`` or ``torchvision`` for a classifier.
         config: The model's configuration in that family's format.
         preprocess: Its preprocessing, apart from the image size.
         image_size: Side of the input in pixels if it is not the tower's own.
@@ -40,7 +43,7 @@ class Blueprint:
     text: bool = True
     tokenizer: TextTokenizer | None = None
 
-    def build(self, name: str, source: str | None = None) -> Backbone:
+    def build(self, name: str, source: str | None = None) -> VisionBackbone:
         """Build the backbone at random weights, in evaluation mode, frozen, in float32.
 
         Args:
@@ -50,8 +53,11 @@ class Blueprint:
         Raises:
             UserError: The model is of a kind that is not known here.
         """
-        make = self._open_clip if self.family == OPEN_CLIP else self._transformers
-        backbone = make(name, source)
+        backbone: VisionBackbone
+        if self.family in LIBRARIES:
+            backbone = self._network(name, source)
+        else:
+            backbone = (self._open_clip if self.family == OPEN_CLIP else self._transformers)(name, source)
         backbone.blueprint = self
         return backbone.float().eval().requires_grad_(False)
 
@@ -78,27 +84,37 @@ class Blueprint:
             }
         )
 
-    def _open_clip(self, name: str, source: str | None) -> Backbone:
+    def _open_clip(self, name: str, source: str | None) -> CLIPBackbone:
         model: Any = open_clip_models.build_model(self.config, self.text, name)
         image_tower, text_tower = open_clip_models.towers_of(model, self.image_size)
         preprocess = replace(self.preprocess, image_size=image_tower.image_size)
         if isinstance(model, open_clip.CLIP) and isinstance(model.visual, VisionTransformer):
-            backbone: Backbone = OpenClipBackbone(model, self.tokenizer, preprocess, name, source)
+            backbone: CLIPBackbone = OpenClipBackbone(model, self.tokenizer, preprocess, name, source)
         else:
-            backbone = Backbone(model, image_tower, text_tower, self.tokenizer, preprocess, name, source)
+            backbone = CLIPBackbone(model, image_tower, text_tower, self.tokenizer, preprocess, name, source)
         backbone.variant = "quick_gelu" if self.config.get("quick_gelu") else ""
         return backbone
 
-    def _transformers(self, name: str, source: str | None) -> Backbone:
+    def _transformers(self, name: str, source: str | None) -> CLIPBackbone:
         kind = KINDS[self.family]
         model: Any = kind.build(self.config, self.text)
         image_tower, text_tower = kind.towers(model, self.image_size)
         preprocess = replace(self.preprocess, image_size=image_tower.image_size)
         activation = self.config.get("vision_config", {}).get("hidden_act", "")
-        return Backbone(model, image_tower, text_tower, self.tokenizer, preprocess, name, source, variant=activation)
+        return CLIPBackbone(
+            model, image_tower, text_tower, self.tokenizer, preprocess, name, source, variant=activation
+        )
+
+    def _network(self, name: str, source: str | None) -> VisionClassifier:
+        network = build_network(self.family, self.config, self.image_size)
+        tower = tower_of(self.family, network, self.image_size or self.preprocess.image_size)
+        size, own = tower.image_size, self.preprocess
+        scaled = own.scaled if own.scaled is None else round(own.scaled * size / own.image_size)
+        preprocess = replace(own, image_size=size, scaled=scaled)
+        return VisionClassifier(network, tower, preprocess, name, self.family, self.config.get("classes"), source)
 
 
-def random_twin(backbone: Backbone) -> Backbone:
+def random_twin(backbone: VisionBackbone) -> VisionBackbone:
     """Return the same built architecture, with its preprocessing and tokenizer, at new random weights.
 
     Raises:

@@ -23,6 +23,7 @@ class Entry:
         tokenizer: The tokenizer, for people.
         preprocess: The evaluation preprocessing; what lies beside the weights comes first.
         preprocesses_otherwise: The publisher's own code prepares photographs as stated here, whatever lies there.
+        library: ``timm`` or ``torchvision`` for classifiers.
     """
 
     architecture: str
@@ -32,9 +33,11 @@ class Entry:
     tokenizer: str
     preprocess: Preprocess
     preprocesses_otherwise: bool = False
+    library: str | None = None
 
 
 _OPENAI = Preprocess(mean=CLIP_MEAN, std=CLIP_STD)
+_IMAGENET = Preprocess(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 _BPE = "CLIP BPE, 49,408"
 _PUBMED = "PubMedBERT WordPiece, 30,522"
 
@@ -108,4 +111,11 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "hf": Entry("hf", None, "as its publisher says", "any CLIP or SigLIP in transformers' format", "its own", _OPENAI),
     "open_clip": Entry("ViT-B-32", None, "as its publisher says", "any model of open_clip", _BPE, _OPENAI),
+    "timm": Entry(
+        "resnet18", None, "as its publisher says", "any classifier of timm", "none", _IMAGENET, library="timm"
+    ),
+    "torchvision": Entry(
+        *("resnet18", None, "as its publisher says", "any classifier of torchvision", "none", _IMAGENET),
+        library="torchvision",
+    ),
 }

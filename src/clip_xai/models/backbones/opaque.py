@@ -1,4 +1,4 @@
-"""open_clip's image towers around timm trunks of other kinds, such as ConvNeXt."""
+"""Networks of timm of other kinds, by themselves or in an open_clip model: they encode, but are not opened."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from open_clip.timm_model import TimmModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.recording import Point, Record, VisualTrace
+from clip_xai.models.backbones.recording import Point, Record, VisualTrace, evaluation_mode
+from clip_xai.models.backbones.timm_trunk import embedding_of, input_size, trunk_of
 from clip_xai.models.backbones.tower import Features, ImageTower
 
 
 class OpaqueTower(ImageTower):
-    """A timm trunk of another kind: it encodes, and perturbation methods can explain it, but it is not opened."""
+    """A network of another kind: it encodes, and perturbation methods can explain it, but it is not opened."""
 
     family = "convolutional"
     supports: frozenset[str] = frozenset()
 
-    def __init__(self, visual: TimmModel, image_size: int | None = None) -> None:
+    def __init__(self, visual: nn.Module, image_size: int | None = None) -> None:
         """Wrap a tower.
 
         Raises:
             UserError: Another image size than the trunk's own is asked for.
         """
         self.module: Any = visual
-        self.image_size = int(visual.image_size[0])
+        self.image_size = input_size(visual)
         if image_size not in (None, self.image_size):
             raise UserError(f"this tower takes {self.image_size} pixels only: leave backbone.image_size out")
         weight = next(visual.parameters())
-        with torch.no_grad():
+        trunk = trunk_of(visual)
+        with evaluation_mode(visual), torch.no_grad():
             pixels = torch.zeros(1, 3, self.image_size, self.image_size, device=weight.device, dtype=weight.dtype)
-            features = visual.eval().trunk.forward_features(pixels)
-            self.embed_dim = int(visual(pixels).shape[1])
-        trunk, self.width = visual.trunk, int(visual.trunk.num_features)
+            features = trunk.forward_features(pixels)
+            self.embed_dim = int(embedding_of(visual, features).shape[1])
+        self.width = int(trunk.num_features)
         self._tokens: Callable[[Tensor], Tensor]
         if features.ndim == 3:
             self.grid, self.prefix_tokens = tuple(trunk.patch_embed.grid_size), int(trunk.num_prefix_tokens)
@@ -49,9 +50,8 @@ class OpaqueTower(ImageTower):
 
     def features(self, pixels: Tensor) -> Features:
         """Encode images in one pass."""
-        trunk = self.module.trunk
-        features = trunk.forward_features(pixels)
-        return Features(self.module.head(trunk.forward_head(features)), self._tokens(features), self.prefix_tokens)
+        features = trunk_of(self.module).forward_features(pixels)
+        return Features(embedding_of(self.module, features), self._tokens(features), self.prefix_tokens)
 
     def project(self, tokens: Tensor) -> Tensor:
         """Raise a UserError."""
@@ -64,5 +64,5 @@ class OpaqueTower(ImageTower):
         raise self._refusal()
 
     def _refusal(self) -> UserError:
-        kind = type(self.module.trunk).__name__
+        kind = type(trunk_of(self.module)).__name__
         return UserError(f"a {kind} cannot be traced: choose occlusion, or a backbone with a CLIP ViT or ResNet")

@@ -12,18 +12,15 @@ from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import nn
 from transformers import BertConfig
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.bert import BertText, BertTower
-from clip_xai.models.backbones.opaque import OpaqueTower
+from clip_xai.models.backbones.network_towers import timm_tower
 from clip_xai.models.backbones.open_clip_vit import OpenClipTextTower, OpenClipVisionTower
 from clip_xai.models.backbones.panderm import PanDermTower, PanDermVisionTransformer
 from clip_xai.models.backbones.resnet import ResNetTower
-from clip_xai.models.backbones.timm_vit import TimmVisionTower
 from clip_xai.models.backbones.tower import ImageTower
 from clip_xai.models.backbones.transformer import TextTower
 
@@ -157,12 +154,8 @@ def _image_tower(visual: nn.Module, image_size: int | None) -> ImageTower:
         return ResNetTower(visual, image_size)
     if isinstance(visual, PanDermVisionTransformer):
         return PanDermTower(visual, image_size)
-    if isinstance(visual, TimmModel) and isinstance(visual.trunk, TimmVisionTransformer):
-        # Behind a convolutional stem, patches are no squares of the image: what is opened would have no place on it.
-        hybrid = not isinstance(visual.trunk.patch_embed, PatchEmbed)
-        return OpaqueTower(visual, image_size) if hybrid else TimmVisionTower(visual, image_size)
     if isinstance(visual, TimmModel):
-        return OpaqueTower(visual, image_size)
+        return timm_tower(visual, image_size)
     raise UserError(f"an image tower of type {type(visual).__name__} is not supported: choose another architecture")
 
 

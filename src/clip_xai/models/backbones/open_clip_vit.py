@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.text_tokenizers import TextTokenizer
 from clip_xai.models.backbones.transformer import (
     AttentionPool,
@@ -238,7 +238,7 @@ class OpenClipTextTower(TextTower):
         return self.module.transformer.get_cast_dtype()
 
 
-class OpenClipBackbone(Backbone):
+class OpenClipBackbone(CLIPBackbone):
     """A model of open_clip (``CLIP`` or ``CustomTextCLIP``) whose image tower is open_clip's own ViT."""
 
     def __init__(

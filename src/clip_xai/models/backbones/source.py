@@ -18,6 +18,9 @@ class BackboneSource:
         image_size: Side of the input in pixels if it is not the tower's own; positions are resampled.
         text: Whether the text tower is built; without it nothing can be compared with texts.
         quick_gelu: The activation, where a publisher's configuration does not say it right; None to believe it.
+        library: ``timm`` or ``torchvision``, of whose networks ``architecture`` names one; None for a CLIP.
+        num_classes: Number of classes of such a network at random weights; None for the file's own, or the library's.
+        classes: File with the name of one class a line; None where the weights' own configuration names them, if any.
     """
 
     name: str
@@ -27,3 +30,6 @@ class BackboneSource:
     image_size: int | None = None
     text: bool = True
     quick_gelu: bool | None = None
+    library: str | None = None
+    num_classes: int | None = None
+    classes: str | None = None

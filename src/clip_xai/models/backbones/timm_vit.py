@@ -1,4 +1,4 @@
-"""timm's ``VisionTransformer`` as open_clip's image tower, such as BiomedCLIP's."""
+"""timm's ``VisionTransformer``: by itself, or as open_clip's image tower, such as BiomedCLIP's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from open_clip.timm_model import TimmModel
 from timm.layers import AttentionPoolLatent
 from timm.models.vision_transformer import Attention, VisionTransformer
 from timm.models.vision_transformer import Block as TimmModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.timm_trunk import input_size, output_dim, projected, trunk_of
 from clip_xai.models.backbones.transformer import (
     AttentionPool,
     Block,
@@ -68,11 +68,11 @@ class TimmPool(AttentionPool):
 
     def __init__(self, tower: TimmVisionTower) -> None:
         self.tower = tower
-        self.module: AttentionPoolLatent = tower.module.trunk.attn_pool
+        self.module: AttentionPoolLatent = tower.trunk.attn_pool
 
     def normed(self, tokens: Tensor) -> Tensor:
         """Return the tokens after the trunk's norm; the pool has none of its own."""
-        trunk = self.tower.module.trunk
+        trunk = self.tower.trunk
         tokens = trunk.norm(tokens)
         return tokens if trunk.pool_include_prefix else tokens[:, self.tower.prefix_tokens :]
 
@@ -95,9 +95,12 @@ class TimmPool(AttentionPool):
 
 
 class TimmVisionTower(TransformerTower):
-    """open_clip's ``TimmModel`` around timm's ``VisionTransformer``: class token, mean, or attention pool."""
+    """timm's ``VisionTransformer``, by itself or in open_clip's ``TimmModel``: class token, mean, or attention pool.
 
-    def __init__(self, visual: TimmModel, image_size: int | None = None) -> None:
+    By itself, its embedding is what its classifier reads.
+    """
+
+    def __init__(self, visual: nn.Module, image_size: int | None = None) -> None:
         """Wrap a tower.
 
         Args:
@@ -108,21 +111,26 @@ class TimmVisionTower(TransformerTower):
             TypeError: The trunk is of another family.
             UserError: The image size is no multiple of the patches.
         """
-        trunk = visual.trunk
+        trunk = trunk_of(visual)
         if not isinstance(trunk, VisionTransformer):
             raise TypeError(f"expected timm's VisionTransformer, got {type(trunk).__name__}")
         self.module: Any = visual
-        self.image_size = int(visual.image_size[0]) if image_size is None else image_size
+        self.image_size = input_size(visual) if image_size is None else image_size
         self.grid = whole_grid(self.image_size, int(trunk.patch_embed.patch_size[0]))
         self.prefix_tokens = int(trunk.num_prefix_tokens)
         self.reads_class_token = trunk.attn_pool is None and trunk.global_pool == "token"
         self.width = int(trunk.embed_dim)
-        self.embed_dim = _output_dim(visual)
+        self.embed_dim = output_dim(visual)
+
+    @property
+    def trunk(self) -> Any:
+        """Timm's network."""
+        return trunk_of(self.module)
 
     @property
     def blocks(self) -> Sequence[Block]:
         """The trunk's blocks."""
-        return [TimmBlock(block) for block in self.module.trunk.blocks]
+        return [TimmBlock(block) for block in self.trunk.blocks]
 
     @property
     def pool(self) -> AttentionPool | None:
@@ -131,7 +139,7 @@ class TimmVisionTower(TransformerTower):
         Raises:
             UserError: It is of another kind.
         """
-        pool = self.module.trunk.attn_pool
+        pool = self.trunk.attn_pool
         if pool is None:
             return None
         if type(pool) is not AttentionPoolLatent or pool.pos_embed is not None:
@@ -140,7 +148,7 @@ class TimmVisionTower(TransformerTower):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Return patches with positions, prefix tokens in front; positions are resampled for other sizes."""
-        trunk = self.module.trunk
+        trunk = self.trunk
         if self.grid == tuple(trunk.patch_embed.grid_size):
             tokens = trunk._pos_embed(trunk.patch_embed(pixels))
             return trunk.norm_pre(trunk.patch_drop(tokens))
@@ -155,12 +163,12 @@ class TimmVisionTower(TransformerTower):
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Normalise, pool and project as the tower does."""
-        trunk = self.module.trunk
+        trunk = self.trunk
         return self.of_pooled(trunk.pool(trunk.norm(tokens)))
 
     def last_norm(self, tokens: Tensor) -> Tensor:
         """Return all tokens after the trunk's last norm."""
-        trunk = self.module.trunk
+        trunk = self.trunk
         return trunk.fc_norm(trunk.norm(tokens))
 
     def project(self, tokens: Tensor) -> Tensor:
@@ -169,19 +177,10 @@ class TimmVisionTower(TransformerTower):
         Raises:
             UserError: The tower makes its embedding by attention, so that no single token has one.
         """
-        if self.module.trunk.attn_pool is not None:
+        if self.trunk.attn_pool is not None:
             raise UserError("a tower that pools by attention has no embedding of single patches: choose another method")
-        return self.of_pooled(self.module.trunk.norm(tokens))
+        return self.of_pooled(self.trunk.norm(tokens))
 
     def of_pooled(self, pooled: Tensor) -> Tensor:
         """Return the embedding of what was pooled."""
-        trunk = self.module.trunk
-        return self.module.head(trunk.head(trunk.head_drop(trunk.fc_norm(pooled))))
-
-
-def _output_dim(visual: TimmModel) -> int:
-    """The embedding's dimension, from whichever layer is last."""
-    for part in reversed([*visual.trunk.head.modules(), *visual.head.modules()]):
-        if isinstance(part, torch.nn.Linear):
-            return int(part.out_features)
-    return int(visual.trunk.num_features)
+        return projected(self.module, pooled)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.recording import Point
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
@@ -19,7 +19,7 @@ from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Needs, Trace
 
 
-def cam_point(backbone: Backbone, layer: int) -> Point:
+def cam_point(backbone: VisionBackbone, layer: int) -> Point:
     """Return where a class activation map reads a block.
 
     In a transformer it is the input of the block's attention, after its norm: behind the last attention, patch tokens
@@ -45,7 +45,7 @@ class ActivationMap(TraceExplainer):
     needs_of_tower: ClassVar[frozenset[str]] = frozenset({"output_gradients"})
     cost: ClassVar[str] = "1 F, 1 batched B down to the block"
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Activations at one point and their gradient."""
         return Needs(gradients=frozenset({cam_point(backbone, self.layer)}))
 
@@ -149,7 +149,7 @@ class GradCamPlusPlus(ActivationMap):
     shares_trace: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F, 1 batched B down to the block, in float64"
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores in double precision; see the base class."""
         self.require(backbone, target)
         exact, asked = in_double(backbone, target)

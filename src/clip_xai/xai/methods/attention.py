@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.recording import POOL, BlockIndex, BlockTrace, batched_vjp, evaluation_mode
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer, explainers
@@ -22,12 +22,12 @@ ATTENTION = frozenset({"attention"})
 FUSIONS = ("mean", "max", "min")
 
 
-def reads_pool(backbone: Backbone, target: Target) -> bool:
+def reads_pool(backbone: VisionBackbone, target: Target) -> bool:
     """Tell whether what the target reads comes out of an attention pool behind the blocks."""
     return target.reads == "pooled" and getattr(backbone.image_tower, "pool", None) is not None
 
 
-def blocks_of(backbone: Backbone) -> int:
+def blocks_of(backbone: VisionBackbone) -> int:
     """Return L of a tower whose blocks attend over all patches."""
     return len(backbone.image_tower.blocks)  # type: ignore[attr-defined]
 
@@ -91,7 +91,7 @@ class GradEclip(TraceExplainer):
         if self.heads == "single" and (self.layer, self.layers) != (-1, 1):
             raise UserError("a single head is defined for the last block alone: set layer=-1 and layers=1")
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Blocks that attend over all patches are needed, or an attention pool that the target reads."""
         if self.heads == "single" and (target.reads != "pooled" or not self._class_token(backbone)):
             return "with a single head reads the class token, which this tower has not or this target does not read"
@@ -100,7 +100,7 @@ class GradEclip(TraceExplainer):
         reason = super().refusal(backbone, target) or _lacking(backbone)
         return reason or self._outside(blocks_of(backbone), reads_pool(backbone, target))
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Queries, keys and values, and the gradient at the context."""
         if self.heads == "single":
             return Needs(activations=frozenset({-1}))
@@ -138,14 +138,14 @@ class GradEclip(TraceExplainer):
         above = self.layer % depth + 1 + int(pooled and self.layer == -1)  # blocks that there are up to this one
         return no_such_block("gradeclip.layer", self.layer, depth) or too_deep("gradeclip.layers", self.layers, above)
 
-    def _blocks(self, backbone: Backbone, target: Target) -> list[BlockIndex]:
+    def _blocks(self, backbone: VisionBackbone, target: Target) -> list[BlockIndex]:
         blocks: list[BlockIndex] = [self.layer - step for step in range(self.layers)]
         if self.layer == -1 and reads_pool(backbone, target):
             return [POOL, *blocks[:-1]]
         return blocks
 
     @staticmethod
-    def _class_token(backbone: Backbone) -> bool:
+    def _class_token(backbone: VisionBackbone) -> bool:
         return {"attention", "class_token"} <= backbone.supports
 
 
@@ -187,7 +187,7 @@ class AttentionRollout(TraceExplainer):
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F"
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Attention probabilities of all blocks."""
         return Needs(activations=None)
 
@@ -264,12 +264,12 @@ class AttentionGradient(TraceExplainer):
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F, 1 batched B down to `start_layer`"
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """The first block must be there."""
         reason = super().refusal(backbone, target)
         return reason or no_such_block("attention_gradient.start_layer", self.start_layer, blocks_of(backbone))
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Attention probabilities, values, and the gradient at the context, of the blocks from the first one on."""
         return Needs(weak=frozenset((block, "context") for block in self._blocks(backbone, target)))
 
@@ -309,7 +309,7 @@ class AttentionGradient(TraceExplainer):
         gradient = trace.gradient(index, "context")[:, target].float() @ block.value.detach().float().transpose(-2, -1)
         return (gradient * block.attention().float()).relu().mean(dim=1)
 
-    def _blocks(self, backbone: Backbone, target: Target) -> list[BlockIndex]:
+    def _blocks(self, backbone: VisionBackbone, target: Target) -> list[BlockIndex]:
         depth = blocks_of(backbone)
         blocks: list[BlockIndex] = list(range(self.start_layer % depth, depth))
         return [*blocks, POOL] if reads_pool(backbone, target) else blocks
@@ -335,7 +335,7 @@ def _one_head(heads: Tensor) -> Tensor:
     return heads.transpose(1, 2).flatten(2).unsqueeze(1)
 
 
-def _lacking(backbone: Backbone) -> str | None:
+def _lacking(backbone: VisionBackbone) -> str | None:
     if "attention" in backbone.supports:
         return None
     return f"reads attention over all patches, which backbone {backbone.name} has not"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, explainers
@@ -90,14 +90,14 @@ class EmbeddingSpace(Explainer):
             raise UserError(f"xai.embedding_space.options: {self.method} has no {unknown}; its settings are {has}")
         return cls(**self.options)
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """A similarity to single texts is needed, and what the method needs."""
         alike = isinstance(target, SimilarityTarget) and not isinstance(target, ContrastTarget)
         if not alike or target.reads != "pooled" or getattr(target, "softmax", False):
             return f"weighs dimensions by a text, which target {target.name} has not"
         return self.inner.refusal(backbone, target)
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores; see the base class."""
         self.require(backbone, target)
         assert isinstance(target, SimilarityTarget)
@@ -116,7 +116,7 @@ class EmbeddingSpace(Explainer):
         values, scores = (torch.stack(column).sum(dim=0) for column in zip(*parts, strict=True))
         return self._attribution(values, scores, target)
 
-    def dimensions(self, backbone: Backbone, pixels: Tensor, dimensions: range, unit: bool = True) -> Attribution:
+    def dimensions(self, backbone: VisionBackbone, pixels: Tensor, dimensions: range, unit: bool = True) -> Attribution:
         """Return the method's maps of dimensions of the embedding, ``[B, len(dimensions), h, w]``.
 
         Args:

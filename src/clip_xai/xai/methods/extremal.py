@@ -12,6 +12,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.chunks import in_chunks
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer, explainers
@@ -140,7 +141,7 @@ class ExtremalPerturbation(BankExplainer):
         share = 800 / self.iterations
         rate = 0.01 * share * (self.cells / 32) ** 2  # a parameter's gradient is that of the pixels it governs
         cosine = target.settings.get("kind") == "cosine"
-        scale = self.scale or (float(bank.backbone.logit_scale.detach()) if cosine else 1.0)
+        scale = self.scale or (float(with_texts(bank.backbone).logit_scale.detach()) if cosine else 1.0)
         each = torch.arange(len(image), device=pixels.device)
         for step in range(self.iterations):
             parameters.requires_grad_()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, TraceExplainer, explainers
@@ -35,7 +35,7 @@ class PixelGradient(TraceExplainer):
 
     cost: ClassVar[str] = "1 F, 1 batched B"
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """The gradient at the input."""
         return PIXEL_NEEDS
 
@@ -163,7 +163,7 @@ class GuidedBackprop(Explainer):
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F, 1 batched B of its own"
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores with a guided pass of its own; see the base class."""
         self.require(backbone, target)
         with _guided(backbone.image_tower.module) as called:

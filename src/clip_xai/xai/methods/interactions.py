@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.coalitions import ABSENT, encode, ids_without
@@ -96,19 +97,22 @@ class Fixlip(Explainer):
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "N F; up to M F of the text tower"
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Return why the method is not defined for a tower and a target, None if it is."""
         reason = super().refusal(backbone, target)
         plain = type(target) is SimilarityTarget and target.texts is not None
+        if reason is None and not isinstance(backbone, CLIPBackbone):
+            return f"reads a text tower, which backbone {backbone.name} does not have"
         return reason if plain or reason is not None else "explains the plain similarity of an image to known texts"
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores by pairs of words and patches; see the base class."""
         self.require(backbone, target)
         assert isinstance(target, SimilarityTarget) and target.texts is not None
-        text_tower(backbone)
+        towers = with_texts(backbone)
+        text_tower(towers)
         bank = PerturbationBank(backbone, pixels)
-        words = [words_of(text, backbone.token_spans(text)) for text in target.texts]
+        words = [words_of(text, towers.token_spans(text)) for text in target.texts]
         if not all(words):
             raise UserError("a text has no words to explain: give another")
         side, grid = bank.pixels.shape[-1], backbone.grid
@@ -118,7 +122,7 @@ class Fixlip(Explainer):
             squares = drawn(self.cells**2, self.images, presence, self.seed)
             gains = self._image_gains(bank, owners, squares, target)
             for row, (text, found) in enumerate(zip(target.texts, words, strict=True)):
-                of_words = self._word_gains(backbone, text, found, presence, target)
+                of_words = self._word_gains(towers, text, found, presence, target)
                 values[:, row, : len(found)] += weight * torch.einsum("kd,bpd->bkp", of_words, gains)
         for row, found in enumerate(words):
             values[:, row, len(found) :] = float("nan")
@@ -148,7 +152,7 @@ class Fixlip(Explainer):
         return gains(present, weights, embeddings)
 
     def _word_gains(
-        self, backbone: Backbone, text: str, words: list[Word], presence: float, target: SimilarityTarget
+        self, backbone: CLIPBackbone, text: str, words: list[Word], presence: float, target: SimilarityTarget
     ) -> Tensor:
         present, weights = drawn(len(words), self.texts, presence, self.seed)
         embeddings = encode(backbone, ids_without(backbone, text, words, present, self.absent), self.chunk_size)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.recording import BlockIndex, Point, batched_vjp, evaluation_mode
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer, explainers
@@ -63,12 +63,12 @@ class LeGrad(TraceExplainer):
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F, batched B of each block's feed-forward part"
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """So many blocks are needed."""
         reason = super().refusal(backbone, target)
         return reason or too_deep("legrad.layers", self.layers, blocks_of(backbone))
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """The activations of the last blocks, with all rows of the very last one."""
         blocks: frozenset[BlockIndex] = frozenset(-1 - step for step in range(self.layers))
         if reads_pool(backbone, target):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.ranges import setting
 from clip_xai.xai.attribution import Attribution
@@ -22,7 +22,7 @@ from clip_xai.xai.target import Target
 BASELINES = ("mean", "black", "white", "blur")
 
 
-def baseline_images(backbone: Backbone, pixels: Tensor, name: str) -> Tensor:
+def baseline_images(backbone: VisionBackbone, pixels: Tensor, name: str) -> Tensor:
     """Return what stands for absence, like ``pixels``.
 
     Args:
@@ -94,7 +94,7 @@ class IntegratedGradients(Explainer):
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`steps` F and batched B"
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores; see the base class."""
         self.require(backbone, target)
         pixels = outside_inference(pixels).detach()
@@ -167,7 +167,7 @@ class GradientShap(Explainer):
     linear_in_target: ClassVar[bool] = True
     cost: ClassVar[str] = "`samples` F and batched B"
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores; see the base class."""
         self.require(backbone, target)
         pixels = outside_inference(pixels).detach()
@@ -245,7 +245,7 @@ class SmoothGrad(Explainer):
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "`samples` F and batched B"
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores; see the base class."""
         self.require(backbone, target)
         pixels = outside_inference(pixels).detach()
@@ -267,7 +267,7 @@ class SmoothGrad(Explainer):
         return self._attribution(_at(values, self.resolution, backbone.grid, mean=True), scores, target)
 
 
-def _scores(backbone: Backbone, pixels: Tensor, target: Target) -> Tensor:
+def _scores(backbone: VisionBackbone, pixels: Tensor, target: Target) -> Tensor:
     with torch.no_grad(), evaluation_mode(backbone):
         return target.score(backbone.features(pixels).read(target.reads)).float()
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.backbones.recording import Point, VisualTrace
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer, explainers
@@ -86,10 +87,10 @@ class ScoreCam(BankExplainer):
             weights = weights.relu() if self.weighting == "relu_delta" else weights
         return torch.einsum("bct,bchw->bthw", weights, channels).relu(), bank.whole_scores(target)
 
-    def _scale(self, backbone: Backbone, target: Target) -> float:
+    def _scale(self, backbone: VisionBackbone, target: Target) -> float:
         if self.temperature:
             return self.temperature
-        return float(backbone.logit_scale.detach()) if target.settings.get("kind") == "cosine" else 1.0
+        return float(with_texts(backbone).logit_scale.detach()) if target.settings.get("kind") == "cosine" else 1.0
 
 
 @explainers.register("abscam_init", title="Abs-CAM, initial", group="activation maps", order=7)
@@ -164,13 +165,13 @@ class AbsCamFinal(BankExplainer):
     linear_in_target: ClassVar[bool] = False
     cost: ClassVar[str] = "C + 1 F, 1 batched B down to the block"
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Return why the method is not defined; see the base class."""
         if target.score_name == "log-probability":
             return "weighs masks by the size of the score, which for a log-probability is largest for the worst"
         return super().refusal(backbone, target)
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Activations at one point and their gradient."""
         return Needs(gradients=frozenset({cam_point(backbone, self.layer)}))
 
@@ -191,7 +192,7 @@ class AbsCamFinal(BankExplainer):
         return torch.stack(values), bank.whole_scores(target)
 
 
-def channels_of(backbone: Backbone, pixels: Tensor, layer: int) -> Tensor:
+def channels_of(backbone: VisionBackbone, pixels: Tensor, layer: int) -> Tensor:
     """Return the channels that a CAM reads at a layer, ``[B, C, h, w]`` in float32, from one pass of the tower."""
     return _channels(backbone.trace(pixels, record=(layer,)), cam_point(backbone, layer))
 

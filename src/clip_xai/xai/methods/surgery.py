@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import TraceExplainer, explainers
@@ -76,7 +77,7 @@ class ClipSurgery(TraceExplainer):
     needs_of_tower: ClassVar[frozenset[str]] = ATTENTION
     cost: ClassVar[str] = "1 F and `layers` attentions"
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Directions in the embedding space are needed, and patches that can be projected into it."""
         if target.reads != "pooled":
             return f"compares patches with a direction in the embedding space, which target {target.name} has not"
@@ -87,7 +88,7 @@ class ClipSurgery(TraceExplainer):
         reason = super().refusal(backbone, target)
         return reason or too_deep("clip_surgery.layers", self.layers, blocks_of(backbone), published=6)
 
-    def needs(self, backbone: Backbone, target: Target) -> Needs:
+    def needs(self, backbone: VisionBackbone, target: Target) -> Needs:
         """Values and outputs of the last blocks."""
         return Needs(activations=frozenset(-1 - step for step in range(self._count(backbone))))
 
@@ -123,11 +124,11 @@ class ClipSurgery(TraceExplainer):
             patches = trace.backbone.project_tokens(stream[:, trace.prefix_tokens :])
             return F.normalize(patches.float(), dim=-1)
 
-    def _count(self, backbone: Backbone) -> int:
+    def _count(self, backbone: VisionBackbone) -> int:
         return min(self.layers, blocks_of(backbone))
 
 
-def token_map(backbone: Backbone, pixels: Tensor, target: SimilarityTarget, layers: int = 6) -> Tensor:
+def token_map(backbone: VisionBackbone, pixels: Tensor, target: SimilarityTarget, layers: int = 6) -> Tensor:
     """Read an image-text pair patch by patch and text by text: CLIP Surgery's features against every text.
 
     Args:
@@ -150,7 +151,7 @@ def _softmax(target: SimilarityTarget) -> bool:
     return bool(getattr(target, "softmax", False))
 
 
-def _empty(backbone: Backbone) -> Tensor:
+def _empty(backbone: VisionBackbone) -> Tensor:
     """The unit embedding of the empty text, ``[D]``."""
     with torch.no_grad(), evaluation_mode(backbone):
-        return F.normalize(backbone.encode_text([""]), dim=-1)[0]
+        return F.normalize(with_texts(backbone).encode_text([""]), dim=-1)[0]

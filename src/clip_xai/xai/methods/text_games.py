@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.ranges import setting
 from clip_xai.xai.coalitions import ABSENT, caption_scores, encode, ids_without, text_scores
 from clip_xai.xai.explainer import explainers
@@ -60,7 +60,7 @@ class TokenOcclusion(TextExplainer):
     cost: ClassVar[str] = "1 F; 1 F of the text tower or language model a word"
 
     def texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words and the scores."""
         alone = [torch.cat([torch.ones(1, len(found)), 1 - torch.eye(len(found))]).bool() for found in words]
@@ -119,7 +119,7 @@ class TokenKernelShap(TextExplainer):
     cost: ClassVar[str] = "1 F; up to samples + 2 F of the text tower or language model"
 
     def texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words and the scores."""
         asked = [coalitions(len(found), self.samples, self.seed) for found in words]
@@ -139,7 +139,7 @@ class TokenKernelShap(TextExplainer):
 
 
 def play(
-    backbone: Backbone,
+    backbone: CLIPBackbone,
     read: Tensor,
     target: SimilarityTarget,
     texts: list[str],

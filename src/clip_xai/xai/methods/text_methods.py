@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.recording import batched_vjp, evaluation_mode, outside_inference
 from clip_xai.models.backbones.transformer import TextTower
 from clip_xai.ranges import setting
@@ -34,18 +35,20 @@ class TextExplainer(Explainer):
     modality: ClassVar[str] = "text"
     captions: ClassVar[bool] = True
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Return why the method is not defined for a tower and a target, None if it is."""
         reason = super().refusal(backbone, target)
         if reason is not None:
             return reason
         if isinstance(target, CaptionTarget):
             return None if self.captions else "reads the text tower, which a caption does not pass"
+        if not isinstance(backbone, CLIPBackbone):
+            return f"reads a text tower, which backbone {backbone.name} does not have"
         if isinstance(target, SimilarityTarget) and target.texts is not None:
             return None
         return "explains texts and captions; give the target its texts, or choose target=caption"
 
-    def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:
+    def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:
         """Explain the target's scores by words; see the base class."""
         self.require(backbone, target)
         with torch.no_grad(), evaluation_mode(backbone):
@@ -55,11 +58,11 @@ class TextExplainer(Explainer):
             if isinstance(target, CaptionTarget):
                 return self._explain_caption(read, target)
             assert isinstance(target, SimilarityTarget) and target.texts is not None  # or it would have been refused
-            return self._explain_texts(backbone, read, target, target.texts)
+            return self._explain_texts(with_texts(backbone), read, target, target.texts)
 
     @abstractmethod
     def texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words, T times ``[B, K_t]``, and the scores ``[B, T]``.
 
@@ -81,7 +84,7 @@ class TextExplainer(Explainer):
         raise NotImplementedError(f"{self.name} is not defined for captions")
 
     def _explain_texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str]
     ) -> Attribution:
         words = [words_of(text, backbone.token_spans(text)) for text in texts]
         if not all(words):
@@ -134,7 +137,7 @@ class TokenGradXInput(TextExplainer):
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower or language model"
 
     def texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words and the scores."""
         trace = backbone.trace_text(backbone.tokenize(texts).to(read.device))
@@ -192,7 +195,7 @@ class TokenIntegratedGradients(TextExplainer):
     cost: ClassVar[str] = "1 F; n (F + B) of the text tower or language model"
 
     def texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words and the scores."""
         tower = text_tower(backbone)
@@ -271,13 +274,13 @@ class TokenGradEclip(TextExplainer):
     captions: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower"
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """So many blocks are needed, or fewer than the published number."""
         reason = super().refusal(backbone, target)
         return reason or too_deep("token_gradeclip.layers", self.layers, len(text_tower(backbone).blocks), published=8)
 
     def texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words and the scores."""
         depth = len(text_tower(backbone).blocks)
@@ -345,13 +348,13 @@ class TokenAttentionGradient(TextExplainer):
     captions: ClassVar[bool] = False
     cost: ClassVar[str] = "1 F; 1 F, 1 batched B of the text tower"
 
-    def refusal(self, backbone: Backbone, target: Target) -> str | None:
+    def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """The first block must be there."""
         reason = super().refusal(backbone, target)
         return reason or no_such_block(f"{self.name}.start_layer", self.start_layer, len(text_tower(backbone).blocks))
 
     def texts(
-        self, backbone: Backbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
+        self, backbone: CLIPBackbone, read: Tensor, target: SimilarityTarget, texts: list[str], words: list[list[Word]]
     ) -> tuple[list[Tensor], Tensor]:
         """Return the evidence of each text's words and the scores."""
         depth = len(text_tower(backbone).blocks)
@@ -376,15 +379,16 @@ class TokenAttentionGradient(TextExplainer):
         return [by_word(one, found, backbone.first_token) for one, found in zip(row, words, strict=True)], scores
 
 
-def text_tower(backbone: Backbone) -> TextTower:
+def text_tower(backbone: VisionBackbone) -> TextTower:
     """Return the text tower.
 
     Raises:
         UserError: The backbone was built without one.
     """
-    if backbone.text_tower is None:
+    tower = with_texts(backbone).text_tower
+    if tower is None:
         raise UserError(f"backbone {backbone.name} was built without its text tower: set backbone.text=true")
-    return backbone.text_tower
+    return tower
 
 
 def text_reads(tower: TextTower, token_ids: Tensor, embeddings: Tensor) -> Tensor:

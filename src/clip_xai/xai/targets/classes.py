@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,11 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.classifier import VisionClassifier
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.similarity import SimilarityTarget, cut_notes
 
+CLASSIFIER_KINDS = {
+    "logit": "logit",
+    "margin": "logit margin",
+    "log_probability": "log-probability of the class",
+}
 TEMPLATES = ("a photo of {}.", "a dermatology photograph showing {}.", "a skin lesion, {}.")
 
 
@@ -68,7 +76,7 @@ class ClassTarget(SimilarityTarget):
     @classmethod
     def from_classes(
         cls,
-        backbone: Backbone,
+        backbone: CLIPBackbone,
         classes: Sequence[str],
         templates: Sequence[str] = TEMPLATES,
         kind: str = "cosine",
@@ -113,9 +121,15 @@ class ClassTarget(SimilarityTarget):
 
 
 class ClassifierTarget(Target):
-    """Logits of a classifier that stands on the tower: ``s_c = head(read)_c``.
+    """Scores of a classifier that stands on the tower.
 
-    Shapes: scores ``[B, C]``. The head is asked in evaluation mode and left as it was.
+    With ``z = head(read)`` and for class c of C one of::
+
+        s_c = z_c                                     logit
+        s_c = z_c - mean over u != c of z_u           margin
+        s_c = z_c - log sum over u of exp z_u         log_probability
+
+    Shapes: scores ``[B, T]`` of T classes. The head is asked in evaluation mode and left as it was.
 
     Example:
         >>> import torch
@@ -124,8 +138,7 @@ class ClassifierTarget(Target):
         (torch.Size([5, 1]), ['c'])
     """
 
-    name = "classifier"
-    score_name = "logit"
+    name = "logit"
 
     def __init__(
         self,
@@ -133,6 +146,7 @@ class ClassifierTarget(Target):
         labels: Sequence[str],
         reads: str = "pooled",
         classes: Sequence[int] | None = None,
+        kind: str = "logit",
     ) -> None:
         """Take a head.
 
@@ -141,19 +155,84 @@ class ClassifierTarget(Target):
             labels: Names of all C classes.
             reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             classes: Which classes are explained; all if None.
+            kind: ``logit``, ``margin`` or ``log_probability``.
 
         Raises:
-            ValueError: A class is out of range.
+            ValueError: A class is out of range, or the kind is unknown or has nothing to compare with.
         """
         self.classes = list(range(len(labels))) if classes is None else list(classes)
         if not self.classes or not all(0 <= index < len(labels) for index in self.classes):
             raise ValueError(f"classes {self.classes} are not all from 0 to {len(labels) - 1}")
-        self.head, self.reads = head, reads
+        if kind not in CLASSIFIER_KINDS or (kind == "margin" and len(labels) < 2):
+            raise ValueError(f"kind is {kind!r} of {len(labels)} classes; choose one of {', '.join(CLASSIFIER_KINDS)}")
+        self.head, self.reads, self.kind = head, reads, kind
+        self.score_name = CLASSIFIER_KINDS[kind]
         self.labels = [labels[index] for index in self.classes]
 
+    @classmethod
+    def of(
+        cls,
+        backbone: VisionBackbone,
+        classes: Sequence[str | int] = (),
+        kind: str = "logit",
+        pixels: Tensor | None = None,
+    ) -> ClassifierTarget:
+        """Make the scores of a classifier's classes.
+
+        Args:
+            backbone: The classifier.
+            classes: Names, or numbers that count from 0. None of them for the likeliest class of the images.
+            kind: As above.
+            pixels: The images ``[B, 3, S, S]`` whose likeliest classes are taken where none is named.
+
+        Raises:
+            UserError: The backbone is no classifier, has no such class, or no class is named and no image given.
+        """
+        if not isinstance(backbone, VisionClassifier):
+            raise UserError(
+                f"backbone {backbone.name} is not a classifier, so that it has no logits: choose backbone=timm or "
+                "torchvision, or target=class for classes that are named by texts"
+            )
+        if kind not in CLASSIFIER_KINDS:
+            raise UserError(f"target.kind={kind} is not a score of a classifier: choose {', '.join(CLASSIFIER_KINDS)}")
+        if not classes:
+            if pixels is None:
+                raise UserError("a classifier's target needs classes: set target.classes")
+            with torch.no_grad(), evaluation_mode(backbone):
+                chosen = sorted(set(backbone.logits(pixels).argmax(dim=1).tolist()))
+        else:
+            chosen = [_number(backbone, one) for one in classes]
+        return cls(backbone.logits_of, backbone.classes, "pooled", list(dict.fromkeys(chosen)), kind)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The kind and the classes' numbers."""
+        return {"target": self.name, "kind": self.kind, "classes": self.classes}
+
     def score(self, read: Tensor) -> Tensor:
-        """Return the logits ``[B, T]`` of the chosen classes."""
+        """Return the scores ``[B, T]`` of the chosen classes."""
         if not isinstance(self.head, nn.Module):
-            return self.head(read)[:, self.classes]
+            return self._of_logits(self.head(read))[:, self.classes]
         with evaluation_mode(self.head):
-            return self.head(read)[:, self.classes]
+            return self._of_logits(self.head(read))[:, self.classes]
+
+    def _of_logits(self, logits: Tensor) -> Tensor:
+        if self.kind == "margin":
+            return logits - (logits.sum(dim=1, keepdim=True) - logits) / (logits.shape[1] - 1)
+        return logits.log_softmax(dim=1) if self.kind == "log_probability" else logits
+
+
+def _number(backbone: VisionClassifier, asked: str | int) -> int:
+    """Return a class's number; a name comes before a number that is written alike."""
+    name = str(asked).strip()
+    if name in backbone.classes:
+        return backbone.classes.index(name)
+    if name.isdecimal() and int(name) < len(backbone.classes):
+        return int(name)
+    near = difflib.get_close_matches(name, backbone.classes)
+    some = ", ".join(backbone.classes[:5])
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the first are {some}"
+    raise UserError(
+        f"target.classes: backbone {backbone.name} has {len(backbone.classes)} classes (0 to "
+        f"{len(backbone.classes) - 1}), and {name!r} is none of them; {hint}"
+    )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
 from clip_xai.xai.targets.base import Target
 
@@ -22,7 +22,7 @@ class CutTextWarning(UserWarning):
     """A text is longer than what the text tower reads."""
 
 
-def cut_notes(backbone: Backbone, texts: Sequence[str]) -> tuple[str, ...]:
+def cut_notes(backbone: CLIPBackbone, texts: Sequence[str]) -> tuple[str, ...]:
     """Return a sentence for each text whose end is not read, and warn of it."""
     notes = []
     for text in dict.fromkeys(texts):
@@ -89,7 +89,7 @@ class SimilarityTarget(Target):
 
     @classmethod
     def from_texts(
-        cls, backbone: Backbone, texts: Sequence[str], kind: str = "cosine", labels: Sequence[str] | None = None
+        cls, backbone: CLIPBackbone, texts: Sequence[str], kind: str = "cosine", labels: Sequence[str] | None = None
     ) -> SimilarityTarget:
         """Embed texts with a backbone; the labels are the texts unless given.
 

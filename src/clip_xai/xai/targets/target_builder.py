@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.base import Backbone
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionContrastTarget, CaptionTarget, diagnosis_words
-from clip_xai.xai.targets.classes import TEMPLATES, ClassTarget
+from clip_xai.xai.targets.classes import TEMPLATES, ClassifierTarget, ClassTarget
 from clip_xai.xai.targets.embedding import EmbeddingDimensionTarget
 from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
 
 CAPTION_PARTS = ("caption_word", "caption_span", "caption")
 OF_CAPTIONS = (*CAPTION_PARTS, "caption_contrast")
 OF_TEXTS = ("similarity", "contrast")
-TARGETS = (*OF_CAPTIONS, *OF_TEXTS, "class", "embedding_dimension")
+TARGETS = (*OF_CAPTIONS, *OF_TEXTS, "class", "logit", "embedding_dimension")
 Span = tuple[int, int] | None
 
 
@@ -28,10 +31,11 @@ class Question:
     Attributes:
         names: Names of targets, out of ``TARGETS``. ``caption_word``, ``caption_span`` and ``caption`` of one question
             are one target with several scores, for they share each pass.
-        kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``.
+        kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``. Of a classifier
+            ``logit``, ``margin`` or ``log_probability``.
         text: The text, or the texts, of ``similarity`` and ``contrast``; None for the generated caption.
         against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place.
-        classes: The classes.
+        classes: Texts for ``class``; for ``logit`` a classifier's names or numbers, none of them for the likeliest.
         templates: Texts with ``{}`` where the class stands.
         dimensions: The dimensions of ``embedding_dimension``.
         word: The word of ``caption_word``; None for every word.
@@ -71,7 +75,11 @@ class TargetSpecification:
 
 
 def targets_of(
-    question: Question, backbone: Backbone, captioner: Captioner | None = None, token_ids: Sequence[int] | None = None
+    question: Question,
+    backbone: VisionBackbone,
+    captioner: Captioner | None = None,
+    token_ids: Sequence[int] | None = None,
+    pixels: Tensor | None = None,
 ) -> list[TargetSpecification]:
     """Make the targets of a question.
 
@@ -80,6 +88,7 @@ def targets_of(
         backbone: The tower.
         captioner: Needed for captions, and for texts that are not given.
         token_ids: The generated caption's tokens.
+        pixels: The images ``[B, 3, S, S]``, whose likeliest classes are taken where ``logit`` names none.
 
     Raises:
         UserError: A target is unknown, or lacks what it is made of.
@@ -100,7 +109,10 @@ def targets_of(
                 target: Target = CaptionContrastTarget(captioner, token_ids, question.against, question.span)
                 asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
             continue
-        target = _of_backbone(name, question, backbone, captioner, token_ids)
+        if name == "logit":
+            target = ClassifierTarget.of(backbone, question.classes, question.kind, pixels)
+        else:
+            target = _of_backbone(name, question, backbone, captioner, token_ids)
         asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
     return asked
 
@@ -148,10 +160,14 @@ def _parts(question: Question, captioner: Captioner, token_ids: Sequence[int]) -
 
 
 def _of_backbone(
-    name: str, question: Question, backbone: Backbone, captioner: Captioner | None, token_ids: Sequence[int] | None
+    name: str,
+    question: Question,
+    backbone: VisionBackbone,
+    captioner: Captioner | None,
+    token_ids: Sequence[int] | None,
 ) -> Target:
     if name == "class":
-        return ClassTarget.from_classes(backbone, question.classes, question.templates, question.kind)
+        return ClassTarget.from_classes(with_texts(backbone), question.classes, question.templates, question.kind)
     if name == "embedding_dimension":
         return EmbeddingDimensionTarget(question.dimensions, embed_dim=backbone.embed_dim)
     texts = (question.text,) if isinstance(question.text, str) else question.text
@@ -164,8 +180,8 @@ def _of_backbone(
     if not all(text.strip() for text in texts):
         raise UserError('text= is blank: give a text, such as text="a photo of melanoma"')
     if name == "similarity":
-        return SimilarityTarget.from_texts(backbone, texts, question.kind)
-    return ContrastTarget.from_texts(backbone, [*texts, *question.against], question.kind)
+        return SimilarityTarget.from_texts(with_texts(backbone), texts, question.kind)
+    return ContrastTarget.from_texts(with_texts(backbone), [*texts, *question.against], question.kind)
 
 
 __all__ = ["TARGETS", "WHOLE_CAPTION", "Question", "TargetSpecification", "caption_parts", "targets_of"]
