@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from clip_xai.config.plugins import use_plugins
 from clip_xai.config.schemas import (
     SCHEMAS,
     DataOfTheRun,
@@ -38,6 +39,7 @@ from clip_xai.config.schemas import (
 from clip_xai.config.typed import quote_free_text, unreadable
 from clip_xai.disk import disk_line, places_of
 from clip_xai.errors import UserError
+from clip_xai.registry import load_plugins
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 _COMPOSED: dict[str, DictConfig] = {}  # the last settings of each job: which directories it writes to
@@ -51,8 +53,10 @@ def run_job(job: str, conf: Path) -> None:
             composed configuration as a dataclass instance.
         conf: The directory of the YAML files.
     """
-    register_schemas()
     typed = sys.argv[1:]
+    with report_errors(job):
+        use_plugins(typed)
+    register_schemas()
     refuse_files_as_directories(typed)
     sys.argv[1:] = [quote_free_text(argument) for argument in typed]
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -93,6 +97,7 @@ def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
     Returns:
         The job's dataclass, such as :class:`clip_xai.config.schemas.TrainConfig`.
     """
+    use_plugins(overrides)
     register_schemas()
     if not (CONF / f"{job}.yaml").is_file():
         raise UserError(f"{CONF} is missing: run this from a checkout of the repository, installed with make setup")
@@ -152,6 +157,7 @@ def _start(job: str, config: DictConfig) -> Any:
         raise UserError(f"{sorted(missing)[0]} has no value: add {sorted(missing)[0]}=... to the command")
     _refuse_additions(config, SCHEMAS[job])
     settings: Any = with_data_of_the_run(OmegaConf.to_object(config), HydraConfig.get().overrides.task)
+    load_plugins(settings.plugins)  # those of a YAML file, and all of them in another process of a sweep
     importlib.import_module("clip_xai.runs.instantiate").require_usable(settings)
     sweep, search = HydraConfig.get().mode == RunMode.MULTIRUN, getattr(settings, "hparams_search", None) is not None
     if (sweep or search) and settings.trainer.world_size > 1:

@@ -270,7 +270,7 @@ def _decoding(config: dict[str, Any], phrases: tuple[str, ...]) -> Decoding:
         repetition_penalty=float(config.get("repetition_penalty", 1.15)),
         length_penalty=float(config.get("length_penalty", 0.6)),
         early_stopping=True,
-        banned_phrases=phrases,
+        banned_phrases=list(phrases),
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from clip_xai.ranges import Checked, setting
 
 
-@dataclass(frozen=True)
-class BackboneSource:
-    """All that is needed to build a backbone again.
+@dataclass
+class BackboneSource(Checked):
+    """All that is needed to build a backbone again; nothing here imports torch.
 
     Attributes:
         name: As in ``backbone=NAME``.
@@ -20,10 +23,12 @@ class BackboneSource:
         quick_gelu: The activation, where a publisher's configuration does not say it right; None to believe it.
     """
 
+    prefix: ClassVar[str] = "backbone"
+
     name: str
     architecture: str
-    pretrained: str | None
+    pretrained: str | None = setting(None, path=True)
     revision: str | None = None
-    image_size: int | None = None
+    image_size: int | None = setting(None, least=1)
     text: bool = True
     quick_gelu: bool | None = None
