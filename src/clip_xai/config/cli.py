@@ -23,11 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from clip_xai.config import yaml_source
 from clip_xai.config.aliases import with_option_names
 from clip_xai.config.help import help_text
+from clip_xai.config.plugins import use_plugins
 from clip_xai.config.refusals import is_the_users, no_such_setting, one_line
 from clip_xai.config.schemas import SCHEMAS, DataOfTheRun, EvaluateConfig, ExplainConfig
 from clip_xai.config.typed import quote_free_text
 from clip_xai.disk import disk_line, places_of
 from clip_xai.errors import UserError
+from clip_xai.registry import load_plugins
 
 _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[3] / "conf"  # of a checkout
@@ -110,6 +112,7 @@ def run_job(job: str, conf: Path = CONF) -> None:
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     command = Command(job, [conf])
     try:
+        use_plugins(sys.argv[1:])
         command = Command.of(job, conf, sys.argv[1:])
         yaml_source.register(command.folders[1:])
         if {"--help", "-h"} & set(command.arguments):
@@ -191,6 +194,7 @@ def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
     Returns:
         The job's dataclass, such as :class:`clip_xai.config.schemas.TrainConfig`.
     """
+    use_plugins(overrides)
     if not (CONF / f"{job}.yaml").is_file():
         raise UserError(f"{CONF} is missing: install the package anew, or run this from a checkout of the repository")
     command = Command.of(job, CONF, [f"run_dir={run_dir}", *overrides])
@@ -231,6 +235,7 @@ def _start(command: Command, config: DictConfig) -> Any:
     job = command.job
     _refuse_additions(config, SCHEMAS[job])
     settings: Any = with_data_of_the_run(OmegaConf.to_object(config), HydraConfig.get().overrides.task)
+    load_plugins(settings.plugins)  # those of a YAML file, and all of them in another process of a sweep
     importlib.import_module("clip_xai.runs.instantiate").require_usable(settings)
     sweep, search = HydraConfig.get().mode == RunMode.MULTIRUN, getattr(settings, "hparams_search", None) is not None
     if (sweep or search) and settings.trainer.world_size > 1:

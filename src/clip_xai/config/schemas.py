@@ -14,10 +14,11 @@ from omegaconf import MISSING
 
 from clip_xai.config.explainer_settings import XaiConfig
 from clip_xai.config.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
-from clip_xai.data.settings import Columns
+from clip_xai.data.settings import BuildSettings
 from clip_xai.errors import UserError
-from clip_xai.models.settings import TEMPLATE
-from clip_xai.ranges import SEEDS, Checked, setting
+from clip_xai.models.backbones.source import BackboneSource
+from clip_xai.models.settings import TEMPLATE, Decoding
+from clip_xai.ranges import SEEDS, Checked, check, setting
 
 TARGETS = (
     *("caption_word", "caption_span", "caption", "caption_contrast"),
@@ -26,35 +27,11 @@ TARGETS = (
 
 
 @dataclass
-class BackboneConfig(Checked):
-    """Which model looks at the photograph: a CLIP, or a classifier without texts.
-
-    Attributes:
-        name: The backbone's name, by which runs are found again.
-        architecture: ``tiny``, one of this package's own, or a model name of open_clip.
-        pretrained: ``embedded:tiny``, ``hf-hub:ORGANISATION/MODEL``, a folder, a file of weights, a tag of open_clip,
-            or null for random weights.
-        revision: Commit, tag or branch of the hub's repository, or null for the newest.
-        image_size: Side of the input in pixels, or null for the tower's own; positions are resampled.
-        text: Build the text tower; captions alone do not need it.
-        quick_gelu: The activation, where a publisher's configuration does not say it right; null to believe it.
-        library: ``timm`` or ``torchvision``, of whose classifiers ``architecture`` names one; null for a CLIP.
-        num_classes: Number of classes of a classifier at random weights; null for the weights' own.
-        classes: Text file with the name of one class a line, or null.
-    """
-
-    prefix: ClassVar[str] = "backbone"
+class BackboneConfig(BackboneSource):
+    """Which CLIP looks at the photograph; see :class:`clip_xai.models.backbones.source.BackboneSource`."""
 
     name: str = MISSING
     architecture: str = MISSING
-    pretrained: str | None = setting(None, path=True)
-    revision: str | None = None
-    image_size: int | None = setting(None, least=1, most=4096)
-    text: bool = True
-    quick_gelu: bool | None = None
-    library: str | None = setting(None, one_of=("timm", "torchvision"))
-    num_classes: int | None = setting(None, least=1)
-    classes: str | None = setting(None, path=True)
 
 
 @dataclass
@@ -167,8 +144,8 @@ class SyntheticConfig(Checked):
 
 
 @dataclass
-class DataConfig(Checked):
-    """Which photographs.
+class DataConfig(BuildSettings):
+    """Which photographs; see :class:`clip_xai.data.settings.BuildSettings` for what the manifest depends on.
 
     Attributes:
         name: A name for the log.
@@ -176,49 +153,24 @@ class DataConfig(Checked):
         output_dir: Where the manifest and its report are written.
         cache_dir: Where frozen features are kept.
         synthetic: How to draw the sources where ``root`` does not exist; null for real data.
-        captions: Caption policy: ``visible`` (what a photograph can show), ``clinical`` (with the diagnosis) or
-            ``fields`` (every field as 'Label: value').
-        split: Scheme of the splits: ``stratified``, ``official``, ``skincap_holdout``, ``leave_one_source_out`` or
-            ``kfold``.
-        seed: Seed of the split.
-        fractions: Split -> share of the groups.
-        held_out: The source that ``leave_one_source_out`` tests on.
-        folds: Number of folds of ``kfold``.
-        fold: Which of them is tested on; the one after it validates.
-        near_bits: Photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
-            null leaves looks out.
-        near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
-        columns: Headers of ``captions.csv`` where they are other than the names of what they say.
-        mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
-            the values that a mask holds.
-        workers: Files looked at side by side; null for the number of cores.
         limit: At most this many records of each split, or null for all.
         draw_references: While training, draw one of a record's references anew each epoch; else take always the first.
         max_tokens: Captions are cut after this many tokens (the end-of-text token included).
     """
-
-    prefix: ClassVar[str] = "data"
 
     name: str = MISSING
     root: str = setting(MISSING, path=True)
     output_dir: str = setting(MISSING, path=True)
     cache_dir: str = setting(MISSING, path=True)
     synthetic: SyntheticConfig | None = None
-    captions: str = "clinical"
-    split: str = "stratified"
-    seed: int = setting(0, least=0, most=SEEDS)
-    fractions: dict[str, float] = setting(factory=lambda: {"train": 0.75, "val": 0.1, "test": 0.15}, least=0, most=1)
-    held_out: str | None = setting(None, free_text=True)
-    folds: int = setting(5, least=3)
-    fold: int = setting(0, least=0)
-    near_bits: int | None = setting(6, least=0, most=16)
-    near_difference: float = setting(6.0, least=0, most=255)
-    columns: Columns = field(default_factory=Columns)
-    mask_values: list[int] | None = setting(None, least=0, most=65535)
-    workers: int | None = setting(None, least=1)
     limit: int | None = setting(None, least=1)
     draw_references: bool = True
     max_tokens: int = setting(96, least=2)
+
+    def __post_init__(self) -> None:
+        check(
+            self, self.prefix
+        )  # how settings go together is a matter of the data that are meant, which a run may hold
 
 
 @dataclass
@@ -254,45 +206,13 @@ class LoggerConfig(Checked):
 
 
 @dataclass
-class GenerationConfig(Checked):
-    """How captions are decoded; the settings of :class:`clip_xai.models.decoding.Decoding` and the batch size.
+class GenerationConfig(Decoding):
+    """How captions are decoded; see :class:`clip_xai.models.settings.Decoding` for all but the batch size.
 
     Attributes:
-        beams: 1 is greedy search.
-        max_new_tokens: Most tokens in a caption.
-        min_new_tokens: Fewest tokens in a caption before ``whole_sentences`` cuts; nothing that ends it comes sooner.
-        length_penalty: Exponent of the length by which a beam's log-probability is divided.
-        early_stopping: Stop as soon as there are as many finished captions as beams.
-        no_repeat_ngram_size: No n-gram of this size occurs twice; 0 allows all.
-        repetition_penalty: 1 changes nothing.
-        sample: Draw each token instead of taking the likeliest.
-        temperature: Divides the logits before a draw.
-        top_k: Draw among this many likeliest tokens; 0 among all.
-        top_p: Draw among the likeliest tokens that together have this probability.
-        seed: Seed of the draws.
-        banned_phrases: Never written, in whatever case, after a space or not.
-        whole_sentences: A caption that reaches ``max_new_tokens`` is cut back to the end of its last sentence.
-        stop_at: A caption also ends after the first token that ends with this text; null for the end marker alone.
         batch_size: Photographs per step.
     """
 
-    prefix: ClassVar[str] = "generation"
-
-    beams: int = 1
-    max_new_tokens: int = 80
-    min_new_tokens: int = 0
-    length_penalty: float = 1.0
-    early_stopping: bool = False
-    no_repeat_ngram_size: int = 0
-    repetition_penalty: float = 1.0
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    banned_phrases: list[str] = field(default_factory=list)
-    whole_sentences: bool = True
-    stop_at: str | None = setting(None, free_text=True)
     batch_size: int = setting(64, least=1)
 
 
@@ -344,6 +264,8 @@ class TrainConfig(Checked):
     """The job ``train``.
 
     Attributes:
+        plugins: Modules of one's own that register explainers, targets, backbones and so on; the working
+            directory is searched, too.
         hparams_search: A search for settings, each trial a run of its own; null for one run.
         init_from: Weights to start from: a run directory, a checkpoint or an exported model; null for the newest run of
             the stage that this one starts from.
@@ -371,6 +293,7 @@ class TrainConfig(Checked):
     allow_overlap: bool = False
     debug: str | None = None
     seed: int = setting(42, least=0, most=SEEDS)
+    plugins: list[str] = field(default_factory=list)
     runs_root: str = setting("runs", path=True)
     run_dir: str = setting(MISSING, path=True)
 
@@ -380,6 +303,8 @@ class EvaluateConfig(Checked):
     """The job ``evaluate``.
 
     Attributes:
+        plugins: Modules of one's own that register explainers, targets, backbones and so on; the working
+            directory is searched, too.
         data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
             ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
@@ -404,6 +329,7 @@ class EvaluateConfig(Checked):
     tokenizer: str = "auto"
     bootstrap: int = setting(1000, least=20)
     seed: int = setting(42, least=0, most=SEEDS)
+    plugins: list[str] = field(default_factory=list)
     runs_root: str = setting("runs", path=True)
     run_dir: str = setting(MISSING, path=True)
 
@@ -413,6 +339,8 @@ class ExplainConfig(Checked):
     """The job ``explain``.
 
     Attributes:
+        plugins: Modules of one's own that register explainers, targets, backbones and so on; the working
+            directory is searched, too.
         backbone: A CLIP to explain by itself, without a checkpoint and without captions; null for a captioner's.
         data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
         ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
@@ -435,6 +363,7 @@ class ExplainConfig(Checked):
     split: str = "test"
     samples: int = setting(16, least=1)
     seed: int = setting(42, least=0, most=SEEDS)
+    plugins: list[str] = field(default_factory=list)
     runs_root: str = setting("runs", path=True)
     run_dir: str = setting(MISSING, path=True)
 

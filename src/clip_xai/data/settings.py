@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
 from clip_xai.data.captions import POLICIES
 from clip_xai.errors import UserError
+from clip_xai.ranges import SEEDS, Checked, setting
 
 SPLITS = ("train", "val", "test")
 SCHEMES = ("stratified", "official", "skincap_holdout", "leave_one_source_out", "kfold")
@@ -40,8 +42,8 @@ class Columns:
         return {role: header for role, header in asdict(self).items() if header is not None}
 
 
-@dataclass(frozen=True)
-class BuildSettings:
+@dataclass
+class BuildSettings(Checked):
     """Settings of a manifest; each is ``data.NAME`` on the command line.
 
     Attributes:
@@ -62,20 +64,23 @@ class BuildSettings:
         workers: Files looked at side by side; null for the number of cores.
     """
 
+    prefix: ClassVar[str] = "data"
+
     captions: str = "clinical"
     split: str = "stratified"
-    seed: int = 0
-    fractions: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_FRACTIONS))
-    held_out: str | None = None
-    folds: int = 5
-    fold: int = 0
-    near_bits: int | None = 6
-    near_difference: float = 6.0
+    seed: int = setting(0, least=0, most=SEEDS)
+    fractions: dict[str, float] = setting(factory=lambda: dict(DEFAULT_FRACTIONS), least=0, most=1)
+    held_out: str | None = setting(None, free_text=True)
+    folds: int = setting(5, least=3)
+    fold: int = setting(0, least=0)
+    near_bits: int | None = setting(6, least=0, most=16)
+    near_difference: float = setting(6.0, least=0, most=255)
     columns: Columns = field(default_factory=Columns)
-    mask_values: list[int] | None = None
-    workers: int | None = None
+    mask_values: list[int] | None = setting(None, least=0, most=65535)
+    workers: int | None = setting(None, least=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.captions not in POLICIES:
             raise UserError(f"data.captions={self.captions} is no caption policy; choose one of {', '.join(POLICIES)}.")
         if self.split not in SCHEMES:
@@ -87,13 +92,9 @@ class BuildSettings:
             raise UserError(f"data.fractions is {dict(shares)}; the shares add up to {sum(shares.values()):g}, not 1.")
         if self.split == "leave_one_source_out" and not self.held_out:
             raise UserError("data.split=leave_one_source_out needs data.held_out=SOURCE.")
-        if self.split == "kfold" and not (self.folds >= 3 and 0 <= self.fold < self.folds):
+        if self.split == "kfold" and self.fold >= self.folds:
             raise UserError(
                 f"data.folds={self.folds} data.fold={self.fold}: give 3 or more folds and one of 0 to folds - 1."
             )
-        if self.near_bits is not None and not 0 <= self.near_bits <= 16:
-            raise UserError(f"data.near_bits={self.near_bits}; give 0 to 16, or null to leave looks out.")
         if self.mask_values is not None and not self.mask_values:
             raise UserError("data.mask_values=[] names no value; give the values that are lesion, or null.")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"data.workers={self.workers}; give 1 or more, or null for the number of cores.")

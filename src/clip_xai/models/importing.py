@@ -184,7 +184,7 @@ def _decoding(said: Mapping[str, Any], file: Path) -> Decoding:
             beams=max(4, min(6, beams)),
             max_new_tokens=min(longest, 60),
             early_stopping=True,
-            banned_phrases=tuple(phrases),
+            banned_phrases=list(phrases),
             **values,
         )
     except UserError as error:

@@ -59,8 +59,7 @@ def captioner_settings(
 
 def decoding(generation: GenerationConfig) -> Decoding:
     """The decoding settings, without the batch size."""
-    values = {key: value for key, value in vars(generation).items() if key != "batch_size"}
-    return Decoding(**{**values, "banned_phrases": tuple(generation.banned_phrases)})
+    return Decoding(**{key: value for key, value in vars(generation).items() if key != "batch_size"})
 
 
 def require_usable(settings: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from clip_xai.ranges import Checked, setting
 
 
-@dataclass(frozen=True)
-class BackboneSource:
-    """All that is needed to build a backbone again.
+@dataclass
+class BackboneSource(Checked):
+    """All that is needed to build a backbone again; nothing here imports torch.
 
     Attributes:
         name: As in ``backbone=NAME``.
@@ -23,13 +26,15 @@ class BackboneSource:
         classes: File with the name of one class a line; None where the weights' own configuration names them, if any.
     """
 
+    prefix: ClassVar[str] = "backbone"
+
     name: str
     architecture: str
-    pretrained: str | None
+    pretrained: str | None = setting(None, path=True)
     revision: str | None = None
-    image_size: int | None = None
+    image_size: int | None = setting(None, least=1, most=4096)
     text: bool = True
     quick_gelu: bool | None = None
-    library: str | None = None
-    num_classes: int | None = None
-    classes: str | None = None
+    library: str | None = setting(None, one_of=("timm", "torchvision"))
+    num_classes: int | None = setting(None, least=1)
+    classes: str | None = setting(None, path=True)
