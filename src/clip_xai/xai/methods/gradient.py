@@ -61,7 +61,7 @@ class Saliency(PixelGradient):
     backward pass through the whole tower, shared with the other gradient methods.
 
     Deviations from the published definition: none per pixel; the mean over patches is ours. captum's ``Saliency`` gives
-    |ds/dx| of each colour, without the maximum.
+    ``|ds/dx|`` of each colour, without the maximum.
 
     Attributes:
         resolution: ``patches`` or ``pixels``.
