@@ -27,6 +27,7 @@ class CardFacts:
         data: Data set -> what is said of it: photographs, licence, terms.
         training: Setting -> value, how it was trained.
         evaluation: The evaluation's Markdown, baselines included, or None where there was none.
+        terms: Part -> the terms that bind it: tower, data sets, index of captions.
         language: Code of the captions' language, such as ``en``; None where it is not known.
     """
 
@@ -36,6 +37,7 @@ class CardFacts:
     training: Mapping[str, str] = field(default_factory=dict)
     evaluation: str | None = None
     language: str | None = None
+    terms: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_card(
@@ -58,7 +60,7 @@ def model_card(
         "## Training\n\n" + (_list(facts.training) or "Not stated."),
         _evaluation(facts.evaluation),
         f"## Licence\n\n{_licence(facts.licence)} Tower and language model keep the terms of their publishers; so do "
-        "the photographs, of which none is part of this model.",
+        "the photographs, of which none is part of this model." + _terms(facts.terms),
         "## Limits\n\nWhat a caption says beyond the photograph, such as age or history, is a guess. Skin tones and "
         "diagnoses that were rare in training are described worse; judge every group that the model is to serve.",
     ]
@@ -153,6 +155,12 @@ def _licence(licence: str) -> str:
     return f"Weights: {escaped(licence)}."
 
 
+def _terms(terms: Mapping[str, str]) -> str:
+    if not terms:
+        return ""
+    return f"\n\nThe terms of all these parts were merged here, and the strictest of them hold:\n\n{_list(terms)}"
+
+
 def _list(items: Mapping[str, str]) -> str:
     return "\n".join(f"- **{escaped(key)}**: {escaped(value)}" for key, value in items.items())
 
@@ -163,7 +171,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a text for a code span, which knows no escapes."""
+    """Return a text for a code span, which has no escapes."""
     return " ".join(text.split()).replace("`", "'")
 
 
