@@ -244,7 +244,7 @@ def test_a_manifest_that_leaks_is_refused(root: Path, tmp_path: Path) -> None:
     manifest = build_manifest(root, tmp_path / "out")
     records = load_manifest(manifest)
     other = next(record for record in records if record.split == "test")
-    with pytest.raises(UserError, match=r"1 groups stand in more than one split, for one .* in test and train"):
+    with pytest.raises(UserError, match=r"1 groups are in more than one split, such as .* in test and train"):
         load_manifest(rewritten(manifest, split="train", group=other.group))
 
 
@@ -272,10 +272,10 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such manifest"):
         load_manifest(tmp_path / "absent.parquet")
     (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(UserError, match="no readable manifest"):
+    with pytest.raises(UserError, match="not a readable manifest"):
         load_manifest(tmp_path / "text.parquet")
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(UserError, match="no manifest of this version"):
+    with pytest.raises(UserError, match="not a manifest of this version"):
         load_manifest(tmp_path / "other.parquet")
 
 

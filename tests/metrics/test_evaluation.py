@@ -236,7 +236,7 @@ def test_clip_score_follows_the_features() -> None:
 
 
 def test_each_scope_and_measure_is_clustered_by_its_own_patients() -> None:
-    """Sources photograph a patient once or five times; rows that a measure leaves out are no patients of its."""
+    """Sources photograph a patient once or five times; rows that a measure leaves out are not patients of its."""
     silent = [Planted("a", f"silent {i}", "a lesion", ("a lesion",), None) for i in range(12)]
     records = [*silent, *planted_records(30, source="a", per_group=1), *planted_records(60, source="b", per_group=5)]
     captions = [record.caption if i % 3 else "a lesion" for i, record in enumerate(records)]

@@ -354,6 +354,6 @@ def test_a_public_repository_gets_no_training_captions_and_nothing_by_accident(
     with pytest.raises(UserError, match=r"is public, and retrieval\.safetensors holds captions"):
         push_to_hub(with_index, "group/captioner")
     plain = export_captioner(built, SETTINGS, tmp_path / "plain", FACTS)
-    with pytest.raises(UserError, match="is public already: add --public"):
+    with pytest.raises(UserError, match="is already public: add --public"):
         push_to_hub(plain, "group/captioner")
     assert not sent

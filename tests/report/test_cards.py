@@ -56,7 +56,7 @@ def test_a_card_has_the_content_words_and_everything_that_is_no_single_word(plan
 
 
 def test_many_methods_stand_side_by_side(monkeypatch):
-    """Every map is drawn once for each item that is no single word, where its method put the heat."""
+    """Every map is drawn once for each item that is not a single word, where its method put the heat."""
     drawn: list[tuple[str, str, tuple[int, int]]] = []
     titles = set(METHOD_TITLES.values())
     real = tiles.draw_tile

@@ -93,7 +93,7 @@ def test_the_digest_of_the_sources_is_that_of_what_they_say() -> None:
 def test_a_finished_run_is_not_trained_over(runs, root, caplog) -> None:
     run = runs / "train" / "one"
     before = contents(run)
-    with pytest.raises(UserError, match=r"was made with seed=42, and now seed=7 is asked; .*one_2"):
+    with pytest.raises(UserError, match=r"was made with seed=42, and now seed=7 is requested; .*one_2"):
         train(settings("train", runs, run, "seed=7", *of_data(root)))
     with pytest.raises(UserError, match=r"stage\.epochs=1, and now stage\.epochs=2"):
         train(settings("train", runs, run, "stage.epochs=2", *of_data(root)))

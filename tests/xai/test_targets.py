@@ -121,7 +121,7 @@ def test_what_a_caption_does_not_say_is_refused(captioner: Captioner) -> None:
         CaptionTarget.span(captioner, ids)
     with pytest.raises(UserError, match="not in the caption"):
         CaptionTarget.span(captioner, ids, "nevus")
-    with pytest.raises(UserError, match="no word of the caption"):
+    with pytest.raises(UserError, match="not a word of the caption"):
         CaptionTarget.word(captioner, ids, "spo")
     with pytest.raises(UserError, match=r"target\.against"):
         CaptionContrastTarget(captioner, ids, ["Brown"], "brown")

@@ -103,7 +103,7 @@ def photographs_at(image: str) -> list[Photograph]:
     left_out = [path.relative_to(home).as_posix() for path in found if path not in set(paths)]
     if left_out:
         listed = ", ".join(printable(name) for name in left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
-        log.warning("left out %d files that are no photographs which can be read: %s", len(left_out), listed)
+        log.warning("left out %d files that are not readable photographs: %s", len(left_out), listed)
     if not paths:
         raise UserError(f"image={image}: no photograph there; give a file, a folder of photographs or a pattern")
     names = [printable(path.relative_to(home).as_posix()) for path in paths]

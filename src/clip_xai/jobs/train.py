@@ -186,7 +186,7 @@ def retrieved(
 
 
 def require_positions(captioner: Captioner, data: CaptionData, config: TrainConfig) -> None:
-    """Refuse, before the first step, captions for which the language model has not enough positions.
+    """Refuse, before the first step, captions for which the language model does not have enough positions.
 
     Raises:
         UserError: The photograph's slots, the longest prompt and the longest caption do not fit together.

@@ -56,7 +56,7 @@ def evaluate_captions(
         seed: Seed of the resamples.
 
     Raises:
-        ValueError: If ``"model"`` is missing, or a system has not one caption per record.
+        ValueError: If ``"model"`` is missing, or a system does not have one caption per record.
     """
     _require_captions(predictions, records)
     systems = (MODEL, *(name for name in predictions if name != MODEL))

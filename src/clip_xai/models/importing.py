@@ -78,18 +78,18 @@ def read_original(file: Path, heads: int | None = None) -> Original:
         heads: Attention heads of its GPT-2, which its weights do not tell; None for those of the published sizes.
 
     Raises:
-        UserError: The file is no such checkpoint, lacks a key, has one that has no place, or holds NaN.
+        UserError: The file is not such a checkpoint, lacks a key, has one that has no place, or holds NaN.
     """
     try:
         content = read_pickle(file)
     except UserError as error:
-        raise UserError(f"{error}; it is no checkpoint of the original captioner") from error
+        raise UserError(f"{error}; it is not a checkpoint of the original captioner") from error
     parts = content if isinstance(content, dict) else {}
     source, config, meta = parts.get("model"), parts.get("cfg"), parts.get("meta") or {}
     if not isinstance(source, dict) or not isinstance(config, dict) or not isinstance(meta, dict):
-        raise UserError(f"{file} is no checkpoint of the original captioner: it has no model and cfg")
+        raise UserError(f"{file} is not a checkpoint of the original captioner: it has no model and cfg")
     if not all(isinstance(value, Tensor) for value in source.values()):
-        raise UserError(f"{file} is no checkpoint of the original captioner: its model holds more than tensors")
+        raise UserError(f"{file} is not a checkpoint of the original captioner: its model holds more than tensors")
     require_finite(source, file)
     state = renamed(source, file)
     _require(state, ("mapper.hidden.weight", "mapper.output.weight"), 2, file)
@@ -101,7 +101,7 @@ def read_original(file: Path, heads: int | None = None) -> Original:
         raise UserError(f"{file} was trained on the tower {tower or '?'}; known are {', '.join(PRESETS.values())}")
     slots, rest = divmod(state["mapper.output.weight"].shape[0], model.n_embd)
     if rest or not slots:
-        raise UserError(f"{file}: its mapper's output is no whole number of slots of {model.n_embd}")
+        raise UserError(f"{file}: its mapper's output is not a whole number of slots of {model.n_embd}")
     settings = CaptionerSettings(
         backbone=BackboneSource(name, CATALOGUE[name].architecture, f"hf-hub:{tower}"),
         mapper="bottleneck_mlp",
@@ -224,7 +224,7 @@ def _require(state: dict[str, Tensor], keys: Sequence[str], dimensions: int, fil
         if key not in state:
             raise UserError(f"{file} lacks {key}: it is cut, or no checkpoint of the original captioner")
         if state[key].ndim != dimensions:
-            raise UserError(f"{file}: {key} has the shape {tuple(state[key].shape)}, which is no matrix")
+            raise UserError(f"{file}: {key} has the shape {tuple(state[key].shape)}, which is not a matrix")
 
 
 def _language_model(
@@ -276,7 +276,9 @@ def _decoding(config: dict[str, Any], phrases: tuple[str, ...]) -> Decoding:
 
 def _downloaded(repository: str, revision: str | None) -> Path:
     if repository not in PUBLISHED:
-        raise UserError(f"{repository} is no file and no checkpoint of the original; known are {', '.join(PUBLISHED)}")
+        raise UserError(
+            f"{repository} is neither a file nor a checkpoint of the original; known are {', '.join(PUBLISHED)}"
+        )
     file = PUBLISHED[repository]
     advice = "download the .pt file once and name it instead of the repository"
     return hub_folder(repository, file, (file,), advice, revision) / file

@@ -56,7 +56,7 @@ def read_pickle(file: Path) -> Any:
     refuse_impostor(file)
     with file.open("rb") as opened:
         if opened.read(1) not in (b"\x80", b"P"):  # neither a pickle nor an archive that holds one
-            raise UserError(f"{file} is no file of weights, whatever its name says: download it again")
+            raise UserError(f"{file} is not a file of weights, whatever its name says: download it again")
     if zipfile.is_zipfile(file) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()):
         raise UserError(
             f"{file} is a TorchScript program, which is never executed: save its model's state_dict() where you trust "
@@ -70,7 +70,7 @@ def read_pickle(file: Path) -> Any:
         if not found and "Unsupported" not in str(error):
             raise _damaged(file, error) from error
         raise UserError(
-            f"{file} is no file of plain weights but a pickle that holds more than tensors{held}, which is never "
+            f"{file} is not a file of plain weights but a pickle that holds more than tensors{held}, which is never "
             "executed: save model.state_dict() where you trust the file, best as .safetensors"
         ) from error
     except (RuntimeError, OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
@@ -118,7 +118,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({_first_line(error)}): download it again") from error
     except json.JSONDecodeError as error:
-        what = _impostor(text.encode()) or f"is no JSON (line {error.lineno}: {error.msg}): download it again"
+        what = _impostor(text.encode()) or f"is not JSON (line {error.lineno}: {error.msg}): download it again"
         raise UserError(f"{file} {what}") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} holds no settings but a {type(found).__name__}: download it again")
@@ -158,14 +158,14 @@ def _refuse_cut(file: Path) -> None:
         length = int.from_bytes(opened.read(8), "little")
         if not 2 <= length <= _LONGEST:
             raise UserError(
-                f"{file} is no safetensors file, whatever its name says: convert it, or give it its own suffix"
+                f"{file} is not a safetensors file, whatever its name says: convert it, or give it its own suffix"
             )
         header = opened.read(length)
     if len(header) == length:
         try:
             held = [entry["data_offsets"][1] for key, entry in json.loads(header).items() if key != "__metadata__"]
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise UserError(f"{file} is damaged (its header is no JSON): download it again") from None
+            raise UserError(f"{file} is damaged (its header is not JSON): download it again") from None
         if size >= 8 + length + max(held, default=0):
             return
         whole = f" of {8 + length + max(held, default=0):,}"

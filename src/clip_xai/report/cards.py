@@ -66,8 +66,9 @@ def draw_card(image: ExplainedImage) -> Image.Image:
     """Draw the card of one photograph.
 
     The whole photograph, the generated and reference captions, and for each method one heat map a word or text, each
-    with its own colour bar of raw values. Where there are many methods, they stand side by side for what is no single
-    word. Nothing is cropped; what the model did not see is hatched. Letters that no font of this machine has are named.
+    with its own colour bar of raw values. Where there are many methods, they stand side by side for what is not a
+    single word. Nothing is cropped; what the model did not see is hatched. Letters that no font of this machine has are
+    named.
     """
     canvas = Canvas(WIDTH)
     y = _draw_head(canvas, image)
@@ -94,7 +95,7 @@ def write_card(image: ExplainedImage, path: Path) -> Path:
 
 
 def chosen_items(image: ExplainedImage) -> list[int]:
-    """Which items a card has room for: content words of a caption in reading order, then whatever is no single word."""
+    """The items that fit on a card: content words of a caption in reading order, then whatever is not a single word."""
     wholes = [index for index, item in enumerate(image.items) if item.span is None]
     words = [index for index, item in enumerate(image.items) if item.span and _is_content(item.label)]
     return [*words[: max(0, ITEMS_PER_CARD - len(wholes))], *wholes] or list(range(len(image.items)))[:ITEMS_PER_CARD]

@@ -1,4 +1,4 @@
-"""Many methods on one card: side by side for what is no single word, in the groups of ``GROUPS``."""
+"""Many methods on one card: side by side for what is not a single word, in the groups of ``GROUPS``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def draw_comparison(canvas: Canvas, x: int, y: int, width: int, image: Explained
         y: Top.
         width: Of everything.
         image: What is explained.
-        chosen: The items that a card has room for; those that are no single word of a caption come first.
+        chosen: The items that a card has room for; those that are not single words of a caption come first.
     """
     wholes = [index for index in chosen if image.items[index].span is None]
     shown = (wholes or list(chosen))[:ITEMS]

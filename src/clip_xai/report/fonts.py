@@ -89,7 +89,7 @@ def fonts_here() -> tuple[str, ...]:
 
 @lru_cache(maxsize=65536)
 def _in(path: str, letter: str) -> bool:
-    """Whether a font has a letter; what is not drawn by itself (spaces, joiners, accents) is no matter."""
+    """Whether a font has a letter; what is not drawn by itself (spaces, joiners, accents) does not matter."""
     if letter.isspace() or unicodedata.category(letter) in ("Cf", "Cc", "Mn"):
         return True
     return _face(path).get_char_index(ord(letter)) != 0

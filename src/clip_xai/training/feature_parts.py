@@ -40,7 +40,7 @@ class Part:
         """Take the space of so many rows.
 
         Raises:
-            OSError: The disk has not so much.
+            OSError: The disk does not have that much space.
         """
         with naming(self.place):
             reserve(self.file, rows * math.prod(self.shape) * self.dtype.itemsize)

@@ -200,7 +200,7 @@ def mean_metric() -> MeanMetric:
 
 
 def is_decayed(name: str, parameter: Tensor) -> bool:
-    """Tell whether weight decay applies: to matrices that are no table of embeddings or latents."""
+    """Tell whether weight decay applies: to matrices that are not tables of embeddings or latents."""
     return parameter.ndim >= 2 and not any(part in name for part in ("wte", "wpe", "latents"))
 
 

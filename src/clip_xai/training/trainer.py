@@ -142,7 +142,7 @@ def run_epochs(
         monitor = config.callbacks.monitor
         if monitor in str(error) and monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
-            raise UserError(f"callbacks.monitor={monitor} is not measured; choose of {known}") from error
+            raise UserError(f"callbacks.monitor={monitor} is not measured; choose one of {known}") from error
         raise
     except SystemExit as stop:  # Lightning's own has no word to say, and status 0 after SIGTERM
         terminated = isinstance(stop, SIGTERMException)

@@ -158,7 +158,7 @@ def _image_tower(visual: nn.Module, image_size: int | None) -> ImageTower:
     if isinstance(visual, PanDermVisionTransformer):
         return PanDermTower(visual, image_size)
     if isinstance(visual, TimmModel) and isinstance(visual.trunk, TimmVisionTransformer):
-        # Behind a convolutional stem, patches are no squares of the image: what is opened would have no place on it.
+        # Behind a convolutional stem, patches are not squares of the image: what is opened would have no place on it.
         hybrid = not isinstance(visual.trunk.patch_embed, PatchEmbed)
         return OpaqueTower(visual, image_size) if hybrid else TimmVisionTower(visual, image_size)
     if isinstance(visual, TimmModel):

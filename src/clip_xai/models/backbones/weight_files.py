@@ -91,7 +91,7 @@ def find(name: str, architecture: str, pretrained: str, revision: str | None) ->
             if pretrained.startswith("hf-hub:"):
                 raise
             raise UserError(
-                f"backbone {name}: there is no file or folder {pretrained}, and the hub has or gives none: {advice}"
+                f"backbone {name}: there is no file or folder {pretrained}, and the hub does not provide it: {advice}"
             ) from None
     else:
         raise UserError(f"backbone {name}: there is no file or folder {pretrained}: {advice}")
@@ -116,7 +116,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unuse
         unused: Beginnings of keys that this model has no use for (the text tower's, where it is not built).
 
     Raises:
-        UserError: A weight is missing, has another shape, is unknown, or is no number.
+        UserError: A weight is missing, has another shape, is unknown, or is not a number.
     """
     own = model.state_dict()
     kept = {
@@ -129,7 +129,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unuse
     if missing or unexpected or reshaped:
         raise UserError(
             f"{origin} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}, "
-            f"of another shape {reshaped[:3]}; an architecture of your own needs its {OPEN_CLIP_CONFIG} or {CONFIG} "
+            f"with another shape {reshaped[:3]}; an architecture of your own needs its {OPEN_CLIP_CONFIG} or {CONFIG} "
             "beside the weights"
         )
     require_finite(kept, origin)
@@ -166,7 +166,7 @@ def _read(file: Path, read: Callable[[], Tokenizer]) -> Tokenizer:
         return read()
     except Exception as error:  # the library raises nothing more precise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(f"{file} is no tokenizer that can be read ({reason}): download it again") from error
+        raise UserError(f"{file} is not a tokenizer that can be read ({reason}): download it again") from error
 
 
 def _clip_pieces(folder: Path) -> Tokenizer:

@@ -88,7 +88,9 @@ class Cci(BankExplainer):
     def _cluster(self, tokens: Tensor) -> Tensor:
         points = tokens.detach().float().cpu().numpy()
         if len(np.unique(points, axis=0)) < self.clusters:
-            raise UserError(f"xai.cci.clusters={self.clusters} is more than the image has different patches: lower it")
+            raise UserError(
+                f"xai.cci.clusters={self.clusters} is more than the number of distinct patches in the image: lower it"
+            )
         with threadpool_limits(1):  # the same sums in the same order whatever the machine
             found = KMeans(self.clusters, n_init=10, random_state=self.seed).fit_predict(points)
         return torch.from_numpy(found).long()

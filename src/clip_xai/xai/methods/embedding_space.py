@@ -44,7 +44,8 @@ class EmbeddingSpace(Explainer):
         chunk_size: Dimensions explained at once.
 
     Raises:
-        UserError: The target is no similarity to texts, the method explains no images, or ``collapsed`` would be wrong.
+        UserError: The target is not a similarity to texts, the method does not explain images, or ``collapsed`` would
+            be wrong.
 
     Example:
         >>> from clip_xai.xai.examples import example
@@ -96,7 +97,7 @@ class EmbeddingSpace(Explainer):
         """A similarity to single texts is needed, and what the method needs."""
         alike = isinstance(target, SimilarityTarget) and not isinstance(target, ContrastTarget)
         if not alike or target.reads != "pooled" or getattr(target, "softmax", False):
-            return f"weighs dimensions by a text, which target {target.name} has not"
+            return f"weighs dimensions by a text, which target {target.name} does not have"
         return self.inner.refusal(backbone, target)
 
     def explain(self, backbone: Backbone, pixels: Tensor, target: Target) -> Attribution:

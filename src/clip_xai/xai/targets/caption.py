@@ -93,7 +93,9 @@ class CaptionTarget(Target):
         chosen = [one for one in words if one.text.lower() == word.strip().lower()]
         if not chosen:
             text = captioner.tokenizer.decode(token_ids)
-            raise UserError(f"{word!r} is no word of the caption {text!r}: choose one that is, or target=caption_span")
+            raise UserError(
+                f"{word!r} is not a word of the caption {text!r}: choose one that is, or target=caption_span"
+            )
         return cls(captioner, token_ids, [one.tokens for one in chosen], [one.text for one in chosen])
 
     @classmethod
@@ -200,7 +202,7 @@ class CaptionContrastTarget(Target):
         said, first = text[run[0].start : run[-1].end], run[0].tokens[0]
         same = [other for other in alternatives if other.strip().lower() in ("", said.lower())]
         if not alternatives or same:
-            raise UserError(f"a contrast needs something else than {said!r} to stand in its place: set target.against")
+            raise UserError(f"a contrast needs something other than {said!r} in its place: set target.against")
         kept = len(captioner.tokenizer.decode(token_ids[:first]))
         tails = [(text[: run[0].start] + other.strip() + text[run[-1].end :])[kept:] for other in ("", *alternatives)]
         tails[0] = text[kept:]
