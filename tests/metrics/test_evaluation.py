@@ -109,7 +109,7 @@ def test_what_is_not_measured_is_named_and_never_zero() -> None:
     )
     assert result.skipped["BERTScore"] == "its model is not on this disk"
     assert result.skipped["CLIPScore"] == "no CLIP model was given"
-    assert result.skipped["border"] == "no record tells the truth"
+    assert result.skipped["border"] == "no record states the truth"
     keys = {metric.key for metric in result.metrics}
     assert not keys & {"bert_score", "clip_score", "border", "border_answered"}
     assert result.score("border") is None
@@ -148,7 +148,7 @@ def test_empty_captions_are_counted_and_said_first() -> None:
         {MODEL: [*PERFECT[:-2], "", " \n"], BLIND: BLIND_CAPTIONS}, RECORDS, cautions=["Six steps."], samples=50
     )
     assert [verdict.text for verdict in result.verdicts[:2]] == [
-        "2 of 120 captions of the model are empty: they count, and are right in nothing.",
+        "2 of 120 captions of the model are empty: they count, as wrong in everything.",
         "Six steps.",
     ]
     assert result.verdicts[0].warning and result.verdicts[1].warning

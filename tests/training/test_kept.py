@@ -184,8 +184,8 @@ class Kill(Callback):
     ("number", "status", "epoch", "hook", "said"),
     [
         (signal.SIGTERM, 143, 1, "train", "stopped by SIGTERM in epoch 1; " + RESUME),
-        (signal.SIGTERM, 143, 0, "train", "stopped by SIGTERM in epoch 0, before the first checkpoint: start anew"),
-        (signal.SIGTERM, 143, 0, "before", "stopped by SIGTERM in epoch 0, before the first checkpoint: start anew"),
+        (signal.SIGTERM, 143, 0, "train", "stopped by SIGTERM in epoch 0, before the first checkpoint: start again"),
+        (signal.SIGTERM, 143, 0, "before", "stopped by SIGTERM in epoch 0, before the first checkpoint: start again"),
         (signal.SIGTERM, 143, 0, "end", RESUME),
         (signal.SIGINT, 130, 1, "train", "stopped by Ctrl-C in epoch 1; " + RESUME),
     ],

@@ -174,7 +174,7 @@ def test_a_span_is_found_as_whole_words(captioner: Captioner) -> None:
 
 def test_an_undecided_caption_has_no_diagnosis_to_explain(captioner: Captioner) -> None:
     ids = captioner.tokenizer.encode("melanoma or nevus")
-    with pytest.raises(UserError, match="or several and not which"):
+    with pytest.raises(UserError, match="or several without a conclusion"):
         CaptionTarget.span(captioner, ids)
 
 

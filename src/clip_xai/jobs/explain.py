@@ -224,7 +224,7 @@ def explain_photographs(
         store.write_list()
     (store.run_dir / "cards").mkdir(parents=True, exist_ok=True)
     if gone:
-        log.info("%d photographs of earlier calls are not among these: they leave page and totals", gone)
+        log.info("%d photographs of earlier calls are not among these: they are removed from page and totals", gone)
     todo = [number for number in range(1, len(photographs) + 1) if not store.done(number)]
     if len(todo) < len(photographs):
         log.info("%d of %d photographs are done already", len(photographs) - len(todo), len(photographs))

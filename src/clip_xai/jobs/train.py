@@ -169,7 +169,7 @@ def require_same_parts(settings: CaptionerSettings, written: CaptionerSettings, 
         if part == "lora" and found is None:  # a stage may add adapters
             continue
         if wanted != found:
-            raise UserError(f"{origin} has another {part} ({found}) than this run ({wanted}); make them the same")
+            raise UserError(f"{origin} has a different {part} ({found}) than this run ({wanted}); make them the same")
 
 
 def retrieved(

@@ -166,7 +166,7 @@ def _of_empty(count: int, captions: int) -> list[str]:
     """The sentence that says how many captions are empty, where any is."""
     if not count:
         return []
-    return [f"{count} of {captions} captions of the model are empty: they count, and are right in nothing."]
+    return [f"{count} of {captions} captions of the model are empty: they count, as wrong in everything."]
 
 
 def _left_out(
@@ -183,7 +183,7 @@ def _left_out(
         order = bleu_order([records[row].references for row in rows], tokenizer)
         if order < MAX_ORDER:
             left_out[f"BLEU-{MAX_ORDER} ({scope})"] = (
-                f"does not apply: no photograph has references of {MAX_ORDER} tokens or more; BLEU-{order} stands there"
+                f"does not apply: no photograph has references of {MAX_ORDER} tokens or more; BLEU-{order} is shown"
             )
     if clip is None:
         left_out["CLIPScore"] = "no CLIP model was given"
@@ -195,7 +195,7 @@ def _left_out(
         )
     for measure in taken:
         if not len(measure.rows) and measure.info.judged:
-            left_out[measure.info.label] = "no record tells the truth"
+            left_out[measure.info.label] = "no record states the truth"
     return left_out
 
 

@@ -176,7 +176,7 @@ class EvaluationResult:
     def left_out(self) -> dict[str, str]:
         """Return in words how many rows each measure leaves out, by its label."""
         return {
-            name: f"{count} of {self.captions} photographs left out: their truth is not told, or contradicts itself"
+            name: f"{count} of {self.captions} photographs left out: their truth is not stated, or contradicts itself"
             for name, count in self.undecided.items()
         }
 

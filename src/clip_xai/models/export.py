@@ -72,7 +72,7 @@ def export_captioner(
         for file in sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json"):
             file.replace(directory / file.name)  # the configuration last: without it, nothing is loaded
     except OSError as error:
-        raise UserError(f"{directory} cannot be written ({error.strerror or error}); nothing is left of it") from error
+        raise UserError(f"{directory} cannot be written ({error.strerror or error}); nothing of it was kept") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return directory
@@ -114,7 +114,9 @@ def _try(captioner: Captioner, written: Path, directory: Path) -> None:
     differs = [key for key, value in expected.items() if key not in found or not torch.equal(found[key], value)]
     tower, own = loaded.backbone, captioner.backbone
     if differs or found.keys() != expected.keys():
-        raise UserError(f"{directory}: what was written does not load as it was ({differs[:3]}); nothing is left of it")
+        raise UserError(
+            f"{directory}: what was written does not load unchanged ({differs[:3]}); nothing of it was kept"
+        )
     text = "a photo of melanoma"
     same = (
         tower.fingerprint == own.fingerprint
@@ -125,7 +127,7 @@ def _try(captioner: Captioner, written: Path, directory: Path) -> None:
     if not same:
         raise UserError(
             f"{directory}: what was written loads with another tower, preprocessing or tokenizer than the captioner "
-            "has; nothing is left of it"
+            "has; nothing of it was kept"
         )
 
 

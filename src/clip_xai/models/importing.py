@@ -209,7 +209,7 @@ def _renamed(key: str, file: Path) -> str:
         if matrix:
             return f"language_model.{matrix[1]}.{_ADAPTER[matrix[2]]}.{matrix[3]}"
         return f"language_model.{rest}"
-    raise UserError(f"{file}: the key {key} is not of the original captioner")
+    raise UserError(f"{file}: the key {key} does not belong to the original captioner")
 
 
 def _require_constant(key: str, value: Tensor, file: Path) -> None:
@@ -222,7 +222,7 @@ def _require_constant(key: str, value: Tensor, file: Path) -> None:
 def _require(state: dict[str, Tensor], keys: Sequence[str], dimensions: int, file: Path) -> None:
     for key in keys:
         if key not in state:
-            raise UserError(f"{file} lacks {key}: it is cut, or no checkpoint of the original captioner")
+            raise UserError(f"{file} lacks {key}: it is cut off, or not a checkpoint of the original captioner")
         if state[key].ndim != dimensions:
             raise UserError(f"{file}: {key} has the shape {tuple(state[key].shape)}, which is not a matrix")
 

@@ -34,7 +34,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if file.name.endswith(".index.json"):
         names = sorted({str(name) for name in dict(read_json(file).get("weight_map") or {}).values()})
         if not names:
-            raise UserError(f"{file} names no file of weights: download it again")
+            raise UserError(f"{file} does not name any file of weights: download it again")
         parts = [read_state(file.parent / Path(name).name) for name in names]
         return {key: value for part in parts for key, value in part.items()}
     if file.suffix == ".safetensors":
@@ -87,7 +87,7 @@ def state_of(content: Any, file: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
             content = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{file} holds no state dict of tensors: save model.state_dict()")
+        raise UserError(f"{file} does not hold a state dict of tensors: save model.state_dict()")
     return {str(key): value for key, value in content.items()}
 
 
@@ -143,7 +143,7 @@ def refuse_impostor(file: Path) -> None:
 
 def _impostor(start: bytes) -> str | None:
     if not start.strip(b"\0 \t\r\n"):
-        return "is empty or holds zeros alone: download it again"
+        return "is empty or holds only zeros: download it again"
     if start.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder, or download it alone"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):

@@ -76,7 +76,7 @@ def _legend(image: ExplainedImage, shown: int) -> list[str]:
     if shown < len(image.items):
         lines.append(f"{shown} of {len(image.items)} words and texts are shown; index.html has them all.")
     if image.measurements:
-        lines.append("How each map meets the lesion mask stands in index.html.")
+        lines.append("index.html shows how each map meets the lesion mask.")
     holders: dict[str, list[str]] = {}
     for explanation in image.explanations:
         for note in explanation.all_notes:

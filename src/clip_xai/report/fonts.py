@@ -69,7 +69,7 @@ def missing(letters: Iterable[str]) -> str:
     if joined and not features.check("raqm"):
         scripts = ", ".join(dict.fromkeys(_script(letter).capitalize() for letter in joined))
         sentences.append(
-            f"{scripts} letters stand unjoined and from left to right: this Pillow has no Raqm; index.html is right."
+            f"{scripts} letters are unjoined and from left to right: this Pillow has no Raqm; index.html is right."
         )
     return " ".join(sentences)
 

@@ -195,7 +195,7 @@ class Steps(Sampler[list[Place]]):
         self.steps = -(-len(sampler) // batch_size)
         if len(sampler) // self.steps < accumulate * devices:
             raise UserError(
-                f"a step of {len(sampler) // self.steps} photographs cannot be cut into {accumulate * devices} parts; "
+                f"a step of {len(sampler) // self.steps} photographs does not split into {accumulate * devices} parts; "
                 "raise stage.batch_size, or lower trainer.devices or trainer.accumulate_grad_batches"
             )
         self.longest = max(len(tokens) for row in dataset.tokens for tokens in row)

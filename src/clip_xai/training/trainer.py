@@ -162,7 +162,7 @@ def _how_to_resume(trainer: Trainer, config: TrainConfig, resumed: Path | None, 
     last = Path(config.run_dir) / "checkpoints" / "last.ckpt"
     kept = last if last.is_file() else resumed
     if kept is None:
-        return f"stopped by {signal} in epoch {trainer.current_epoch}, before the first checkpoint: start anew"
+        return f"stopped by {signal} in epoch {trainer.current_epoch}, before the first checkpoint: start again"
     return f"stopped by {signal} in epoch {trainer.current_epoch}; to resume, add to the same command: ckpt_path={kept}"
 
 
@@ -180,7 +180,7 @@ def strategy_of(config: TrainConfig, unfreezing: Unfreezing) -> str | Strategy:
         if config.stage.decay is not None:
             raise UserError("stage.decay averages whole weights, and trainer=fsdp shards them; set stage.decay=null")
         if config.callbacks.score_captions is not None:
-            raise UserError("sharded weights write no captions; set callbacks.score_captions=null or trainer=ddp")
+            raise UserError("sharded weights cannot write captions; set callbacks.score_captions=null or trainer=ddp")
         return ModelParallelStrategy(
             data_parallel_size=machine.world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
         )

@@ -170,7 +170,7 @@ def defined_for(
     able = [explainer for explainer, reason in judged if reason is None]
     refused = [f"{explainer.name} {reason}" for explainer, reason in judged if reason is not None]
     if not able:
-        raise UserError(f"no method that is asked for is defined for target={target.name}: {'; '.join(refused)}")
+        raise UserError(f"none of the requested methods is defined for target={target.name}: {'; '.join(refused)}")
     return able, refused
 
 

@@ -29,7 +29,7 @@ class OpaqueTower(ImageTower):
         self.module: Any = visual
         self.image_size = int(visual.image_size[0])
         if image_size not in (None, self.image_size):
-            raise UserError(f"this tower takes {self.image_size} pixels only: leave backbone.image_size out")
+            raise UserError(f"this tower takes only {self.image_size} pixels: leave backbone.image_size out")
         weight = next(visual.parameters())
         with torch.no_grad():
             pixels = torch.zeros(1, 3, self.image_size, self.image_size, device=weight.device, dtype=weight.dtype)

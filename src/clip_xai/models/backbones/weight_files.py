@@ -97,7 +97,7 @@ def find(name: str, architecture: str, pretrained: str, revision: str | None) ->
         raise UserError(f"backbone {name}: there is no file or folder {pretrained}: {advice}")
     weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
     if weights is None:
-        raise UserError(f"backbone {name}: {pretrained} holds no {WEIGHT_FILES[0]} or {WEIGHT_FILES[1]}: {advice}")
+        raise UserError(f"backbone {name}: {pretrained} does not hold {WEIGHT_FILES[0]} or {WEIGHT_FILES[1]}: {advice}")
     return Published(weights, folder, dict(settings or {}))
 
 
@@ -186,5 +186,5 @@ def tokenizer_from_hub(repository: str, name: str) -> tuple[Tokenizer, str]:
     folder = hub_folder(repository, TOKENIZER_FILES, TOKENIZER_FILES, advice)
     found = read_tokenizer([folder])
     if found is None:
-        raise UserError(f"{repository} holds no tokenizer.json or vocab.txt; {advice}")
+        raise UserError(f"{repository} does not hold a tokenizer.json or vocab.txt; {advice}")
     return found

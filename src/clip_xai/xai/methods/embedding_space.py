@@ -79,7 +79,7 @@ class EmbeddingSpace(Explainer):
             raise UserError(f"xai.embedding_space.method is {self.method!r}: choose one of {', '.join(able)}")
         cls = METHODS[self.method]
         if not cls.text_dependent:
-            raise UserError(f"{self.method} says nothing about a dimension: its map is the same whatever is asked")
+            raise UserError(f"{self.method} says nothing about a dimension: its map is the same for every target")
         if self.mode == "collapsed" and not cls.linear_in_target:
             linear = [name for name in able if METHODS[name].linear_in_target]
             raise UserError(

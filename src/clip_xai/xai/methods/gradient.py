@@ -165,7 +165,7 @@ class GuidedBackprop(Explainer):
         if not called:
             raise UserError(
                 f"guided_backprop found no activation function (ReLU, GELU ...) in the tower of {backbone.name} "
-                "to stand in, so it would be the plain gradient: choose saliency"
+                "to replace, so it would be the plain gradient: choose saliency"
             )
         values = trace.pixel_gradient.float().abs().amax(dim=2)
         if self.resolution == "patches":

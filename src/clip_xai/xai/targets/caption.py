@@ -252,7 +252,7 @@ def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) 
         run = diagnosis_words(text, words)
         if not run:
             raise UserError(
-                f"the caption {text!r} states no diagnosis, or several and not which: name the words with target.span"
+                f"the caption {text!r} states no diagnosis, or several without a conclusion: set target.span"
             )
         return run
     place = _whole_words(text, wanted.strip())
