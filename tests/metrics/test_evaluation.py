@@ -217,7 +217,7 @@ def test_labels_of_one_word_are_judged_by_single_words_and_it_is_said() -> None:
     records = [Planted("s", str(i), name, (name,), name) for i, name in enumerate(["melanoma", "psoriasis"] * 10)]
     result = evaluate_captions({MODEL: [record.caption for record in records]}, records, samples=50)
     assert result.summary()["bleu"] == pytest.approx(100)
-    assert result.skipped["BLEU-4 (overall)"].endswith("BLEU-1 stands there")
+    assert result.skipped["BLEU-4 (overall)"].endswith("BLEU-1 is shown")
 
 
 def test_clip_score_follows_the_features() -> None:

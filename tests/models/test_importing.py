@@ -118,8 +118,8 @@ def test_every_key_and_no_other_is_accounted_for(
     # The output layer is the embedding again; everything else arrives.
     assert len(read_original(file).state) == len(model.state_dict()) - 1
     for key, message in {
-        "prefix.fc3.weight": "the key prefix.fc3.weight is not",
-        "clip.visual": "the key clip.visual is not",
+        "prefix.fc3.weight": "the key prefix.fc3.weight does not belong",
+        "clip.visual": "the key clip.visual does not belong",
         "gpt2.transformer.h.1.attn.bias": "is not GPT-2's causal mask",
         "gpt2.lm_head.weight": "not tied",
     }.items():

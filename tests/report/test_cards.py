@@ -201,7 +201,7 @@ def test_a_card_names_the_letters_that_no_font_has(machine_fonts, planted):
 
 def test_without_a_layout_engine_joined_scripts_are_named(monkeypatch):
     monkeypatch.setattr(fonts.features, "check", lambda name: False)
-    assert fonts.missing("لوحة red").startswith("Arabic letters stand unjoined") and fonts.missing("red") == ""
+    assert fonts.missing("لوحة red").startswith("Arabic letters are unjoined") and fonts.missing("red") == ""
 
 
 @pytest.mark.parametrize("count", [1, METHODS_PER_CARD + 1])
