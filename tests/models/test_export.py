@@ -320,7 +320,7 @@ def test_an_export_that_does_not_come_back_is_not_left(
         save_file(state | {key: state[key] + 1}, directory / "model.safetensors")
 
     monkeypatch.setattr(export, "save_captioner", spoiled)
-    with pytest.raises(UserError, match="loads differently"):
+    with pytest.raises(UserError, match="does not load unchanged"):
         export_captioner(built, SETTINGS, tmp_path / "out", FACTS)
     assert not list(tmp_path.iterdir())
 
