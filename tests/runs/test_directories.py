@@ -50,7 +50,7 @@ def test_a_new_or_an_empty_directory_is_taken_and_the_same_goes_on(tmp_path: Pat
     ("job", "asked", "said"),
     [
         ("evaluate", {"settings": {"seed": 1}}, "belongs to train, and this is evaluate"),
-        ("train", {"settings": {"seed": 2, "stage": {"epochs": 3}}}, "was made with seed=1, and now seed=2 is asked"),
+        ("train", {"settings": {"seed": 2, "stage": {"epochs": 3}}}, "seed=1, and now seed=2 is requested"),
         ("train", {"settings": {"seed": 1, "stage": {"epochs": 4}}}, "stage.epochs=3, and now stage.epochs=4"),
         ("train", {"settings": {"seed": 1}}, "stage.epochs=3, and now stage.epochs=null"),
     ],
