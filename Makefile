@@ -1,5 +1,6 @@
 # make demo: the whole main job on the embedded default; prints where index.html is.
 # make test: the tests. Both set up .venv first and are quick when nothing changed.
+# make docs: the pages and the API reference into docs/_build/html, every warning an error, no network.
 # make clean: removes the environment and caches; trained models and reports in runs/ go by make clean-runs alone.
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-all lint data tiny setup clean clean-runs
+.PHONY: demo test test-all lint docs data tiny setup clean clean-runs
 
 demo: $(READY)
 	$(BIN)/python -m clip_xai.studies.demo
@@ -25,6 +26,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	PYTHONPATH=src HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 # The miniature data set and its manifest.
 data: $(READY)
@@ -45,7 +50,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache docs/_build docs/api
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Every trained model, evaluation and explanation under runs/, for good.

@@ -77,8 +77,9 @@ def test_mistakes_are_named(call, message) -> None:
         call()
 
 
-def test_the_python_of_the_readme_runs(photograph: Image.Image, tmp_path: Path, monkeypatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_of_a_page_runs(page: str, photograph: Image.Image, tmp_path: Path, monkeypatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Image.Image, "show", lambda self: None)  # no viewer in a test
@@ -132,7 +133,7 @@ def test_what_cannot_be_meant_is_one_line(given, message, photograph: Image.Imag
     "array", [np.zeros((5, 5, 3), np.int32), np.full((4, 4), 7.0), np.zeros((3, 8, 8), np.uint8), np.zeros(0)]
 )
 def test_an_array_that_is_no_photograph_is_refused(array) -> None:
-    with pytest.raises(UserError, match="is no photograph"):
+    with pytest.raises(UserError, match="is not a photograph"):
         shapes(array, "a", "gradcam")
 
 

@@ -265,8 +265,8 @@ def _picture(photograph: str | Path | Image.Image | np.ndarray) -> tuple[Image.I
         values = np.round(values * 255).astype(np.uint8)
     if values.dtype != np.uint8 or not values.size or not (values.ndim == 2 or values.shape[2:] in ((3,), (4,))):
         raise UserError(
-            f"an array of {photograph.dtype} {photograph.shape} is no photograph: give 8-bit values, or floats from 0 "
-            "to 1, in the shape [H, W], [H, W, 3] or [H, W, 4]"
+            f"an array of {photograph.dtype} {photograph.shape} is not a photograph: give 8-bit values, or floats "
+            "from 0 to 1, in the shape [H, W], [H, W, 3] or [H, W, 4]"
         )
     return _picture(Image.fromarray(values))
 

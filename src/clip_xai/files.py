@@ -1,4 +1,4 @@
-"""Files that another command reads: written whole or not at all. And what a disk says when it takes no more."""
+"""Files that another command reads: written whole or not at all. And what a disk says when it is full."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
         A path in the same directory, with the same suffix.
 
     Raises:
-        OSError: The disk takes no more; the error names the file.
+        OSError: The disk is full; the error names the file.
     """
     if path.parent not in _SWEPT:
         _SWEPT.add(path.parent)
@@ -74,7 +74,7 @@ def whole_files(directory: Path, pattern: str) -> list[Path]:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove the unfinished files of processes of this machine that are no more."""
+    """Remove the unfinished files of processes of this machine that have ended."""
     for file in directory.glob(".*.unfinished*"):
         found = _UNFINISHED.fullmatch(file.name)
         if found and found["host"] == _host() and not _runs(int(found["process"])):
@@ -166,7 +166,7 @@ def reserve(file: IO[bytes], size: int) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises when the disk takes no more into an ``OSError`` that names the file."""
+    """Turn whatever a library raises when the disk is full into an ``OSError`` that names the file."""
     try:
         yield
     except Exception as error:

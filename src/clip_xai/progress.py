@@ -21,7 +21,7 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
         total: Number of items, for iterables without a length.
 
     Yields:
-        The items, unchanged. Where standard error is no terminal, one line at the end tells how many there were.
+        The items, unchanged. Where standard error is not a terminal, one line at the end tells how many there were.
     """
     count = len(items) if total is None and isinstance(items, Sized) else total
     console = Console(stderr=True)

@@ -272,10 +272,10 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such manifest"):
         load_manifest(tmp_path / "absent.parquet")
     (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(UserError, match="no readable manifest"):
+    with pytest.raises(UserError, match="not a readable manifest"):
         load_manifest(tmp_path / "text.parquet")
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(UserError, match="no manifest of this version"):
+    with pytest.raises(UserError, match="not a manifest of this version"):
         load_manifest(tmp_path / "other.parquet")
 
 

@@ -290,7 +290,7 @@ def test_any_table_of_captions_is_a_source(tmp_path: Path) -> None:
 
 
 def test_the_adapter_of_a_seventh_source_is_a_loop(tmp_path: Path) -> None:
-    """The adapter that the README shows."""
+    """The adapter that docs/extending/data_source.md shows."""
 
     def adapter(root: Path) -> SourceTable | None:
         path = find_table(root, r"mine_metadata\.csv")

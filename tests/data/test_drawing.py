@@ -95,7 +95,7 @@ def test_a_drawing_by_an_earlier_version_is_used_or_left_alone(tmp_path: Path) -
 
 def test_a_file_is_no_folder_to_draw_into(tmp_path: Path) -> None:
     put(tmp_path / "thesis")
-    with pytest.raises(UserError, match=r"thesis is no directory; .*thesis_2"):
+    with pytest.raises(UserError, match=r"thesis is not a directory; .*thesis_2"):
         write_dermacap(tmp_path / "thesis", **TINY)
 
 

@@ -30,7 +30,7 @@ from tests.data.publishers import DDI_COLUMNS, photograph, table
 
 
 def strange(folder: Path) -> dict[str, str]:
-    """Make what is no file; name -> what is to be said of it."""
+    """Make what is not a file; name -> what is to be said of it."""
     folder.mkdir(parents=True, exist_ok=True)
     os.mkfifo(folder / "pipe.jpg")
     (folder / "zero.jpg").symlink_to("/dev/zero")

@@ -1,4 +1,4 @@
-"""The commands of the README, typed as a user types them, each a process of its own, on a small data set."""
+"""The commands of README and docs/commands.md, typed as a user does, each a process of its own, on a small data set."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_training_evaluating_and_explaining_as_typed(home: Path) -> None:
     [run_dir] = newest(home, "train")
     assert (run_dir / "csv" / "sample_captions.csv").is_file() and (run_dir / "wandb").is_dir()
 
-    done = typed(home, "python evaluate.py ckpt=latest")  # a debug run is no trained model
+    done = typed(home, "python evaluate.py ckpt=latest")  # a debug run is not a trained model
     assert done.returncode == 1 and f"ckpt={run_dir.relative_to(home)}" in done.stderr.strip().splitlines()[-1]
     works(home, f"python evaluate.py ckpt={run_dir}")
     [evaluated] = newest(home, "evaluate")

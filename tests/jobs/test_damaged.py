@@ -91,7 +91,7 @@ def test_a_damaged_captioner_is_named_in_one_line(tmp_path: Path, content: bytes
         "index.safetensors": lambda: CaptionIndex.load(tmp_path / "index.safetensors"),
     }
     for name, read in readers.items():
-        with pytest.raises(UserError, match=f"{name} is (empty|no JSON|a web page|damaged)") as raised:
+        with pytest.raises(UserError, match=f"{name} is (empty|not JSON|a web page|damaged)") as raised:
             read()
         assert len(str(raised.value).splitlines()) == 1
     settings = {"backbone": {"name": "tiny", "architecture": "tiny", "pretrained": None}, "mapper": "resampler"}

@@ -97,7 +97,7 @@ def test_adapters_are_added_to_a_stage_1_without_them_and_the_time_is_profiled(h
 def test_an_unknown_monitor_is_one_line(home: Path) -> None:
     done = typed(home, f"python train.py {FAST} callbacks.monitor=val/lss")
     lines = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and "callbacks.monitor=val/lss is not measured; choose of val/loss" in lines[-1]
+    assert done.returncode == 1 and "callbacks.monitor=val/lss is not measured; choose one of val/loss" in lines[-1]
 
 
 def test_what_stage_2_forgets_is_measured_in_every_way(home: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_model_that_is_not_on_disk_is_named(monkeypatch: pytest.MonkeyPatch, t
     assert cached_model("roberta-large") is None
     with pytest.raises(ScorerUnavailable, match="'roberta-large' is not on this disk; 'hf download roberta-large'"):
         load_bert_scorer("roberta-large")
-    with pytest.raises(ScorerUnavailable, match="bert-score knows no model 'roberta-huge'"):
+    with pytest.raises(ScorerUnavailable, match="bert-score does not know the model 'roberta-huge'"):
         load_bert_scorer("roberta-huge")
 
 

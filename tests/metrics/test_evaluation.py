@@ -109,7 +109,7 @@ def test_what_is_not_measured_is_named_and_never_zero() -> None:
     )
     assert result.skipped["BERTScore"] == "its model is not on this disk"
     assert result.skipped["CLIPScore"] == "no CLIP model was given"
-    assert result.skipped["border"] == "no record tells the truth"
+    assert result.skipped["border"] == "no record states the truth"
     keys = {metric.key for metric in result.metrics}
     assert not keys & {"bert_score", "clip_score", "border", "border_answered"}
     assert result.score("border") is None
@@ -148,7 +148,7 @@ def test_empty_captions_are_counted_and_said_first() -> None:
         {MODEL: [*PERFECT[:-2], "", " \n"], BLIND: BLIND_CAPTIONS}, RECORDS, cautions=["Six steps."], samples=50
     )
     assert [verdict.text for verdict in result.verdicts[:2]] == [
-        "2 of 120 captions of the model are empty: they count, and are right in nothing.",
+        "2 of 120 captions of the model are empty: they count, as wrong in everything.",
         "Six steps.",
     ]
     assert result.verdicts[0].warning and result.verdicts[1].warning
@@ -217,7 +217,7 @@ def test_labels_of_one_word_are_judged_by_single_words_and_it_is_said() -> None:
     records = [Planted("s", str(i), name, (name,), name) for i, name in enumerate(["melanoma", "psoriasis"] * 10)]
     result = evaluate_captions({MODEL: [record.caption for record in records]}, records, samples=50)
     assert result.summary()["bleu"] == pytest.approx(100)
-    assert result.skipped["BLEU-4 (overall)"].endswith("BLEU-1 stands there")
+    assert result.skipped["BLEU-4 (overall)"].endswith("BLEU-1 is shown")
 
 
 def test_clip_score_follows_the_features() -> None:
@@ -236,7 +236,7 @@ def test_clip_score_follows_the_features() -> None:
 
 
 def test_each_scope_and_measure_is_clustered_by_its_own_patients() -> None:
-    """Sources photograph a patient once or five times; rows that a measure leaves out are no patients of its."""
+    """Sources photograph a patient once or five times; rows that a measure leaves out are not patients of its."""
     silent = [Planted("a", f"silent {i}", "a lesion", ("a lesion",), None) for i in range(12)]
     records = [*silent, *planted_records(30, source="a", per_group=1), *planted_records(60, source="b", per_group=5)]
     captions = [record.caption if i % 3 else "a lesion" for i, record in enumerate(records)]

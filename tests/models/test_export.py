@@ -337,7 +337,7 @@ def test_an_export_that_does_not_come_back_is_not_left(
         save_file(state | {key: state[key] + 1}, directory / "model.safetensors")
 
     monkeypatch.setattr(export, "save_captioner", spoiled)
-    with pytest.raises(UserError, match="does not load as it was"):
+    with pytest.raises(UserError, match="does not load unchanged"):
         export_captioner(built, SETTINGS, tmp_path / "out", FACTS)
     assert not list(tmp_path.iterdir())
 
@@ -371,6 +371,6 @@ def test_a_public_repository_gets_no_training_captions_and_nothing_by_accident(
     with pytest.raises(UserError, match=r"is public, and retrieval\.safetensors holds captions"):
         push_to_hub(with_index, "group/captioner")
     plain = export_captioner(built, SETTINGS, tmp_path / "plain", FACTS)
-    with pytest.raises(UserError, match="is public already: add --public"):
+    with pytest.raises(UserError, match="is already public: add --public"):
         push_to_hub(plain, "group/captioner")
     assert not sent

@@ -209,7 +209,7 @@ def test_files_that_are_none_of_its_checkpoints_are_one_line(tmp_path: Path) -> 
         pickle.dump({"model": print}, file, protocol=2)
     torch.save({"weights": {}}, tmp_path / "other.pt")
     for name in ("text.pt", "code.pt", "other.pt"):
-        with pytest.raises(UserError, match="is no checkpoint of the original captioner") as caught:
+        with pytest.raises(UserError, match="is not a checkpoint of the original captioner") as caught:
             read_original(tmp_path / name)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="known are moxeeeem/dermlip-gpt2-captioner"):

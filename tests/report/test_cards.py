@@ -67,7 +67,7 @@ def test_a_card_has_the_content_words_and_everything_that_is_no_single_word(plan
 
 
 def test_many_methods_stand_side_by_side(monkeypatch):
-    """Every map is drawn once for each item that is no single word, where its method put the heat."""
+    """Every map is drawn once for each item that is not a single word, where its method put the heat."""
     drawn: list[tuple[str, str, tuple[int, int]]] = []
     titles = {method.title for method in explainers.values()}
     real = tiles.draw_tile
@@ -212,7 +212,7 @@ def test_a_card_names_the_letters_that_no_font_has(machine_fonts, planted):
 
 def test_without_a_layout_engine_joined_scripts_are_named(monkeypatch):
     monkeypatch.setattr(fonts.features, "check", lambda name: False)
-    assert fonts.missing("لوحة red").startswith("Arabic letters stand unjoined") and fonts.missing("red") == ""
+    assert fonts.missing("لوحة red").startswith("Arabic letters are unjoined") and fonts.missing("red") == ""
 
 
 @pytest.mark.parametrize("count", [1, METHODS_PER_CARD + 1])

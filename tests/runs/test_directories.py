@@ -50,7 +50,7 @@ def test_a_new_or_an_empty_directory_is_taken_and_the_same_goes_on(tmp_path: Pat
     ("job", "asked", "said"),
     [
         ("evaluate", {"settings": {"seed": 1}}, "belongs to train, and this is evaluate"),
-        ("train", {"settings": {"seed": 2, "stage": {"epochs": 3}}}, "was made with seed=1, and now seed=2 is asked"),
+        ("train", {"settings": {"seed": 2, "stage": {"epochs": 3}}}, "seed=1, and now seed=2 is requested"),
         ("train", {"settings": {"seed": 1, "stage": {"epochs": 4}}}, "stage.epochs=3, and now stage.epochs=4"),
         ("train", {"settings": {"seed": 1}}, "stage.epochs=3, and now stage.epochs=null"),
     ],
@@ -93,7 +93,7 @@ def test_the_digest_of_the_sources_is_that_of_what_they_say() -> None:
 def test_a_finished_run_is_not_trained_over(runs, root, caplog) -> None:
     run = runs / "train" / "one"
     before = contents(run)
-    with pytest.raises(UserError, match=r"was made with seed=42, and now seed=7 is asked; .*one_2"):
+    with pytest.raises(UserError, match=r"was made with seed=42, and now seed=7 is requested; .*one_2"):
         train(settings("train", runs, run, "seed=7", *of_data(root)))
     with pytest.raises(UserError, match=r"stage\.epochs=1, and now stage\.epochs=2"):
         train(settings("train", runs, run, "stage.epochs=2", *of_data(root)))

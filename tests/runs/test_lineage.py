@@ -98,7 +98,7 @@ def test_evaluation_takes_the_data_of_the_run(runs, root, tmp_path, caplog):
     assert metrics["settings"]["data"] == "mine, split test"
     run = json.loads((runs / "train" / "fold1" / "run.json").read_text())
     assert run["data"]["root"] == str(root) and metrics["settings"]["captioner"].endswith("fold1/export")
-    assert not any(key.startswith("mind") for key in metrics["settings"])
+    assert not any(key.startswith("note") for key in metrics["settings"])
     asked = json.loads((tmp_path / "judged" / "asked.json").read_text())
     assert asked["noted"]["model.captioner"].endswith("fold1/export")
     assert asked["model"]["captioner"][:12] == metrics["settings"]["captioner's fingerprint"]

@@ -1,4 +1,4 @@
-"""The programs that make the embedded weights write none that are no numbers."""
+"""The programs that make the embedded weights write none that are not numbers."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_buckets_leave_no_part_empty_and_no_step_too_large(count: int, batch_siz
 
 def test_too_many_parts_for_a_step_are_refused(records: list[Record], tmp_path: Path) -> None:
     data = caption_data(records, tmp_path)
-    with pytest.raises(UserError, match="cannot be cut into 4 parts"):
+    with pytest.raises(UserError, match="does not split into 4 parts"):
         Steps(data.train_set, data.sampler, 3, accumulate=2, devices=2)
 
 

@@ -156,7 +156,7 @@ def test_scores_are_taken_every_other_epoch_and_those_between_bear_none(
 
 def test_what_is_never_measured_ends_the_first_epoch(records: list[Record], tmp_path: Path) -> None:
     plan = Plan({})
-    with pytest.raises(UserError, match=r"val/planned is not measured; choose of val/common_loss, val/loss"):
+    with pytest.raises(UserError, match=r"val/planned is not measured; choose one of val/common_loss, val/loss"):
         run(records, config_of(tmp_path, patience=2), "a", plan)
     assert len(plan.seen) == 2  # before the first epoch, and after it
 
@@ -184,8 +184,8 @@ class Kill(Callback):
     ("number", "status", "epoch", "hook", "said"),
     [
         (signal.SIGTERM, 143, 1, "train", "stopped by SIGTERM in epoch 1; " + RESUME),
-        (signal.SIGTERM, 143, 0, "train", "stopped by SIGTERM in epoch 0, before the first checkpoint: start anew"),
-        (signal.SIGTERM, 143, 0, "before", "stopped by SIGTERM in epoch 0, before the first checkpoint: start anew"),
+        (signal.SIGTERM, 143, 0, "train", "stopped by SIGTERM in epoch 0, before the first checkpoint: start again"),
+        (signal.SIGTERM, 143, 0, "before", "stopped by SIGTERM in epoch 0, before the first checkpoint: start again"),
         (signal.SIGTERM, 143, 0, "end", RESUME),
         (signal.SIGINT, 130, 1, "train", "stopped by Ctrl-C in epoch 1; " + RESUME),
     ],

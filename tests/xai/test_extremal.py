@@ -36,7 +36,7 @@ def found(backbone: OpenClipBackbone, cells: int, gain: float, monkeypatch: pyte
 def test_a_score_of_nothing_has_no_region_however_few_the_cells(
     backbone: OpenClipBackbone, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Few bumps leave ripples, which are no evidence."""
+    """Few bumps leave ripples, which are not evidence."""
     values = found(backbone, cells, 0.0, monkeypatch)
     assert values.max() - values.min() < 1e-6 and abs(float(values.mean()) - 0.25) < 0.05
 

@@ -234,7 +234,7 @@ def test_embedding_space_of_a_relu_needs_every_dimension(
 
 
 @pytest.mark.parametrize(
-    ("method", "message"), [("attention_rollout", "same whatever is asked"), ("token_gradxinput", "choose one of")]
+    ("method", "message"), [("attention_rollout", "same for every target"), ("token_gradxinput", "choose one of")]
 )
 def test_embedding_space_of_other_methods_is_refused(
     backbone: OpenClipBackbone, pixels: Tensor, similarity: SimilarityTarget, method: str, message: str

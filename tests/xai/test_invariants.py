@@ -343,5 +343,5 @@ def test_methods_that_are_not_defined_are_left_out_by_name(
     assert able == [GradCam()]
     assert [reason.split()[0] for reason in refused] == ["clip_surgery", "embedding_space"]
     assert defined_for([ClipSurgery()], backbone, similarity) == ([ClipSurgery()], [])
-    with pytest.raises(UserError, match="no method that is asked for is defined for target=caption"):
+    with pytest.raises(UserError, match="none of the requested methods is defined for target=caption"):
         defined_for([ClipSurgery()], backbone, caption)

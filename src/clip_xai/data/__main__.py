@@ -63,7 +63,7 @@ def _read(arguments: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
         elif key in _SETTINGS and equals and text:
             settings[_SETTINGS[key].name] = _value(key, text)
         else:
-            raise UserError(f"{argument!r} is not understood; {_USAGE}")
+            raise UserError(f"{argument!r} was not understood; {_USAGE}")
     for key in _PLACES:
         if key not in places:
             raise UserError(f"{key} is missing; {_USAGE}")

@@ -34,7 +34,7 @@ from clip_xai.errors import UserError
 #: Above this many pixels a file is taken for a decompression bomb (Pillow itself warns just above it).
 MAX_PIXELS = 89_000_000
 
-#: Above this ratio of the longer to the shorter side a file is no photograph: the resize of its shorter side to the
+#: Above this ratio of the longer to the shorter side a file is not a photograph: the resize of its shorter side to the
 #: model's input would take gigabytes.
 MAX_RATIO = 100
 

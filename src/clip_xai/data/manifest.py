@@ -74,12 +74,12 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: no readable manifest ({error}); write it again.") from error
+        raise UserError(f"{path}: not a readable manifest ({error}); write it again.") from error
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     noted = (table.schema.metadata or {}).get(_ROOT)
     if missing or noted is None:
         raise UserError(
-            f"{path}: no manifest of this version ({', '.join(missing) or 'data root'} missing); write it again."
+            f"{path}: not a manifest of this version ({', '.join(missing) or 'data root'} missing); write it again."
         )
     folder = Path(root) if root is not None else Path(noted.decode())
     columns = table.select(_SCHEMA.names).to_pylist()
@@ -88,8 +88,8 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
     if leaks:
         group, splits = next(iter(leaks.items()))
         raise UserError(
-            f"{path}: {counted(len(leaks), 'group')} in more than one split, for one {group!r} in "
-            f"{' and '.join(splits)}; numbers from it would mean nothing. Write the manifest again."
+            f"{path}: {counted(len(leaks), 'group')} in more than one split, such as {group!r} in "
+            f"{' and '.join(splits)}; numbers from it would be meaningless. Write the manifest again."
         )
     return records
 

@@ -86,7 +86,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     # Not resolved: users link data sets from other disks into one folder.
     root, output_dir = Path(root).absolute(), Path(output_dir).absolute()
     if not root.is_dir():
-        raise UserError(f"data.root={root} is no folder; {_expected()}")
+        raise UserError(f"data.root={root} is not a folder; {_expected()}")
     for setting, place in (("data.root", root), ("data.output_dir", output_dir)):
         if printable(str(place)) != str(place):
             raise UserError(f"{setting}={place} holds a control character or is not UTF-8; rename it.")
@@ -191,7 +191,7 @@ def _read_sources(root: Path, settings: BuildSettings) -> list[SourceTable]:
 
 
 def _others(root: Path) -> str:
-    """Say which tables lie there that nobody asks for: one of them may be the person's own."""
+    """Say which tables are there that no source reads: one of them may be the person's own."""
     found = find_tables(root, r".*\.(csv|tsv|tab|xlsx|xls)", other_formats=False)
     if not found:
         return ""
@@ -325,7 +325,7 @@ def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]
             with os.scandir(folder) as entries:
                 listed = list(entries)
         except OSError as error:
-            raise UserError(f"{folder} cannot be read ({error.strerror}); give yourself the right to.") from error
+            raise UserError(f"{folder} cannot be read ({error.strerror}); give yourself permission to.") from error
         if folder != str(root) and is_ours(entry.name for entry in listed):
             left_out.append(folder)
             continue

@@ -76,7 +76,7 @@ def _pixels(image: Image.Image) -> tuple[NDArray[Any], float]:
     if image.mode == "F":
         pixels = np.asarray(image)
         if not np.isfinite(pixels).all():
-            raise ValueError("a mask with values that are no numbers")
+            raise ValueError("a mask with values that are not numbers")
         return pixels, 1.0
     return np.asarray(image.convert("RGB")), 255
 

@@ -6,12 +6,12 @@ import os
 import stat
 from pathlib import Path
 
-#: Above this many bytes a file is no photograph and no table.
+#: Above this many bytes a file is neither a photograph nor a table.
 MAX_BYTES = 512 * 2**20
 
 
 class NoFileError(OSError):
-    """Something that is there and is no file that can be read; the message says why."""
+    """Something that is there and is not a file that can be read; the message says why."""
 
 
 def read_regular(path: Path, most: int = MAX_BYTES) -> bytes:
@@ -47,7 +47,7 @@ def is_regular(path: Path) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """Say in a word or two what is at a path that is no file."""
+    """Say in a word or two what is at a path that is not a file."""
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -55,7 +55,7 @@ class BuildSettings(Checked):
         folds: Number of folds of ``kfold``.
         fold: Which of them is tested on (0 to folds - 1); the one after it validates.
         near_bits: Two photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
-            null leaves looks out.
+            null disables near-duplicate detection.
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
         columns: Headers of ``captions.csv`` (``image``, ``caption``, ``group``, ``split``, ``mask``, ``diagnosis``,
             ``fitzpatrick``) where they are other than these names.
@@ -82,9 +82,11 @@ class BuildSettings(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.captions not in POLICIES:
-            raise UserError(f"data.captions={self.captions} is no caption policy; choose one of {', '.join(POLICIES)}.")
+            raise UserError(
+                f"data.captions={self.captions} is not a caption policy; choose one of {', '.join(POLICIES)}."
+            )
         if self.split not in SCHEMES:
-            raise UserError(f"data.split={self.split} is no scheme of splits; choose one of {', '.join(SCHEMES)}.")
+            raise UserError(f"data.split={self.split} is not a scheme of splits; choose one of {', '.join(SCHEMES)}.")
         shares = self.fractions
         if set(shares) - set(SPLITS) or any(share < 0 for share in shares.values()):
             raise UserError(f"data.fractions is {dict(shares)}; give {', '.join(SPLITS)} shares that add up to 1.")

@@ -1,7 +1,8 @@
 """What a text says of the names in it: denied, mentioned beside the matter, or concluded.
 
-A name in a text is no statement yet: 'no sign of melanoma', 'scar-like', 'arising in a nevus', 'most likely psoriasis'.
-As in NegEx (Chapman et al. 2001), short lists of phrases decide, each with the part of the sentence that it reaches:
+A name in a text is not yet a statement: 'no sign of melanoma', 'scar-like', 'arising in a nevus', 'most likely
+psoriasis'. As in NegEx (Chapman et al. 2001), short lists of phrases decide, each with the part of the sentence that it
+reaches:
 
 - a denial reaches to the end of its clause, through a list that goes on to 'or', but not past 'but' or a conclusion;
 - what tells of something else ('history of', 'arising in', 'resembling') reaches the next name alone, with its list;

@@ -1,4 +1,4 @@
-"""The words of the house: diagnoses, visible attributes, and how they are read back from a text.
+"""The controlled vocabulary: diagnoses, visible attributes, and how they are read back from a text.
 
 Reading rule. A text is cut into words of lower-case letters without accents; then all phrases known here
 (diagnoses, attributes and structures together) compete for its words from left to right, the longest phrase winning

@@ -111,7 +111,7 @@ class ExplanationJob:
                 photograph = replace(photograph, facts=photograph.facts | said)
             if not caption.complete:
                 ended = f"the caption ends where generation.max_new_tokens={decoding.max_new_tokens} ran out"
-                photograph = replace(photograph, facts=photograph.facts | {"mind": ended})
+                photograph = replace(photograph, facts=photograph.facts | {"note": ended})
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         brief = in_brief(self.question)

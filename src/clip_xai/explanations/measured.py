@@ -35,7 +35,7 @@ def localisation_of(backbone: VisionBackbone, runs_root: Path) -> Evidence | Non
             rows = json.loads(place.read_text(encoding="utf-8"))
             found = evidence_in(rows, asked)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s cannot be read and is passed over: %s", place, error)
+            log.warning("%s cannot be read and is skipped: %s", place, error)
             continue
         if found is not None:
             log.info("localisation of the methods for this tower: %s", place)

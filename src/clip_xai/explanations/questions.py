@@ -51,7 +51,7 @@ class TargetSpecification:
 
     Attributes:
         target: The target.
-        spans: Where each of its scores stands in the caption, None for what is no single word of it.
+        spans: Where each of its scores stands in the caption, None for what is not a single word of it.
         score_name: What its scores are.
         notes: Sentences that a reader must see beside every answer.
     """
@@ -88,7 +88,7 @@ def question_of(
     if not captioner and names == tuple(TargetConfig().names):
         if text is None:
             raise UserError('a CLIP by itself is asked about a text: add text="a photo of melanoma"')
-        log.info("a CLIP by itself writes no caption: target=similarity is explained")
+        log.info("a CLIP alone does not write captions: target=similarity is explained")
         names = ("similarity",)
     of_caption = [name for name in names if name in OF_CAPTIONS]
     of_text = [name for name in names if name in OF_TEXTS]
@@ -151,7 +151,7 @@ def _say_once(notes: tuple[str, ...]) -> None:
 
 
 def in_brief(question: Question) -> Question | None:
-    """The same question without every single word of the caption; None where that is no question, or the same one."""
+    """The same question without every single word of the caption; None where that is no other question."""
     if question.word is not None:
         return None
     names = tuple(name for name in question.names if name != "caption_word")

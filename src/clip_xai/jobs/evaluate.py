@@ -134,7 +134,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             "data": f"{on.data.name}, split {config.split}"
             + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else "")
             + (f", at most {counted(on.data.limit, 'photograph')} of it" if on.data.limit else ""),
-            **{f"mind {number}": note for number, note in enumerate(on.notes, start=1)},
+            **{f"note {number}": note for number, note in enumerate(on.notes, start=1)},
             **patients_note(records),
             **rendered_note(records),
         },

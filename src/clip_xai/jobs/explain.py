@@ -79,7 +79,7 @@ class ExplainingModule(LightningModule):
                 log.warning("%s: %s", photograph.name, error)
                 continue
             except OSError:
-                raise  # a full disk ends the run; a photograph that cannot be read is no such error
+                raise  # a full disk ends the run; a photograph that cannot be read is not such an error
             except Exception as error:
                 reason = (str(error).splitlines() or [""])[0][:200]
                 self.store.write_problem(number, photograph, f"{type(error).__name__}: {reason}")

@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from clip_xai.files import read_json
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts
 from clip_xai.models.clipcap import load_clipcap
-from clip_xai.models.export import export_captioner, is_local, push_to_hub
+from clip_xai.models.export import export_captioner, is_local, push_to_hub, without_places
 from clip_xai.models.importing import load_original
+from clip_xai.models.terms import merged_terms, require_pushable
 from clip_xai.models.weights import CaptionerSettings
 from clip_xai.runs.checkpoints import resolve_checkpoint, run_of
 from clip_xai.runs.directories import look, note
@@ -62,6 +63,12 @@ def export(arguments: argparse.Namespace) -> Path:
         settings = settings_of(place)
         index = None if retrieval is None else retrieval.index
         facts = run_facts(name, arguments.licence, place, captioner, Path(arguments.runs_root))
+    if arguments.push:
+        require_pushable(settings.backbone, captioner.provenance)
+    public = without_places(settings, holds_backbone=False)
+    facts = replace(facts, terms=merged_terms(public, data_terms(captioner, facts.data), index))
+    for part, terms in facts.terms.items():
+        print(f"{part}: {terms}", file=sys.stderr)
     with_backbone = True if arguments.with_backbone else None
     chosen = {name: getattr(arguments, name) for name in ("licence", "with_backbone", "original")}
     # The same weights with other heads are another captioner.
@@ -76,7 +83,7 @@ def export(arguments: argparse.Namespace) -> Path:
     note(target, "export", asked)
     if is_local(settings.backbone.pretrained):
         log.warning(
-            "the tower's weights, which lie at %s, are part of %s: mind their licence before you hand it on",
+            "the tower's weights, which lie at %s, are part of %s: check their licence before you hand it on",
             settings.backbone.pretrained,
             target,
         )
@@ -157,6 +164,26 @@ def said_of(learned: Sequence[Learned]) -> dict[str, str]:
         else:
             drawn = f", {most.rendered:,} of them drawn by this package" if most.rendered else ""
             found[known.title] = f"{count}{drawn}; {known.licence}; {known.terms}"
+    return found
+
+
+def data_terms(captioner: Captioner, described: Mapping[str, str]) -> dict[str, str]:
+    """Return for each source that a captioner has learned from its licence and terms.
+
+    Args:
+        captioner: The captioner; its lineage is in its weights.
+        described: What its card says of its data, for weights without a lineage.
+    """
+    lineage = Lineage.unpacked(captioner.provenance)
+    if lineage is None:
+        return dict(described)
+    found: dict[str, str] = {}
+    for source in dict.fromkeys(one.source for one in lineage.learned):
+        known = SOURCES.get(source)
+        if all(one.rendered == one.photographs for one in lineage.learned if one.source == source):
+            found[f"{source}, rendered"] = "MIT, drawn by this package"
+        else:
+            found[source] = "no licence stated" if known is None else f"{known.licence}; {known.terms}"
     return found
 
 

@@ -121,7 +121,7 @@ def import_optuna() -> Any:
     except ImportError as error:
         raise UserError('hparams_search needs Optuna: pip install "clip-xai[search]"') from error
     if int(optuna.__version__.partition(".")[0]) < 4:
-        raise UserError(f"hparams_search needs Optuna 4 or newer, here is {optuna.__version__}: pip install -U optuna")
+        raise UserError(f"hparams_search needs Optuna 4 or newer, not {optuna.__version__}: pip install -U optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -270,7 +270,7 @@ def write(study: optuna.Study, run_dir: Path) -> dict[str, Any]:
             unfinished, index=False
         )
     if not study.get_trials(deepcopy=False, states=(state.COMPLETE,)):
-        raise UserError(f"no trial of the study {study.study_name} came to an end; see {run_dir / 'trials.csv'}")
+        raise UserError(f"no trial of the study {study.study_name} finished; see {run_dir / 'trials.csv'}")
     best = study.best_trial
     found = {
         "study": study.study_name,

@@ -172,7 +172,7 @@ def require_same_parts(settings: CaptionerSettings, written: CaptionerSettings, 
         if part == "lora" and found is None:  # a stage may add adapters
             continue
         if wanted != found:
-            raise UserError(f"{origin} has another {part} ({found}) than this run ({wanted}); make them the same")
+            raise UserError(f"{origin} has a different {part} ({found}) than this run ({wanted}); make them the same")
 
 
 def retrieved(
@@ -189,7 +189,7 @@ def retrieved(
 
 
 def require_positions(captioner: Captioner, data: CaptionData, config: TrainConfig) -> None:
-    """Refuse, before the first step, captions for which the language model has not enough positions.
+    """Refuse, before the first step, captions for which the language model does not have enough positions.
 
     Raises:
         UserError: The photograph's slots, the longest prompt and the longest caption do not fit together.

@@ -82,7 +82,7 @@ def load_bert_scorer(model: str, batch_size: int = 64) -> BertScorer:
     name = known_name(model)
     if name is None:
         raise ScorerUnavailable(
-            f"bert-score knows no model '{model}'; choose 'roberta-large', its default, or another."
+            f"bert-score does not know the model '{model}'; choose 'roberta-large', its default, or another."
         )
     directory = Path(model) if Path(model).is_dir() else cached_model(name)
     if directory is None:

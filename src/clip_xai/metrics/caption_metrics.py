@@ -190,7 +190,7 @@ def clip_score(image_features: torch.Tensor, text_features: torch.Tensor) -> tor
         Scores [N] in 0 to 100.
 
     Raises:
-        ValueError: If the shapes differ or a row has not length 1.
+        ValueError: If the shapes differ or a row does not have length 1.
     """
     if image_features.shape != text_features.shape or image_features.ndim != 2:
         raise ValueError(

@@ -57,7 +57,7 @@ def evaluate_captions(
         seed: Seed of the resamples.
 
     Raises:
-        ValueError: If ``"model"`` is missing, or a system has not one caption per record.
+        ValueError: If ``"model"`` is missing, or a system does not have one caption per record.
     """
     _require_captions(predictions, records)
     systems = (MODEL, *(name for name in predictions if name != MODEL))
@@ -197,7 +197,7 @@ def _left_out(
         )
     for measure in taken:
         if not len(measure.rows) and measure.info.judged:
-            left_out[measure.info.label] = "no record tells the truth"
+            left_out[measure.info.label] = "no record states the truth"
     return left_out
 
 

@@ -149,7 +149,7 @@ def bootstrap(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """Interval of any statistic, called once per resample: for what is no function of sums over rows.
+    """Interval of any statistic, called once per resample: for what is not a function of sums over rows.
 
     Args:
         statistic: Maps row numbers [m] (a row may occur several times) to a value.

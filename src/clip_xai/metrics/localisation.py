@@ -24,7 +24,7 @@ MEASURES = ("pointing", "auprc", "energy")
 def lay_over(values: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Scale maps [B, h, w] to the model's pixels [B, H, W], bilinear between cell centres."""
     pixels = (size, size) if isinstance(size, int) else size
-    # In double precision, so that rounding makes no hill on what is flat.
+    # In double precision, so that rounding does not make hills on what is flat.
     return F.interpolate(values[:, None].double(), size=pixels, mode="bilinear", align_corners=False)[:, 0].float()
 
 

@@ -225,7 +225,7 @@ class Captioner(nn.Module):
             rows: A number for each row that, with the seed, chooses its draws when sampling; 0, 1, 2 ... if None.
 
         Raises:
-            UserError: The language model has not enough positions.
+            UserError: The language model does not have enough positions.
         """
         sequence, memory = self._split(self.prefix(read, prompts))
         sequence, mask = padded_left(sequence, self.prefix_mask(prompts))

@@ -28,6 +28,7 @@ class CardFacts:
         data: Data set -> what is said of it: photographs, licence, terms.
         training: Setting -> value, how it was trained.
         evaluation: The evaluation's Markdown, baselines included, or None where there was none.
+        terms: Part -> the terms that bind it: tower, data sets, index of captions.
         language: Code of the captions' language, such as ``en``; None where it is not known.
         decoding: How it is to be used, for a captioner that was made for another decoding than ours; None for ours.
         warning: What a reader must know before anything else; empty for most.
@@ -41,6 +42,7 @@ class CardFacts:
     language: str | None = None
     decoding: Decoding | None = None
     warning: str = ""
+    terms: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_card(
@@ -63,7 +65,7 @@ def model_card(
         "## Training\n\n" + (_list(facts.training) or "Not stated."),
         _evaluated(facts.evaluation),
         f"## Licence\n\n{_licence(facts.licence)} Tower and language model keep the terms of their publishers; so do "
-        "the photographs, of which none is part of this model.",
+        "the photographs, of which none is part of this model." + _terms(facts.terms),
         "## Limits\n\nWhat a caption says beyond the photograph, such as age or history, is a guess. Skin tones and "
         "diagnoses that were rare in training are described worse; judge every group that the model is to serve.",
     ]
@@ -151,6 +153,12 @@ def _licence(licence: str) -> str:
     return f"Weights: {markdown(licence)}."
 
 
+def _terms(terms: Mapping[str, str]) -> str:
+    if not terms:
+        return ""
+    return f"\n\nThe terms of all these parts were merged here, and the strictest of them hold:\n\n{_list(terms)}"
+
+
 def _list(items: Mapping[str, str]) -> str:
     return "\n".join(f"- **{markdown(key)}**: {markdown(value)}" for key, value in items.items())
 
@@ -161,7 +169,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a text for a code span, which knows no escapes."""
+    """Return a text for a code span, which has no escapes."""
     return " ".join(text.split()).replace("`", "'")
 
 

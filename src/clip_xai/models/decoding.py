@@ -69,7 +69,7 @@ def decode(
             :func:`~clip_xai.data.images.number_of`); 0, 1, 2 ... if None.
 
     Raises:
-        UserError: The language model has not enough positions.
+        UserError: The language model does not have enough positions.
     """
     length = inputs.shape[1]
     limit = positions(language_model)
@@ -125,7 +125,7 @@ def require_room(room: int, positions: int, decoding: Decoding) -> None:
         decoding: Says how many tokens a caption may have.
 
     Raises:
-        UserError: There is not room enough.
+        UserError: There are not enough positions.
     """
     if decoding.max_new_tokens <= room:
         return

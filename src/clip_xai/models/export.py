@@ -11,16 +11,19 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from safetensors import safe_open
 
 from clip_xai.errors import UserError
-from clip_xai.files import write_json, write_text
+from clip_xai.files import read_json, write_json, write_text
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.clip import CLIPBackbone
+from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts, model_card
 from clip_xai.models.causal_model import positions
 from clip_xai.models.hub import hub_folder
 from clip_xai.models.retrieval import INDEX, CaptionIndex
+from clip_xai.models.terms import require_pushable
 from clip_xai.models.weights import TOWER, CaptionerSettings, load_captioner, save_captioner
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
@@ -46,9 +49,9 @@ def export_captioner(
         directory: Made if need be; files of an export in it are replaced, others are left alone.
         facts: For the model card, ``README.md``.
         with_backbone: Whether the tower's weights go with it. If None only where nobody else could get them: random
-            ones, and those that lie in a folder or file of this machine. Mind the tower's licence.
+            ones, and those that lie in a folder or file of this machine. Check the tower's licence.
         index: What prompts are retrieved from, for a captioner with retrieved captions. It holds training captions:
-            mind the terms of the data.
+            the terms of the data bind it.
 
     Raises:
         ValueError: The settings want an index and there is none, or the other way round.
@@ -72,7 +75,7 @@ def export_captioner(
         for file in sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json"):
             file.replace(directory / file.name)  # the configuration last: without it, nothing is loaded
     except OSError as error:
-        raise UserError(f"{directory} cannot be written ({error.strerror or error}); nothing is left of it") from error
+        raise UserError(f"{directory} cannot be written ({error.strerror or error}); nothing of it was kept") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return directory
@@ -114,7 +117,9 @@ def _try(captioner: Captioner, written: Path, directory: Path) -> None:
     differs = [key for key, value in expected.items() if key not in found or not torch.equal(found[key], value)]
     tower, own = loaded.backbone, captioner.backbone
     if differs or found.keys() != expected.keys():
-        raise UserError(f"{directory}: what was written does not load as it was ({differs[:3]}); nothing is left of it")
+        raise UserError(
+            f"{directory}: what was written does not load unchanged ({differs[:3]}); nothing of it was kept"
+        )
     text = "a photo of melanoma"
     same = (
         tower.fingerprint == own.fingerprint
@@ -125,7 +130,7 @@ def _try(captioner: Captioner, written: Path, directory: Path) -> None:
     if not same:
         raise UserError(
             f"{directory}: what was written loads with another tower, preprocessing or tokenizer than the captioner "
-            "has; nothing is left of it"
+            "has; nothing of it was kept"
         )
 
 
@@ -177,15 +182,19 @@ def push_to_hub(
         endpoint: Another hub than the public one.
 
     Raises:
-        UserError: The directory is no export, the hub refuses, or training captions would become public.
+        UserError: The directory is not an export, the hub refuses, training captions would become public, or the
+            tower's licence forbids sharing what training has changed.
     """
     missing = [file for file in FILES if not (directory / file).is_file()]
     if missing:
         raise UserError(f"{directory} lacks {', '.join(missing)}: export first (python -m clip_xai.jobs.export)")
+    described = (read_json(directory / "config.json") or {}).get("settings") or {}
+    with safe_open(directory / "model.safetensors", framework="np") as weights:
+        require_pushable(BackboneSource(**described["backbone"]), weights.metadata() or {})
     if not private and (directory / INDEX).is_file():
         raise UserError(
-            f"{INDEX} holds captions of the training data, which most data sets do not let you publish: leave --public "
-            "out, or publish a captioner without retrieved captions"
+            f"{INDEX} holds captions of the training data, which most data sets do not allow you to publish: leave "
+            "--public out, or publish a captioner without retrieved captions"
         )
     hub = HfApi(endpoint=endpoint, token=token)
     try:
@@ -196,14 +205,14 @@ def push_to_hub(
                     "not let you publish: name a private repository, or make this one private"
                 )
             if private:
-                raise UserError(f"{repository} is public already: add --public if that is meant, or name another")
+                raise UserError(f"{repository} is already public: add --public if that is intended, or name another")
         hub.create_repo(repository, private=private, exist_ok=True)
         done = hub.upload_folder(
             repo_id=repository, folder_path=directory, allow_patterns=list(ALLOWED), commit_message=message
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"the hub did not take {repository} ({reason}); log in with `hf auth login`") from error
+        raise UserError(f"the hub refused {repository} ({reason}); log in with `hf auth login`") from error
     return str(done.commit_url)
 
 

@@ -83,7 +83,7 @@ def read_original(file: Path, heads: int | None = None) -> Imported:
         heads: Attention heads of its GPT-2, which its weights do not tell; None for those of the published sizes.
 
     Raises:
-        UserError: The file is no such checkpoint, lacks a key, has one that has no place, or holds NaN.
+        UserError: The file is not such a checkpoint, lacks a key, has one that has no place, or holds NaN.
     """
     try:
         content = read_pickle(file)
@@ -207,7 +207,9 @@ def _text(said: Mapping[str, Any], key: str, usual: str, file: Path) -> str:
 
 def _downloaded(repository: str, revision: str | None) -> Path:
     if repository not in PUBLISHED:
-        raise UserError(f"{repository} is no file and no checkpoint of the original; known are {', '.join(PUBLISHED)}")
+        raise UserError(
+            f"{repository} is neither a file nor a checkpoint of the original; known are {', '.join(PUBLISHED)}"
+        )
     file = PUBLISHED[repository]
     advice = "download the .pt file once and name it instead of the repository"
     return hub_folder(repository, file, (file,), advice, revision) / file

@@ -35,7 +35,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
         listed = read_json(file).get("weight_map")
         names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
         if not names:
-            raise UserError(f"{file} names no file of weights: download it again")
+            raise UserError(f"{file} does not name any file of weights: download it again")
         for name in names:
             if not (file.parent / Path(name).name).is_file():
                 raise UserError(f"{file} names {name}, which is not beside it: download that file, too")
@@ -63,7 +63,7 @@ def read_pickle(file: Path) -> Any:
         if start[8:] == b"{":
             raise UserError(f"{file} is a safetensors file by its content: rename it to {file.stem}.safetensors")
         if start[:1] not in (b"\x80", b"P"):  # neither a pickle nor an archive that holds one
-            raise UserError(f"{file} is no file of weights, whatever its name says: download it again")
+            raise UserError(f"{file} is not a file of weights, whatever its name says: download it again")
     if zipfile.is_zipfile(file) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()):
         raise UserError(
             f"{file} is a TorchScript program, which is never executed: save its model's state_dict() where you trust "
@@ -77,7 +77,7 @@ def read_pickle(file: Path) -> Any:
         if not found and "Unsupported" not in str(error):
             raise _damaged(file, error) from error
         raise UserError(
-            f"{file} is no file of plain weights but a pickle that holds more than tensors{held}, which is never "
+            f"{file} is not a file of plain weights but a pickle that holds more than tensors{held}, which is never "
             "executed: save model.state_dict() where you trust the file, best as .safetensors"
         ) from error
     except (RuntimeError, OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
@@ -94,7 +94,7 @@ def state_of(content: Any, file: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
             content = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{file} holds no state dict of tensors: save model.state_dict()")
+        raise UserError(f"{file} does not hold a state dict of tensors: save model.state_dict()")
     return {str(key): value for key, value in content.items()}
 
 
@@ -125,7 +125,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({_first_line(error)}): download it again") from error
     except json.JSONDecodeError as error:
-        what = _impostor(text.encode()) or f"is no JSON (line {error.lineno}: {error.msg}): download it again"
+        what = _impostor(text.encode()) or f"is not JSON (line {error.lineno}: {error.msg}): download it again"
         raise UserError(f"{file} {what}") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} holds no settings but a {type(found).__name__}: download it again")
@@ -150,7 +150,7 @@ def refuse_impostor(file: Path) -> None:
 
 def _impostor(start: bytes) -> str | None:
     if not start.strip(b"\0 \t\r\n"):
-        return "is empty or holds zeros alone: download it again"
+        return "is empty or holds only zeros: download it again"
     if start.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder, or download it alone"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
@@ -168,14 +168,14 @@ def _refuse_cut(file: Path) -> None:
             raise UserError(f"{file} is no safetensors file but one that torch.save wrote: rename it to {file.stem}.pt")
         if not 2 <= length <= _LONGEST:
             raise UserError(
-                f"{file} is no safetensors file, whatever its name says: convert it, or give it its own suffix"
+                f"{file} is not a safetensors file, whatever its name says: convert it, or give it its own suffix"
             )
         header = opened.read(length)
     if len(header) == length:
         try:
             held = [entry["data_offsets"][1] for key, entry in json.loads(header).items() if key != "__metadata__"]
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise UserError(f"{file} is damaged (its header is no JSON): download it again") from None
+            raise UserError(f"{file} is damaged (its header is not JSON): download it again") from None
         if size >= 8 + length + max(held, default=0):
             return
         whole = f" of {8 + length + max(held, default=0):,}"

@@ -127,7 +127,7 @@ class CaptionIndex:
             raise UserError(f"{file}: there is no index of training captions; build one while training")
         with reading(file, "build it anew while training"), safe_open(file, "pt") as stored:
             if set(stored.keys()) != {"embeddings", "captions", "groups"}:
-                raise UserError(f"{file} is no index of training captions")
+                raise UserError(f"{file} is not an index of training captions")
             texts = [_unpacked(stored.get_tensor(key)) for key in ("captions", "groups")]
             return cls(stored.get_tensor("embeddings"), *texts)
 

@@ -124,7 +124,7 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
     """Load what :func:`trainable_state` gave, every key accounted for.
 
     Raises:
-        UserError: A key is missing or unknown, or a weight has another shape or is no number.
+        UserError: A key is missing or unknown, or a weight has another shape or is not a number.
     """
     require_finite(state, origin)
     own = captioner.state_dict()
@@ -132,7 +132,7 @@ def load_state(captioner: Captioner, state: dict[str, Tensor], origin: Path) -> 
     if reshaped:
         first = reshaped[0]
         raise UserError(
-            f"{origin} does not fit this captioner: {counted(len(reshaped), 'weight')} of another shape, for one "
+            f"{origin} does not fit this captioner: {counted(len(reshaped), 'weight')} of another shape, such as "
             f"{first}, {tuple(state[first].shape)} in the file and {tuple(own[first].shape)} here"
         )
     missing, unexpected = captioner.load_state_dict(state, strict=False)

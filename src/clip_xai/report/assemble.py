@@ -25,7 +25,7 @@ class Answer:
 
     Attributes:
         score_name: What the target's scores are: ``log-probability``, ``cosine`` ...
-        spans: Where each of the T scores stands in the caption, None for what is no single word of it.
+        spans: Where each of the T scores stands in the caption, None for what is not a single word of it.
         attributions: One a method, of one photograph (B = 1), about all T scores or the last of them alone.
         settings: The methods' own settings, in the same order.
         notes: Sentences that a reader must see beside every one of them.

@@ -123,7 +123,7 @@ def write_card(image: ExplainedImage, path: Path, evidence: Evidence | None = No
 
 
 def chosen_items(image: ExplainedImage) -> list[int]:
-    """Which items a card has room for: content words of a caption in reading order, then whatever is no single word."""
+    """The items that fit on a card: content words of a caption in reading order, then whatever is not a single word."""
     wholes = [index for index, item in enumerate(image.items) if item.span is None]
     words = [index for index, item in enumerate(image.items) if item.span and _is_content(item.label)]
     return [*words[: max(0, ITEMS_PER_CARD - len(wholes))], *wholes] or list(range(len(image.items)))[:ITEMS_PER_CARD]

@@ -22,7 +22,7 @@ def draw_comparison(canvas: Canvas, x: int, y: int, width: int, image: Explained
         y: Top.
         width: Of everything.
         image: What is explained.
-        chosen: The items that a card has room for; those that are no single word of a caption come first.
+        chosen: The items that a card has room for; those that are not single words of a caption come first.
     """
     wholes = [index for index in chosen if image.items[index].span is None]
     shown = (wholes or list(chosen))[:ITEMS]
@@ -78,7 +78,7 @@ def _legend(image: ExplainedImage, shown: int) -> list[str]:
     if shown < len(image.items):
         lines.append(f"Shown: {shown} of {len(image.items)}; index.html has them all.")
     if image.measurements:
-        lines.append("How each map meets the lesion mask stands in index.html.")
+        lines.append("index.html shows how each map meets the lesion mask.")
     holders: dict[str, list[str]] = {}
     for explanation in image.explanations:
         for note in explanation.all_notes:

@@ -69,7 +69,7 @@ def missing(letters: Iterable[str]) -> str:
     if joined and not features.check("raqm"):
         scripts = ", ".join(dict.fromkeys(_script(letter).capitalize() for letter in joined))
         sentences.append(
-            f"{scripts} letters stand unjoined and from left to right: this Pillow has no Raqm; index.html is right."
+            f"{scripts} letters are unjoined and from left to right: this Pillow has no Raqm; index.html is right."
         )
     return " ".join(sentences)
 
@@ -89,7 +89,7 @@ def fonts_here() -> tuple[str, ...]:
 
 @lru_cache(maxsize=65536)
 def _in(path: str, letter: str) -> bool:
-    """Whether a font has a letter; what is not drawn by itself (spaces, joiners, accents) is no matter."""
+    """Whether a font has a letter; what is not drawn by itself (spaces, joiners, accents) does not matter."""
     if letter.isspace() or unicodedata.category(letter) in ("Cf", "Cc", "Mn"):
         return True
     return _face(path).get_char_index(ord(letter)) != 0

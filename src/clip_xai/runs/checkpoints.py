@@ -161,7 +161,7 @@ def resolve_checkpoint(ckpt: str, runs_root: Path, refusal: Refusal | None = Non
 
     Args:
         ckpt: ``latest``, a run directory, the directory of an exported model, or a ``.ckpt`` file. The latest is the
-            newest finished run under ``runs_root`` that was no debug run; where there is none yet, the newest of the
+            newest finished run under ``runs_root`` that was not a debug run; where there is none yet, the newest of the
             demo's.
         runs_root: Where ``latest`` is looked for.
         refusal: Why ``latest`` must not be a model, such as that it was trained on what it is judged on.
@@ -204,7 +204,7 @@ def _latest(runs_root: Path, refusal: Refusal | None, debug: bool) -> Path:
     debugged = [] if debug else finished_runs(runs_root, lambda card: card.debug is not None)
     if debugged:
         raise UserError(
-            f"ckpt=latest: under {runs_root}/train are debug runs only, which are no trained models; to look at the "
+            f"ckpt=latest: under {runs_root}/train are debug runs only, which are not trained models; to look at the "
             f"newest all the same: ckpt={debugged[-1][1]}"
         )
     raise UserError(f"ckpt=latest: no finished run under {runs_root}/train; run first: python train.py stage=1")

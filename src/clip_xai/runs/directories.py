@@ -127,8 +127,8 @@ def _refuse_difference(
         if is_under(name, may_change):
             continue
         raise UserError(
-            f"{setting}={run_dir} was made with {name}={old}, and now {name}={new} is asked; name another directory, "
-            f"{_such_as(run_dir, setting)}, or ask the same to go on with it"
+            f"{setting}={run_dir} was made with {name}={old}, and now {name}={new} is requested; name another "
+            f"directory, {_such_as(run_dir, setting)}, or give the same settings to continue it"
         )
 
 

@@ -1,4 +1,4 @@
-"""From settings to the parts that rooms below hold."""
+"""From settings to the parts that lower layers hold."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            OSError: The disk takes no more; the checkpoint of before stays.
+            OSError: The disk is full; the earlier checkpoint stays.
         """
         place, buffer = Path(path), io.BytesIO()
         place.parent.mkdir(parents=True, exist_ok=True)

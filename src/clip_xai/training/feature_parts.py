@@ -40,7 +40,7 @@ class Part:
         """Take the space of so many rows.
 
         Raises:
-            OSError: The disk has not so much.
+            OSError: The disk does not have that much space.
         """
         with naming(self.place):
             reserve(self.file, rows * math.prod(self.shape) * self.dtype.itemsize)
@@ -84,7 +84,7 @@ def _remove_unlisted(place: Path) -> None:
 def read_parts(directory: Path, shape: Sequence[int], dtype: np.dtype) -> dict[str, tuple[NDArray[np.floating], int]]:
     """Return the rows of all whole parts: file digest -> memory-mapped array and row in it.
 
-    A part that is damaged does not count, is removed and named in the log: its photographs are computed anew. Nobody
+    A part that is damaged does not count, is removed and named in the log: its photographs are computed again. Nobody
     else may write to the directory meanwhile.
 
     Args:
@@ -97,7 +97,7 @@ def read_parts(directory: Path, shape: Sequence[int], dtype: np.dtype) -> dict[s
         try:
             array, digests = _read(listing, list(shape), dtype)
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            log.warning("%s is damaged (%s): its photographs are computed anew", listing, error)
+            log.warning("%s is damaged (%s): its photographs are computed again", listing, error)
             listing.unlink()
             listing.with_suffix(".bin").unlink(missing_ok=True)
             continue

@@ -102,5 +102,5 @@ class StopAtNonFinite(Callback):
         good = f"the last good checkpoint is {kept[0]}" if kept else "no checkpoint was written before"
         return (
             f"{what} at step {step}, in epoch {trainer.current_epoch}, learning rate {rate:.3g}: the training is"
-            f" stopped and nothing is exported; {good}; start anew with a lower stage.learning_rate"
+            f" stopped and nothing is exported; {good}; start again with a lower stage.learning_rate"
         )

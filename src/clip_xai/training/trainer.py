@@ -142,7 +142,7 @@ def run_epochs(
         monitor = config.callbacks.monitor
         if monitor in str(error) and monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
-            raise UserError(f"callbacks.monitor={monitor} is not measured; choose of {known}") from error
+            raise UserError(f"callbacks.monitor={monitor} is not measured; choose one of {known}") from error
         raise
     except SystemExit as stop:  # Lightning's own has no word to say, and status 0 after SIGTERM
         terminated = isinstance(stop, SIGTERMException)
@@ -162,7 +162,7 @@ def _how_to_resume(trainer: Trainer, config: TrainConfig, resumed: Path | None, 
     last = Path(config.run_dir) / "checkpoints" / "last.ckpt"
     kept = last if last.is_file() else resumed
     if kept is None:
-        return f"stopped by {signal} in epoch {trainer.current_epoch}, before the first checkpoint: start anew"
+        return f"stopped by {signal} in epoch {trainer.current_epoch}, before the first checkpoint: start again"
     return f"stopped by {signal} in epoch {trainer.current_epoch}; to resume, add to the same command: ckpt_path={kept}"
 
 
@@ -180,7 +180,7 @@ def strategy_of(config: TrainConfig, unfreezing: Unfreezing) -> str | Strategy:
         if config.stage.decay is not None:
             raise UserError("stage.decay averages whole weights, and trainer=fsdp shards them; set stage.decay=null")
         if config.callbacks.score_captions is not None:
-            raise UserError("sharded weights write no captions; set callbacks.score_captions=null or trainer=ddp")
+            raise UserError("sharded weights cannot write captions; set callbacks.score_captions=null or trainer=ddp")
         return ModelParallelStrategy(
             data_parallel_size=machine.world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
         )

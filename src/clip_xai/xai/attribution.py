@@ -111,12 +111,12 @@ class Attribution:
         try:
             file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} holds no attribution that can be read ({error})") from error
+            raise UserError(f"{path} does not hold a readable attribution ({error})") from error
         with file:
             header = file.metadata() or {}
             if "attribution" not in header:
                 raise UserError(
-                    f"{path} holds no single attribution: the results of a run of explain.py are read by "
+                    f"{path} does not hold a single attribution: the results of a run of explain.py are read by "
                     "clip_xai.read_run(run_dir)"
                 )
             metadata = json.loads(header["attribution"])

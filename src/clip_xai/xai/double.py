@@ -23,7 +23,7 @@ def in_double(backbone: VisionBackbone, target: T) -> tuple[VisionBackbone, T]:
     with torch.inference_mode(False):  # gradients go through the copies, whoever asks for them
         tower, asked = copy.deepcopy(backbone, known), copy.deepcopy(target, known)
         device = "cpu" if next(backbone.parameters()).device.type == "mps" else None
-        _convert(tower.image_tower, device)  # adapters are no modules, and what they wrap may be more than the model
+        _convert(tower.image_tower, device)  # adapters are not modules, and what they wrap may be more than the model
         _convert(asked, device)
         return tower.to(device=device, dtype=torch.float64), asked
 

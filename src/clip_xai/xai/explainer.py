@@ -89,7 +89,7 @@ class Explainer(ABC):
     def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Return why the method is not defined for a tower and a target, None if it is."""
         lacking = [SUPPORTED[need] for need in sorted(self.needs_of_tower - backbone.supports)]
-        return f"reads {' and '.join(lacking)}, which backbone {backbone.name} has not" if lacking else None
+        return f"reads {' and '.join(lacking)}, which backbone {backbone.name} does not have" if lacking else None
 
     def require(self, backbone: VisionBackbone, target: Target) -> None:
         """Raise a ``UserError`` with the reason and the methods that are defined, unless this one is."""
@@ -194,7 +194,7 @@ def defined_for(
     able = [explainer for explainer, reason in judged if reason is None]
     refused = [f"{explainer.name} {reason}" for explainer, reason in judged if reason is not None]
     if not able:
-        raise UserError(f"no method that is asked for is defined for target={target.name}: {'; '.join(refused)}")
+        raise UserError(f"none of the requested methods is defined for target={target.name}: {'; '.join(refused)}")
     return able, refused
 
 
@@ -240,7 +240,7 @@ def explain_apart(
     target: Target,
     bank: PerturbationBank | None = None,
 ) -> tuple[list[Explainer], list[Attribution], list[str]]:
-    """Explain one target by several methods, of which one that fails takes no other with it.
+    """Explain one target by several methods, of which one that fails does not take others with it.
 
     Args:
         explainers: As for :func:`explain_together`, and so are the others.

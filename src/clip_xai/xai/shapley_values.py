@@ -38,7 +38,7 @@ class Coalitions:
 def coalitions(players: int, samples: int, seed: int) -> Coalitions:
     """Choose coalitions of M players.
 
-    All of them if they are no more than ``samples``. Else, sizes are taken from the outside in: one player and all but
+    All of them if they are at most ``samples``. Else, sizes are taken from the outside in: one player and all but
     one always, then two and all but two and so on as long as a size's share of the samples would cover its coalitions;
     these are all taken, at their exact weight. The rest of the samples is drawn from the sizes that are left, in pairs
     of a coalition and its complement, with probability proportional to the kernel, and shares those sizes' weight
@@ -58,7 +58,7 @@ def coalitions(players: int, samples: int, seed: int) -> Coalitions:
     """
     every = 2**players - 2
     if players < 1:
-        raise UserError("there is nobody to share the score among: give a text with words, or more players")
+        raise UserError("there are no players to share the score among: give a text with words, or more players")
     if samples < min(every, 4 * players):
         raise UserError(f"{players} players need at least {min(every, 4 * players)} samples: raise samples")
     if players == 1:

@@ -114,7 +114,7 @@ class Trace:
     def _refuse_zero(self, gradient: Tensor, point: Point) -> None:
         block, name = point
         if name != "context" and block != PIXELS and gradient.shape[2] > self.prefix_tokens:
-            gradient = gradient[:, :, self.prefix_tokens :]  # maps are made of patches; the class token is no evidence
+            gradient = gradient[:, :, self.prefix_tokens :]  # maps are made of patches; the class token is not evidence
         refuse_zero(gradient, self.target, "the pixels" if block == PIXELS else f"{name!r} of block {block}")
 
 

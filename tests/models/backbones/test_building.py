@@ -193,7 +193,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_never_run(tmp_path: Path) -> N
     publish("dermlip", tmp_path / "model")
     (tmp_path / "model/open_clip_model.safetensors").unlink()
     torch.save({"weight": torch.ones(1), "harm": Harm()}, tmp_path / "model/open_clip_pytorch_model.bin")
-    with pytest.raises(UserError, match="no file of plain weights"):
+    with pytest.raises(UserError, match="not a file of plain weights"):
         build_backbone("dermlip", "ViT-B-16", str(tmp_path / "model"))
     assert not (tmp_path / "harm").exists()
 

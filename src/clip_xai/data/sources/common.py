@@ -179,7 +179,7 @@ def labelled(row: Mapping[str, str], leave_out: Iterable[str] = (), names: Mappi
 
     Args:
         row: The publisher's row.
-        leave_out: Columns that are no fact of the photograph (ids, file names).
+        leave_out: Columns that are not facts of the photograph (ids, file names).
         names: Column -> label, where a plain reading of the column's name will not do.
     """
     words = {"true": "Yes", "false": "No"}

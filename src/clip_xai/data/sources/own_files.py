@@ -52,7 +52,7 @@ class OwnFiles:
         if ".." not in parts and exact.is_relative_to(self.folder) and is_regular(exact):
             return _picture(exact)  # whatever signs its name holds
         if "\0" in text or ".." in parts or not parts:
-            raise NotFoundError("its path leaves the folder of the table, or is no path")
+            raise NotFoundError("its path leaves the folder of the table, or is not a path")
         if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
             raise NotFoundError("an address, not a file: download it beside the table")
         if text.startswith(("/", "~")) or re.match(r"[A-Za-z]:", text):
@@ -83,7 +83,7 @@ class OwnFiles:
         if is_regular(exact):
             return _picture(exact)
         if os.path.lexists(exact):
-            raise NotFoundError(f"it is no file but a {kind_of(exact)}")
+            raise NotFoundError(f"it is not a file but a {kind_of(exact)}")
         lowered = _plain(relative)
         alike = self._by_path.get(lowered, [])
         if not lowered.endswith(IMAGE_SUFFIXES):

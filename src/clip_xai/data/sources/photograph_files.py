@@ -16,10 +16,10 @@ IMAGE_SUFFIXES = SUFFIXES
 #: Folders that tools leave behind.
 LEFT_OVERS = re.compile(r"\..*|__macosx", re.IGNORECASE)
 
-#: Folders whose pictures are no photographs of a data set.
+#: Folders whose pictures are not photographs of a data set.
 NO_PHOTOGRAPHS = re.compile(r"\..*|__macosx|not_include|masks|structures|.*segmentations?.*", re.IGNORECASE)
 
-#: What folders hold that our own commands wrote: a run, or a manifest. A table or a picture in them is no source.
+#: What folders hold that our own commands wrote: a run, or a manifest. A table or a picture in them is not a source.
 OUR_MARKS = frozenset(("asked.json", "run.json", ".hydra", "manifest.stamp", "inspected.sqlite"))
 
 #: How far below `data.root` a publisher's table may lie.

@@ -24,7 +24,7 @@ FORMATS = (".csv", ".tsv", ".tab", ".xlsx")
 #: What a reader of a publisher's table is told to do, and of a table of her own.
 PUBLISHED, OWN = "download it again", "correct it"
 
-#: What files that are no tables begin with.
+#: What files that are not tables begin with.
 _STRANGERS = {
     b"\xd0\xcf\x11\xe0": "it is a spreadsheet of Excel's old format: save it as .xlsx or as CSV",
     b"%PDF": "it is a PDF",
@@ -119,7 +119,7 @@ def read_table(path: Path, header: str | None = None, advice: str = PUBLISHED) -
     columns = tuple(lines[first])
     repeated = [name for name, count in Counter(columns).items() if name and count > 1]
     if repeated:
-        raise UserError(f"{path}: column {', '.join(repeated)} stands there twice; {advice}.")
+        raise UserError(f"{path}: column {', '.join(repeated)} is there twice; {advice}.")
     rows, numbers, broken = [], [], []
     for number, cells in enumerate(lines[first + 1 :], start=first + 2):
         if not any(cells):

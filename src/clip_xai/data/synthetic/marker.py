@@ -86,7 +86,7 @@ def owned(root: Path) -> Marker | None:
         what = f"{MARKER} in it was not written by a drawing" if MARKER in held else f"for one {min(held)}"
         raise UserError(f"{root} holds something else ({what}); {another(root)}.")
     if root.exists() or root.is_symlink():
-        raise UserError(f"{root} is no directory; {another(root)}.")
+        raise UserError(f"{root} is not a directory; {another(root)}.")
     return None
 
 
@@ -116,7 +116,7 @@ def check_free(root: Path, marker: Marker | None, wanted: Iterable[str]) -> None
             raise UserError(f"{path} is no longer the file that was drawn there; {another(root)}.")
     for name in wanted:
         if name not in mine and os.path.lexists(root / name):
-            raise UserError(f"{root / name} was not drawn by this command and stands in its way; {another(root)}.")
+            raise UserError(f"{root / name} was not drawn by this command and is in its way; {another(root)}.")
 
 
 def remove(root: Path, names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The table of backbones in the README, from the code that builds them."""
+"""The table of backbones, from the code that builds them."""
 
 from __future__ import annotations
 

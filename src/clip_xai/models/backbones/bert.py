@@ -55,7 +55,7 @@ class BertText(nn.Module):
     Attributes:
         transformer: The encoder, without its own pooling layer.
         proj: Linear, or linear, GELU, linear with the mean width between; no biases.
-        pooling: ``"class"`` reads the first token, ``"mean"`` averages all that are no padding.
+        pooling: ``"class"`` reads the first token, ``"mean"`` averages all that are not padding.
         context_length: Tokens of a text.
     """
 
@@ -85,7 +85,7 @@ class BertText(nn.Module):
 class MedClipText(nn.Module):
     """Bio_ClinicalBERT under the names that the medclip package gives its weights.
 
-    Three layers are averaged (the first, the second and the last), and of each all tokens that are no padding. The
+    Three layers are averaged (the first, the second and the last), and of each all tokens that are not padding. The
     package averages padding in as well, so that a text's embedding depends on its neighbours in the batch; for a text
     alone the two are the same.
     """

@@ -122,7 +122,7 @@ def random_twin(backbone: VisionBackbone) -> VisionBackbone:
     """
     if backbone.blueprint is None:
         raise UserError(
-            f"nobody noted how backbone {backbone.name} was built, so that it has no twin at random weights: build it "
+            f"how backbone {backbone.name} was built is not recorded, so it has no twin at random weights: build it "
             "with build_backbone"
         )
     return backbone.blueprint.build(backbone.name)

@@ -63,7 +63,7 @@ class _VisionTower(TransformerTower):
         """Wrap a model that holds ``vision_model``.
 
         Raises:
-            UserError: The image size is no multiple of the patches.
+            UserError: The image size is not a multiple of the patches.
         """
         self.model, self.module = model, model.vision_model
         embeddings = self.module.embeddings
@@ -218,7 +218,7 @@ class HuggingFaceClipTextTower(_TextTower):
     def read_rows(self, token_ids: Tensor) -> Tensor:
         """Return the position of the first end marker."""
         end = self.model.config.text_config.eos_token_id
-        # Configurations of before the library knew of other vocabularies name 2, which is no end marker.
+        # Configurations of before the library knew of other vocabularies name 2, which is not an end marker.
         return (token_ids if end == 2 else (token_ids == end).int()).argmax(dim=-1)
 
     def _projected(self, pooled: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class OpaqueTower(ImageTower):
         self.module: Any = visual
         self.image_size = input_size(visual)
         if image_size not in (None, self.image_size):
-            raise UserError(f"this tower takes {self.image_size} pixels only: leave backbone.image_size out")
+            raise UserError(f"this tower takes only {self.image_size} pixels: leave backbone.image_size out")
         weight = next(visual.parameters())
         trunk = trunk_of(visual)
         with evaluation_mode(visual), torch.no_grad():

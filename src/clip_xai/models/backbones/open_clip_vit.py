@@ -111,7 +111,7 @@ class OpenClipVisionTower(TransformerTower):
 
         Raises:
             TypeError: The tower is of another family.
-            UserError: The image size is no multiple of the patches.
+            UserError: The image size is not a multiple of the patches.
         """
         if not isinstance(visual, VisionTransformer):
             raise TypeError(f"expected open_clip's VisionTransformer, got {type(visual).__name__}")
@@ -261,7 +261,7 @@ class OpenClipBackbone(CLIPBackbone):
 
         Raises:
             TypeError: The image tower is of another family.
-            UserError: The preprocessing's image size is no multiple of the tower's patches.
+            UserError: The preprocessing's image size is not a multiple of the tower's patches.
         """
         image_tower = OpenClipVisionTower(model.visual, preprocess.image_size)
         super().__init__(model, image_tower, OpenClipTextTower(model), tokenizer, preprocess, name, source)

@@ -46,7 +46,7 @@ def clip_tokenizer(
         return own
     marked = tokenizer.encode("a").special_tokens_mask
     if not marked or not marked[-1]:
-        raise UserError(f"backbone {source.name}: the tokenizer {file} puts no end marker behind a text: correct it")
+        raise UserError(f"backbone {source.name}: the tokenizer {file} adds no end marker to a text: correct it")
     end = tokenizer.encode("").ids[-1]
     found_one = PublishedTokenizer(tokenizer, text_tower.context_length, end, int(bool(marked[0])), file)
     return _fitting(found_one, tokenizer, source, text_tower)
@@ -71,8 +71,8 @@ def published_tokenizer(
         found = tokenizer_from_hub(repository, source.name)
     if found is None:
         raise UserError(
-            f"backbone {source.name}: {source.pretrained} holds no tokenizer.json: put it there, or leave the text "
-            "tower out with backbone.text=false"
+            f"backbone {source.name}: {source.pretrained} does not hold a tokenizer.json: put it there, or leave the "
+            "text tower out with backbone.text=false"
         )
     tokenizer, file = found
     if not first:

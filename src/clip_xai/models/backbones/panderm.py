@@ -197,7 +197,7 @@ class PanDermTower(TransformerTower):
         """Wrap a tower.
 
         Raises:
-            UserError: The image size is no multiple of the patches.
+            UserError: The image size is not a multiple of the patches.
         """
         self.module: Any = visual
         self.image_size = visual.image_size if image_size is None else image_size

@@ -84,8 +84,8 @@ def _read(values: Mapping[str, Any], name: str) -> Preprocess:
         refused.append("photographs that are not square (a shortest edge without a crop)")
     if refused:
         raise UserError(
-            f"backbone {name}: its {_EITHER} asks for what is not done here: {', '.join(refused)}; correct the file, "
-            "or take it away to use CLIP's own preprocessing"
+            f"backbone {name}: its {_EITHER} asks for something unsupported: {', '.join(refused)}; correct the file, "
+            "or remove it to use CLIP's own preprocessing"
         )
     assert side is not None
     normalises = values.get("do_normalize", True)
@@ -110,7 +110,7 @@ def _of_colours(given: Any, default: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _side(size: Any) -> int | None:
-    """Return the side that a size means, None where it is no single one."""
+    """Return the side that a size means, None where it is not a single one."""
     if isinstance(size, Mapping):
         sides = {size.get(key) for key in ("shortest_edge", "height", "width")} - {None}
         if set(size) - {"shortest_edge", "height", "width"} or len(sides) != 1:

@@ -61,7 +61,7 @@ class ResNetTower(ImageTower):
         """Wrap a tower.
 
         Raises:
-            UserError: The image size is no multiple of the stages' steps.
+            UserError: The image size is not a multiple of the stages' steps.
         """
         self.module: Any = visual
         self.image_size = int(visual.image_size) if image_size is None else image_size

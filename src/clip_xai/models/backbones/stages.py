@@ -58,7 +58,7 @@ class StageTrace(VisualTrace):
         if any(block != POOL and name != "output" for block, name in watch):
             raise UserError(
                 "this tower has no attention over all patches: only the output of its blocks can be watched; "
-                "choose a method that reads no attention, such as gradcam"
+                "choose a method that does not read attention, such as gradcam"
             )
         super().__init__(
             tower.module,

@@ -1,8 +1,8 @@
 """Tokenizers that stand in where the published files are not at hand: same format, same number of ids.
 
-A model at random weights knows no words, so any tokenizer of the right vocabulary size will do to build, train and
-test it. These are made of the embedded language model's word pieces and are named as stand-ins; with published weights
-they are never used.
+A model at random weights does not know any words, so any tokenizer of the right vocabulary size will do to build, train
+and test it. These are made of the embedded language model's word pieces and are named as stand-ins; with published
+weights they are never used.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class SwinTower(ImageTower):
         """Wrap a tower.
 
         Raises:
-            UserError: The image size is no multiple of the last stage's steps.
+            UserError: The image size is not a multiple of the last stage's steps.
         """
         self.module: Any = module
         config: Any = module.model.config

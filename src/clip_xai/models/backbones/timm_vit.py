@@ -109,7 +109,7 @@ class TimmVisionTower(TransformerTower):
 
         Raises:
             TypeError: The trunk is of another family.
-            UserError: The image size is no multiple of the patches.
+            UserError: The image size is not a multiple of the patches.
         """
         trunk = trunk_of(visual)
         if not isinstance(trunk, VisionTransformer):

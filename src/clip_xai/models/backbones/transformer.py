@@ -444,7 +444,8 @@ def whole_grid(image_size: int, patch_size: int) -> tuple[int, int]:
     if image_size < patch_size or image_size % patch_size:
         lower = max(1, image_size // patch_size) * patch_size
         raise UserError(
-            f"backbone.image_size={image_size} is no multiple of {patch_size}: choose {lower} or {lower + patch_size}"
+            f"backbone.image_size={image_size} is not a multiple of {patch_size}: choose {lower} or "
+            f"{lower + patch_size}"
         )
     side = image_size // patch_size
     if side > MAX_SIDE:

@@ -115,7 +115,7 @@ def find(name: str, architecture: str, pretrained: str, revision: str | None) ->
             if pretrained.startswith("hf-hub:"):
                 raise
             raise UserError(
-                f"backbone {name}: there is no file or folder {pretrained}, and the hub has or gives none: {advice}"
+                f"backbone {name}: there is no file or folder {pretrained}, and the hub does not provide it: {advice}"
             ) from None
     else:
         raise UserError(f"backbone {name}: there is no file or folder {pretrained}: {advice}")
@@ -126,7 +126,7 @@ def find(name: str, architecture: str, pretrained: str, revision: str | None) ->
             "one's folder"
         )
     if weights is None:
-        raise UserError(f"backbone {name}: {pretrained} holds no {WEIGHT_FILES[0]} or {WEIGHT_FILES[1]}: {advice}")
+        raise UserError(f"backbone {name}: {pretrained} does not hold {WEIGHT_FILES[0]} or {WEIGHT_FILES[1]}: {advice}")
     return Published(weights, folder, dict(settings or {}))
 
 
@@ -161,7 +161,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor], origin: Path, unuse
     if missing or unexpected or reshaped:
         raise UserError(
             f"{origin} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}, "
-            f"of another shape {reshaped[:3]}; an architecture of your own needs its {OPEN_CLIP_CONFIG} or {CONFIG} "
+            f"with another shape {reshaped[:3]}; an architecture of your own needs its {OPEN_CLIP_CONFIG} or {CONFIG} "
             "beside the weights"
         )
     require_trained(own, kept, origin)
@@ -199,7 +199,7 @@ def _read(file: Path, read: Callable[[], Tokenizer]) -> Tokenizer:
         return read()
     except Exception as error:  # the library raises nothing more precise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(f"{file} is no tokenizer that can be read ({reason}): download it again") from error
+        raise UserError(f"{file} is not a tokenizer that can be read ({reason}): download it again") from error
 
 
 def _clip_pieces(folder: Path) -> Tokenizer:
@@ -219,5 +219,5 @@ def tokenizer_from_hub(repository: str, name: str) -> tuple[Tokenizer, str]:
     folder = hub_folder(repository, TOKENIZER_FILES, TOKENIZER_FILES, advice)
     found = read_tokenizer([folder])
     if found is None:
-        raise UserError(f"{repository} holds no tokenizer.json or vocab.txt; {advice}")
+        raise UserError(f"{repository} does not hold a tokenizer.json or vocab.txt; {advice}")
     return found

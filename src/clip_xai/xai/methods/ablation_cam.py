@@ -45,7 +45,7 @@ class AblationCam(BankExplainer):
 
     Deviations from the paper: it divides by s, which turns the map over where the score is negative (every
     log-probability is); here by its size. Deviations from pytorch-grad-cam: a channel is replaced by 0 or its mean,
-    there by its smallest value minus 1e7 where tokens are signed, which is no ablation of them; the model is not
+    there by its smallest value minus 1e7 where tokens are signed, which is not an ablation of them; the model is not
     changed meanwhile.
 
     Attributes:
@@ -77,7 +77,7 @@ class AblationCam(BankExplainer):
         tower = bank.backbone.image_tower
         whole = bank.whole_scores(target)
         if (whole == 0).any():
-            raise UserError("a score is exactly 0, so that no share of it can be told: choose scorecam or gradcam")
+            raise UserError("a score is exactly 0, so no share of it can be computed: choose scorecam or gradcam")
         with evaluation_mode(tower.module), torch.no_grad():
             opened = _opened(tower, bank.pixels, self.layer)
             tokens = opened.tokens

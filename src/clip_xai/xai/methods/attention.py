@@ -94,7 +94,9 @@ class GradEclip(TraceExplainer):
     def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Blocks that attend over all patches are needed, or an attention pool that the target reads."""
         if self.heads == "single" and (target.reads != "pooled" or not self._class_token(backbone)):
-            return "with a single head reads the class token, which this tower has not or this target does not read"
+            return (
+                "with a single head reads the class token, which this tower does not have or this target does not read"
+            )
         if reads_pool(backbone, target) and self.layers == 1 and self.layer == -1:
             return None
         reason = super().refusal(backbone, target) or _lacking(backbone)
@@ -338,4 +340,4 @@ def _one_head(heads: Tensor) -> Tensor:
 def _lacking(backbone: VisionBackbone) -> str | None:
     if "attention" in backbone.supports:
         return None
-    return f"reads attention over all patches, which backbone {backbone.name} has not"
+    return f"reads attention over all patches, which backbone {backbone.name} does not have"

@@ -45,7 +45,8 @@ class EmbeddingSpace(Explainer):
         chunk_size: Dimensions explained at once.
 
     Raises:
-        UserError: The target is no similarity to texts, the method explains no images, or ``collapsed`` would be wrong.
+        UserError: The target is not a similarity to texts, the method does not explain images, or ``collapsed`` would
+            be wrong.
 
     Example:
         >>> from clip_xai.xai.examples import example
@@ -76,7 +77,7 @@ class EmbeddingSpace(Explainer):
             raise UserError(f"xai.embedding_space.method is {self.method!r}: choose one of {', '.join(able)}")
         cls = explainers[self.method]
         if not cls.text_dependent:
-            raise UserError(f"{self.method} says nothing about a dimension: its map is the same whatever is asked")
+            raise UserError(f"{self.method} says nothing about a dimension: its map is the same for every target")
         if self.mode == "collapsed" and not cls.linear_in_target:
             linear = [name for name in able if explainers[name].linear_in_target]
             raise UserError(
@@ -94,7 +95,7 @@ class EmbeddingSpace(Explainer):
         """A similarity to single texts is needed, and what the method needs."""
         alike = isinstance(target, SimilarityTarget) and not isinstance(target, ContrastTarget)
         if not alike or target.reads != "pooled" or getattr(target, "softmax", False):
-            return f"weighs dimensions by a text, which target {target.name} has not"
+            return f"weighs dimensions by a text, which target {target.name} does not have"
         return self.inner.refusal(backbone, target)
 
     def explain(self, backbone: VisionBackbone, pixels: Tensor, target: Target) -> Attribution:

@@ -62,7 +62,7 @@ class Saliency(PixelGradient):
     backward pass through the whole tower, shared with the other gradient methods.
 
     Deviations from the published definition: none per pixel; the mean over patches is ours. captum's ``Saliency`` gives
-    |ds/dx| of each colour, without the maximum.
+    ``|ds/dx|`` of each colour, without the maximum.
 
     Attributes:
         resolution: ``patches`` or ``pixels``.
@@ -171,7 +171,7 @@ class GuidedBackprop(Explainer):
         if not called:
             raise UserError(
                 f"guided_backprop found no activation function (ReLU, GELU ...) in the tower of {backbone.name} "
-                "to stand in, so it would be the plain gradient: choose saliency"
+                "to replace, so it would be the plain gradient: choose saliency"
             )
         values = trace.pixel_gradient.float().abs().amax(dim=2)
         if self.resolution == "patches":

@@ -48,7 +48,7 @@ class Fixlip(Explainer):
     exact where all coalitions are asked.
 
     Shapes: values ``[B, T, K, h, w]``: K words, NaN past the end of shorter texts; a square's value is shared out
-    evenly over its patches. Signed, in units of the score; a sum over words or patches is no first-order
+    evenly over its patches. Signed, in units of the score; a sum over words or patches is not a first-order
     evidence, but what the one gains from the other. Cost: ``images`` forward passes of the image tower, shared by all T
     texts, and up to ``texts`` of the text tower for each text, shared by all B images; for ``shapley`` times ``nodes``.
 
@@ -69,7 +69,7 @@ class Fixlip(Explainer):
         chunk_size: Images or texts in one forward pass; halved when memory runs out.
 
     Raises:
-        UserError: The target is no plain similarity to known texts, or there are too few coalitions for the players.
+        UserError: The target is not a plain similarity to known texts, or there are too few coalitions for the players.
 
     Example:
         >>> from clip_xai.xai.examples import example
@@ -166,7 +166,7 @@ class Fixlip(Explainer):
 def drawn(players: int, samples: int, presence: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return coalitions, bool ``[n, players]``, and their weights ``[n]``, where each player comes with probability p.
 
-    All of them, each with its probability, if they are no more than ``samples``; else so many draws of equal weight.
+    All of them, each with its probability, if they are at most ``samples``; else so many draws of equal weight.
 
     Raises:
         UserError: There are too few samples for as many players.

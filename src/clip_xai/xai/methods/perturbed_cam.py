@@ -102,7 +102,7 @@ class AbsCamInit(ActivationMap):
 
         w_k = mean over patches i of | ds/dA_ik |         H_i = sum over k of  w_k A_ik
 
-    Shapes: maps ``[B, T, h, w]``, signed: the released code takes no ReLU here. Cost for T targets: one forward pass
+    Shapes: maps ``[B, T, h, w]``, signed: the released code applies no ReLU here. Cost for T targets: one forward pass
     and one batched backward pass from the read to the chosen block.
 
     Deviations from the published code: nothing is scaled to [0, 1].

@@ -41,7 +41,7 @@ class ClipSurgery(TraceExplainer):
         none:   H_ti = F_i . t_t
 
     ``empty`` is the paper's form for a single text and makes each text's map independent of the others; ``texts`` needs
-    a set of texts that compete (with one it would be zero). A logit is scaled by tau. A target that is no similarity
+    a set of texts that compete (with one it would be zero). A logit is scaled by tau. A target that is not a similarity
     but reads the pooled embedding (a contrast, a caption behind a pooled mapper, a dimension) gives its cotangent as
     the direction, and nothing is taken away. A target that reads patch tokens has no direction in the embedding space:
     refused.
@@ -80,7 +80,7 @@ class ClipSurgery(TraceExplainer):
     def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Directions in the embedding space are needed, and patches that can be projected into it."""
         if target.reads != "pooled":
-            return f"compares patches with a direction in the embedding space, which target {target.name} has not"
+            return f"compares patches with a direction in the embedding space, which target {target.name} does not have"
         if reads_pool(backbone, target):
             return "projects single patches into the embedding space, which an attention pool does not allow"
         if self.redundancy == "texts" and len(target.labels) < 2:

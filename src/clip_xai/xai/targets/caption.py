@@ -94,7 +94,9 @@ class CaptionTarget(Target):
         chosen = [one for one in words if one.text.lower() == word.strip().lower()]
         if not chosen:
             text = captioner.tokenizer.decode(token_ids)
-            raise UserError(f"{word!r} is no word of the caption {text!r}: choose one that is, or target=caption_span")
+            raise UserError(
+                f"{word!r} is not a word of the caption {text!r}: choose one that is, or target=caption_span"
+            )
         return cls(captioner, token_ids, [one.tokens for one in chosen], [one.text for one in chosen])
 
     @classmethod
@@ -201,7 +203,7 @@ class CaptionContrastTarget(Target):
         said, first = text[run[0].start : run[-1].end], run[0].tokens[0]
         same = [other for other in alternatives if other.strip().lower() in ("", said.lower())]
         if not alternatives or same:
-            raise UserError(f"a contrast needs something else than {said!r} to stand in its place: set target.against")
+            raise UserError(f"a contrast needs something other than {said!r} in its place: set target.against")
         kept = len(captioner.tokenizer.decode(token_ids[:first]))
         tails = [(text[: run[0].start] + other.strip() + text[run[-1].end :])[kept:] for other in ("", *alternatives)]
         tails[0] = text[kept:]
@@ -251,7 +253,7 @@ def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) 
         run = diagnosis_words(text, words)
         if not run:
             raise UserError(
-                f"the caption {text!r} states no diagnosis, or several and not which: name the words with target.span"
+                f"the caption {text!r} states no diagnosis, or several without a conclusion: set target.span"
             )
         return run
     place = _whole_words(text, wanted.strip())
