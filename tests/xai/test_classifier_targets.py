@@ -39,7 +39,6 @@ def classifier(name: str) -> tuple[VisionClassifier, nn.Module, Tensor]:
 @pytest.mark.parametrize(
     ("name", "stage", "layer"),
     [
-        ("timm_resnet", "layer2", 1),
         ("torchvision_resnet", "layer3", 2),
         ("timm_convnext", "stages.3", -1),
         ("torchvision_densenet", "features", -1),

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clip_xai.data.field_words import vocabulary
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.report.explained import number
 from clip_xai.xai.targets.similarity import SimilarityTarget
 
-TEMPLATE = "a photo of {}"
+TEMPLATE = vocabulary().comparison
 
 
 class ComparisonTexts:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_xai.data.field_words import vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.classifier import VisionClassifier
@@ -23,7 +24,7 @@ CLASSIFIER_KINDS = {
     "margin": "logit margin",
     "log_probability": "log-probability of the class",
 }
-TEMPLATES = ("a photo of {}.", "a dermatology photograph showing {}.", "a skin lesion, {}.")
+TEMPLATES = vocabulary().templates
 
 
 class ClassTarget(SimilarityTarget):
