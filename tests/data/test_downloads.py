@@ -186,7 +186,7 @@ def test_archives_that_are_still_packed_are_named(tmp_path: Path) -> None:
     (tmp_path / "images" / "imgs_part_1.zip").write_bytes(b"PK")
     found = read("pad_ufes_20", tmp_path)
     assert [problem.kind for problem in found.problems] == ["missing", "missing"]
-    assert "imgs_part_1.zip is still packed" in " ".join(found.notes) and "spelled out" in " ".join(found.notes)
+    assert "imgs_part_1.zip is still packed" in " ".join(found.notes) and "spelled-out" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("place", ["", "images", "images/images"])

@@ -113,7 +113,7 @@ def test_other_data_are_named_on_the_page_and_must_not_have_been_trained_on(runs
     with pytest.raises(UserError, match=r"split=test: it, .* was trained on 8 of 8 photographs.*allow_overlap=true"):
         evaluate(settings("evaluate", runs, tmp_path / "no", named, "data.fold=0"))
     evaluate(settings("evaluate", runs, tmp_path / "yes", named, "data.fold=0", "allow_overlap=true", "bootstrap=20"))
-    assert "No judgement of unseen photographs: 8 of 8" in (tmp_path / "yes" / "index.html").read_text()
+    assert "was trained on 8 of 8 photographs" in (tmp_path / "yes" / "index.html").read_text()
     # The newest of all would be fold 1's; the one that may be judged on fold 0 is taken.
     metrics = evaluate(settings("evaluate", runs, tmp_path / "fold0", "data.fold=0", "bootstrap=20"))
     assert metrics["settings"]["captioner"].endswith("fold0/export")
