@@ -118,7 +118,7 @@ def opening_method(methods: Sequence[str], evidence: Evidence | None, command: s
         )
     best = max(learned, key=lambda name: learned[name].trained.value)
     return best, (
-        f"Opens with {title_of(best)}, which localised best for this model: {known[best].text} "
-        f"({evidence.where}).{evidence.without_model} This is localisation: it does not show that a map is faithful to "
-        "the model."
+        f"Opens with {title_of(best)}, which localised best of the methods that rise above their own random weights: "
+        f"{known[best].text} ({evidence.where}).{evidence.without_model} This is localisation: it does not show that a "
+        "map is faithful to the model."
     )
