@@ -19,8 +19,8 @@ from benchmarks.common import alternately, machine, markdown, speedup
 from benchmarks.naive_decoding import naive_caption
 from clip_xai.models.backbones.backbone_builder import BackboneSource
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.decoding import Decoding
 from clip_xai.models.mappers import MAPPERS
+from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings, build_captioner
 
 TINY = {"bottleneck_mlp": {"hidden": 256}, "resampler": {"head_width": 32}}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.decoding import Decoding
+from clip_xai.models.settings import Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 

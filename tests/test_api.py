@@ -20,7 +20,7 @@ from clip_xai.explanations.questions import Question
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, BackboneSource
-from clip_xai.models.captioner import Decoding
+from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings, build_captioner
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.methods import GradCam, GradEclip

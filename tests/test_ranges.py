@@ -15,7 +15,7 @@ from clip_xai.config.cli import compose_job
 from clip_xai.config.schemas import SCHEMAS, ExplainConfig, GenerationConfig, TrainConfig, dataclasses_in
 from clip_xai.config.training_settings import StageConfig, TrainerConfig
 from clip_xai.errors import UserError
-from clip_xai.models.decoding import Decoding
+from clip_xai.models.settings import Decoding
 from clip_xai.ranges import Checked, check, setting
 from clip_xai.runs.instantiate import require_usable
 from clip_xai.xai.explainer import explainers

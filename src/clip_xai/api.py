@@ -29,7 +29,8 @@ from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.models.backbones.clip import with_texts
-from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.captioner import Captioner
+from clip_xai.models.settings import Decoding
 from clip_xai.report.assemble import Answer, assemble
 from clip_xai.report.cards import draw_card
 from clip_xai.report.explained import ExplainedImage

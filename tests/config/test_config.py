@@ -17,9 +17,9 @@ from clip_xai.config.explainer_settings import XaiConfig
 from clip_xai.config.refusals import setting_names
 from clip_xai.config.schemas import SCHEMAS, TrainConfig, dataclasses_in
 from clip_xai.errors import UserError
-from clip_xai.models.captioner import Decoding
 from clip_xai.models.clipcap import DECODING as CLIPCAP
 from clip_xai.models.mappers import MAPPERS, build_mapper
+from clip_xai.models.settings import Decoding
 from clip_xai.runs.instantiate import captioner_settings, decoding, explainers_of
 from clip_xai.xai.explainer import explainers
 

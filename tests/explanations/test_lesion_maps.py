@@ -9,7 +9,7 @@ from PIL import Image
 
 from clip_xai.data.record import Record
 from clip_xai.explanations.lesion_maps import LesionMaps
-from clip_xai.models.captioner import Decoding
+from clip_xai.models.settings import Decoding
 from clip_xai.report.assemble import Answer
 from clip_xai.studies.localise import measure
 from clip_xai.xai.attribution import Attribution

@@ -25,10 +25,10 @@ from clip_xai.explanations.store import ResultStore, index_rows
 from clip_xai.jobs.evaluate import generate_captions
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.models.backbones.backbone_builder import tiny_backbone
-from clip_xai.models.captioner import Captioner, Decoding
-from clip_xai.models.decoding import REPORTED
+from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import tiny_config
 from clip_xai.models.mappers import build_mapper
+from clip_xai.models.settings import REPORTED, Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.report.explained import CLASS_AGNOSTIC_NOTE, POOLED_NOTE
 from clip_xai.runs.instantiate import decoding as decoding_of

@@ -11,7 +11,7 @@ from clip_xai.data.rendered_mark import marked
 from clip_xai.explanations.collection import shown
 from clip_xai.explanations.explanation_job import RENDERED_ALONE, ExplanationJob
 from clip_xai.explanations.photographs import photographs_at
-from clip_xai.models.decoding import Decoding
+from clip_xai.models.settings import Decoding
 from clip_xai.runs.lineage import Learned, Lineage
 from clip_xai.xai.explainer import explainers
 from clip_xai.xai.targets.target_builder import Question

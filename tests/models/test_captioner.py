@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from benchmarks.naive_decoding import next_logits
 from clip_xai.errors import UserError
-from clip_xai.models.captioner import IGNORED, Captioner, Decoding
+from clip_xai.models.captioner import IGNORED, Captioner
+from clip_xai.models.settings import Decoding
 from tests.models.conftest import TEXTS
 
 

@@ -26,9 +26,9 @@ from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.causal_model import beside_blocks, blocks_of, positions, require_causal, tied_output
-from clip_xai.models.decoding import Decoding
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
+from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings, load_captioner, save_captioner
 from clip_xai.training.modules import CaptionerModule, Optimisation
 from clip_xai.training.unfreezing import Unfreezing

@@ -12,7 +12,8 @@ from transformers import GPT2LMHeadModel
 from benchmarks.naive_decoding import naive_caption
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.decoding import BannedPhrases, Decoding, finished, is_sentence_end
+from clip_xai.models.decoding import BannedPhrases, finished, is_sentence_end
+from clip_xai.models.settings import Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 from tests.models.conftest import SMALL_MAPPERS, TEXTS, build_captioner
 

@@ -20,9 +20,9 @@ from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.models.backbones.open_clip_models import build_model
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.card import CardFacts
-from clip_xai.models.decoding import REPORTED
 from clip_xai.models.export import FILES, export_captioner, from_pretrained, push_to_hub
 from clip_xai.models.retrieval import INDEX, CaptionIndex
+from clip_xai.models.settings import REPORTED
 from clip_xai.models.weights import (
     TOWER,
     CaptionerSettings,

@@ -21,8 +21,9 @@ from clip_xai.jobs.train import caption_data, fit, log_samples, require_position
 from clip_xai.metrics.baselines import shuffled_rows
 from clip_xai.metrics.caption_metrics import bleu
 from clip_xai.metrics.results import MODEL, SHUFFLED
-from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import CaptionIndex, Retrieval
+from clip_xai.models.settings import Decoding
 from clip_xai.runs.instantiate import captioner_settings, feature_table
 from clip_xai.runs.loggers import open_loggers
 from clip_xai.training.prompts import caption_index

@@ -18,9 +18,9 @@ from clip_xai.explanations.questions import Question, TargetSpecification, ask, 
 from clip_xai.explanations.store import Result
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.clip import with_texts
-from clip_xai.models.captioner import Caption, Captioner, Decoding
-from clip_xai.models.decoding import REPORTED
+from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.settings import REPORTED, Decoding
 from clip_xai.report.assemble import Answer
 from clip_xai.runs.lineage import Lineage
 from clip_xai.xai.attribution import Attribution

@@ -47,8 +47,9 @@ from clip_xai.metrics.results import (
 )
 from clip_xai.metrics.tokens import AUTO, require_tokenizer
 from clip_xai.models.backbones.clip import with_texts
-from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.settings import Decoding
 from clip_xai.progress import track
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows

@@ -13,13 +13,12 @@ from transformers import PreTrainedModel
 
 from clip_xai.models.backbones.base import Features, VisionBackbone
 from clip_xai.models.causal_model import last_hidden, output_layer, positions, require_causal, word_embeddings
-from clip_xai.models.decoding import Caption, Decoding, decode
+from clip_xai.models.decoding import Caption, decode
 from clip_xai.models.mappers import Mapper
+from clip_xai.models.settings import Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 
 IGNORED = -100
-
-__all__ = ["IGNORED", "Caption", "Captioner", "Decoding"]
 
 
 class Captioner(nn.Module):

@@ -12,8 +12,8 @@ import yaml
 from torch import nn
 
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.decoding import Decoding
 from clip_xai.models.retrieval import INDEX, CaptionIndex
+from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings
 from clip_xai.text import markdown, plural
 

@@ -32,10 +32,10 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.decoding import Decoding
 from clip_xai.models.imported import Imported, Scheme, assembled, gpt2_config, shared_size, weights_of, whole_number
 from clip_xai.models.language_model import PUBLISHED_SIZES, load_tokenizer
 from clip_xai.models.reading import read_state
+from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings
 
 log = logging.getLogger(__name__)

@@ -26,10 +26,8 @@ from transformers import (
 
 from clip_xai.errors import UserError
 from clip_xai.models.causal_model import positions
-from clip_xai.models.settings import REPORTED, Decoding
+from clip_xai.models.settings import Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
-
-__all__ = ["REPORTED", "BannedPhrases", "Caption", "Decoding", "Draw", "decode", "finished", "require_room"]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.decoding import Decoding
 from clip_xai.models.finite import require_finite
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
+from clip_xai.models.settings import Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.models.weights import CaptionerSettings
 

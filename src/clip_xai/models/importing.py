@@ -27,12 +27,12 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.decoding import Decoding
 from clip_xai.models.hub import hub_folder
 from clip_xai.models.imported import Imported, Scheme, assembled, gpt2_config, shared_size, weights_of, whole_number
 from clip_xai.models.language_model import load_tokenizer
 from clip_xai.models.lora import TARGETS
 from clip_xai.models.reading import read_pickle
+from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings
 
 __all__ = ["PUBLISHED", "assembled", "load_original", "read_original"]

@@ -20,8 +20,9 @@ from clip_xai.config.schemas import (
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.backbone_builder import BackboneSource
-from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import (
     CaptionerSettings,
     build_captioner,

@@ -28,8 +28,9 @@ from clip_xai.files import write_json, write_text
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.models.backbones.clip import with_texts
-from clip_xai.models.captioner import Captioner, Decoding
+from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.settings import Decoding
 from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN

@@ -24,7 +24,7 @@ from clip_xai.config.schemas import TrainConfig
 from clip_xai.config.training_settings import CallbacksConfig
 from clip_xai.errors import UserError
 from clip_xai.metrics.caption_metrics import bleu, rouge_l
-from clip_xai.models.captioner import Decoding
+from clip_xai.models.settings import Decoding
 from clip_xai.training.averaging import WeightAverage
 from clip_xai.training.checkpoint_files import WholeCheckpoints
 from clip_xai.training.data import CaptionData
