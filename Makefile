@@ -13,14 +13,15 @@ export OMP_NUM_THREADS ?= 2
 demo: $(READY)
 	$(BIN)/python -m clip_xai.studies.demo
 
-# Two processes of one thread each: threads that wait for each other on taken cores make it twice as slow.
+# Two processes of one thread each: threads that wait for each other on taken cores make it twice as slow. In their own
+# order: the files of few long tests, which are the last ones otherwise, would keep one process alone.
 test test-all: export OMP_NUM_THREADS = 1
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

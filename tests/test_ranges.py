@@ -69,7 +69,7 @@ OTHERS = {
     "evaluate bootstrap=0": "give at least 20",
     "evaluate clip_score=nosuch": "choose one of own",
     "explain samples=0": "give at least 1",
-    "explain target.kind=cosin": "choose one of cosine, dot, logit, log_probability",
+    "explain target.kind=cosin": "choose one of cosine, dot, logit, margin, log_probability",
     "explain target.dimensions=[-1]": "give at least 0 for each",
 }
 DECODING = {

@@ -158,7 +158,7 @@ def explain(
     chosen = [_method(one) for one in _several(methods)]
     if not chosen:
         raise UserError(f"name at least one method: {', '.join(explainers)}")
-    if kind not in KINDS:
+    if kind is not None and kind not in KINDS:
         raise UserError(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
     captioner = model if isinstance(model, Captioner) else None
     backbone = captioner.backbone if captioner is not None else model
@@ -278,7 +278,7 @@ def _method(method: Any) -> Explainer:
     if isinstance(method, type) and issubclass(method, Explainer):
         return method()
     if not isinstance(method, str):
-        raise UserError(f"there is no explainer {method!r}; choose of {', '.join(explainers)}")
+        raise UserError(f"there is no explainer {method!r}; choose one of {', '.join(explainers)}")
     return explainers.named(method)()
 
 

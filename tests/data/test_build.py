@@ -244,7 +244,7 @@ def test_a_manifest_that_leaks_is_refused(root: Path, tmp_path: Path) -> None:
     manifest = build_manifest(root, tmp_path / "out")
     records = load_manifest(manifest)
     other = next(record for record in records if record.split == "test")
-    with pytest.raises(UserError, match=r"1 group in more than one split, for one .* in test and train"):
+    with pytest.raises(UserError, match=r"1 group in more than one split, such as .* in test and train"):
         load_manifest(rewritten(manifest, split="train", group=other.group))
 
 

@@ -78,6 +78,7 @@ def test_stage_2_without_stage_1_names_the_command_to_run_first(home: Path) -> N
     assert "python train.py backbone=dermlip mapper=resampler language_model=tiny stage=1" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_towers_and_stages_runs_stage_1_first(home: Path) -> None:
     """The full-size tower at random weights; the sweep as typed needs weights that tests must not download."""
     works(home, "python train.py -m backbone=tiny,dermlip stage=1,2 debug=fast backbone.pretrained=null")
@@ -163,7 +164,11 @@ def test_a_run_of_explanations_ends_when_it_is_told_to_and_goes_on_later(home: P
 
 def test_help_lists_the_groups_at_once(home: Path) -> None:
     done = works(home, "python train.py --help")
-    for group in ("backbone: biomedclip, dermlip", "stage: 0, 1, 2", "mapper: bottleneck_mlp, clipcap_mlp"):
+    for group in (
+        "backbone: biomedclip, dermlip",
+        "stage: adaptation, contrastive, language",
+        "mapper: bottleneck_mlp, clipcap_mlp",
+    ):
         assert group in done.stdout
 
 

@@ -148,7 +148,7 @@ def test_empty_captions_are_counted_and_said_first() -> None:
         {MODEL: [*PERFECT[:-2], "", " \n"], BLIND: BLIND_CAPTIONS}, RECORDS, cautions=["Six steps."], samples=50
     )
     assert [verdict.text for verdict in result.verdicts[:2]] == [
-        "2 of 120 captions of the model are empty: they count, as wrong in everything.",
+        "2 of 120 captions of the model are empty: they count, and are right in nothing.",
         "Six steps.",
     ]
     assert result.verdicts[0].warning and result.verdicts[1].warning

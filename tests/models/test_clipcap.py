@@ -227,7 +227,7 @@ def test_every_key_and_no_other_is_accounted_for(kind: str, tower: Any, words: A
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"epoch": 3}, tmp_path / "other.pt")
     for name in ("text.pt", "other.pt", "missing.pt"):
-        with pytest.raises(UserError, match="it is no checkpoint of ClipCap"):
+        with pytest.raises(UserError, match="it is not a checkpoint of ClipCap"):
             read(tmp_path / name)
 
 

@@ -109,7 +109,7 @@ def test_an_imported_checkpoint_computes_what_the_original_computes(
     assert (settings.backbone.name, settings.mapper, settings.prompt) == ("dermlip", "bottleneck_mlp", "two words")
     assert settings.mapper_settings == {"prefix_length": SLOTS, "hidden": 24, "dropout": 0.05}
     assert (settings.lora is not None) == lora
-    assert (decoding.beams, decoding.max_new_tokens, decoding.banned_phrases) == (4, 60, ("follow up",))
+    assert (decoding.beams, decoding.max_new_tokens, decoding.banned_phrases) == (4, 60, ["follow up"])
 
 
 def test_every_key_and_no_other_is_accounted_for(

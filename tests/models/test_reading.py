@@ -145,7 +145,7 @@ def test_a_file_under_the_other_formats_name_is_told_its_own(tmp_path: Path) -> 
 def test_a_missing_part_of_an_index_is_named(tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     for held, said in (({"a": "part-1.safetensors"}, r"names part-1\.safetensors, which is not beside it"),
-                       ([1, 2], "names no file of weights")):  # fmt: skip
+                       ([1, 2], "does not name any file of weights")):  # fmt: skip
         index.write_text(json.dumps({"weight_map": held}))
         with pytest.raises(UserError, match=said):
             read_state(index)

@@ -26,6 +26,11 @@ def test_a_limited_choice_is_spread_over_the_list(limit: int) -> None:
 
 
 def test_real_data_that_is_not_there_is_named(tmp_path: Path) -> None:
-    data = DataConfig("real", str(tmp_path / "nowhere"), str(tmp_path / "out"), str(tmp_path / "cache"))
+    data = DataConfig(
+        name="real",
+        root=str(tmp_path / "nowhere"),
+        output_dir=str(tmp_path / "out"),
+        cache_dir=str(tmp_path / "cache"),
+    )
     with pytest.raises(UserError, match="nowhere: there is no such directory"):
         load_records(data, "test")

@@ -112,7 +112,7 @@ def test_settings_of_retrieval_are_carried_and_checked() -> None:
     plain = composed("train").language_model
     assert (plain.retrieved_captions, plain.retrieval_template.count("{captions}")) == (0, 1)
     told = composed(
-        "train", "language_model.retrieved_captions=2", "language_model.retrieval_template='Like: {captions} So:'"
+        "train", "language_model.retrieved_captions=2", "language_model.retrieval_template=Like: {captions} So:"
     )
     settings = captioner_settings(told.backbone, told.mapper, told.language_model)
     assert (settings.retrieved_captions, settings.retrieval_template) == (2, "Like: {captions} So:")

@@ -141,7 +141,7 @@ def test_buckets_leave_no_part_empty_and_no_step_too_large(count: int, batch_siz
 
 def test_too_many_parts_for_a_step_are_refused(records: list[Record], tmp_path: Path) -> None:
     data = caption_data(records, tmp_path)
-    with pytest.raises(UserError, match="does not split into 4 parts"):
+    with pytest.raises(UserError, match="cannot be cut into 4 parts"):
         Steps(data.train_set, data.sampler, 3, accumulate=2, devices=2)
 
 
@@ -151,7 +151,7 @@ def test_validation_is_shared_so_that_every_device_has_as_many_batches(records: 
         cut = [list(InOrder(dataset, 3, devices, rank)) for rank in range(devices)]
         assert len({len(parts) for parts in cut}) == 1
         assert sorted(place.row for parts in cut for part in parts for place in part) == list(range(12))
-    with pytest.raises(UserError, match="too few for 13 devices"):
+    with pytest.raises(UserError, match="12 validation photographs on 13 devices"):
         InOrder(dataset, 3, 13, 0)
 
 

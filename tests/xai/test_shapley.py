@@ -109,7 +109,7 @@ def test_samples_come_closer_to_the_exact_values_and_always_keep_the_sum() -> No
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(UserError, match="at least 196 samples"):
         coalitions(49, 195, seed=0)
-    with pytest.raises(UserError, match="nobody"):
+    with pytest.raises(UserError, match="no players to share"):
         coalitions(0, 97, seed=0)
     asked = coalitions(12, 48, seed=0)
     few = type(asked)(asked.present[:4], asked.weights[:4], False)

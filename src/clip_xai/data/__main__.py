@@ -21,11 +21,11 @@ _SETTINGS = {f"data.{item.name}": item for item in fields(BuildSettings)}
 _USAGE = f"usage: python -m clip_xai.data data.root=DIR data.output_dir=OUT [{'=... '.join(_SETTINGS)}=...]"
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "float": (float, int), "str | None": (str, type(None)), "Columns": (dict,),
-    "int | None": (int, type(None)), "list[int] | None": (list, type(None)), "Mapping[str, float]": (dict,),
+    "int | None": (int, type(None)), "list[int] | None": (list, type(None)), "dict[str, float]": (dict,),
 }  # fmt: skip
-_MAPPINGS = ("Mapping[str, float]", "Columns")
+_MAPPINGS = ("dict[str, float]", "Columns")
 _PLAIN = {
-    "Mapping[str, float]": "mapping of names to shares",
+    "dict[str, float]": "mapping of names to shares",
     "Columns": f"mapping such as {{image: File, caption: Text}} (of {', '.join(ROLES)})",
     "list[int] | None": "list of whole numbers",
 }

@@ -249,8 +249,8 @@ def _require_values(records: list[Record], masks: dict[Path, MaskFacts | str], v
     for source, found in shares.items():
         if values and not any(found):
             raise UserError(
-                f"data.mask_values=[{','.join(map(str, values))}]: none of the {len(found)} masks of {source} holds "
-                "any of them; name values that they hold, or leave the setting out where the masks say so themselves"
+                f"data.mask_values=[{','.join(map(str, values))}]: none of {counted(len(found), 'mask')} of {source} "
+                "holds any of them; name values that they hold, or leave the setting out where masks say so themselves"
             )
 
 

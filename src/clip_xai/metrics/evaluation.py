@@ -185,7 +185,7 @@ def _left_out(
         order = bleu_order([records[row].references for row in rows], tokenizer)
         if order < MAX_ORDER:
             left_out[f"BLEU-{MAX_ORDER} ({scope})"] = (
-                f"does not apply: no photograph has references of {MAX_ORDER} or more tokens; BLEU-{order} stands there"
+                f"does not apply: no photograph has references of {MAX_ORDER} or more tokens; BLEU-{order} is shown"
             )
     if clip is None:
         left_out["CLIPScore"] = "no CLIP model was given"

@@ -112,7 +112,7 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None, decoding: Deco
         chosen = [f"{key}={value!r}" for key, value in asdict(decoding).items() if value != usual[key]]
         what, how = "Decoding", f"Decoding({', '.join(chosen)})".replace("`", "\\x60")  # no end of the code block
     lines = [
-        f"from clip_xai.models.decoding import {what}",
+        f"from clip_xai.models.settings import {what}",
         "from clip_xai.models.export import from_pretrained",
         "",
         'captioner = from_pretrained("DIRECTORY OR ORGANISATION/MODEL")',

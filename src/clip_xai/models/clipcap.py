@@ -37,6 +37,7 @@ from clip_xai.models.language_model import PUBLISHED_SIZES, load_tokenizer
 from clip_xai.models.reading import read_state
 from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings
+from clip_xai.text import counted
 
 log = logging.getLogger(__name__)
 HEADS = 8  # of the transformer mapper: written in ClipCap's code, not in its files
@@ -97,7 +98,7 @@ def read_clipcap(file: Path, tower: str | None, heads: int | None = None, normal
     try:
         source = read_state(file)
     except UserError as error:
-        raise UserError(f"{error}; it is no checkpoint of {SCHEME.title}") from error
+        raise UserError(f"{error}; it is not a checkpoint of {SCHEME.title}") from error
     if "clip_project.weight" in source:
         raise UserError(
             f"{file}: its mapper is one linear layer (clip_project.weight), which ClipCap's training never makes and "
@@ -215,7 +216,7 @@ def _mlp(state: dict[str, Tensor], width: int, file: Path) -> tuple[str, str, di
     slots = whole_number(rows, width, f"{last}.weight", SCHEME, file)
     if hidden != rows // 2:
         raise UserError(
-            f"{file}: {SCHEME.spelled(f'{first}.weight')} has {hidden} rows; the {rows} rows of "
+            f"{file}: {SCHEME.spelled(f'{first}.weight')} has {counted(hidden, 'row')}; the {counted(rows, 'row')} of "
             f"{SCHEME.spelled(f'{last}.weight')} ask for half as many"
         )
     return f"{first}.weight", "clipcap_mlp", {"prefix_length": slots}

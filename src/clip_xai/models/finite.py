@@ -66,8 +66,8 @@ def require_trained(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], wh
     ]
     if empty:
         raise UserError(
-            f"{what} holds zeros alone in {len(empty)} of {len(matrices)} tensors, such as {empty[0]}: a part of it "
-            "was never written; download it again"
+            f"{what} holds zeros alone in {len(empty)} of {counted(len(matrices), 'tensor')}, such as {empty[0]}: a "
+            "part of it was never written; download it again"
         )
 
 

@@ -27,6 +27,7 @@ from clip_xai.models.mappers import build_mapper
 from clip_xai.models.settings import Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.models.weights import CaptionerSettings
+from clip_xai.text import counted
 
 HEAD_WIDTH = 64  # of every published GPT-2
 WORDS, PLACES = "language_model.transformer.wte.weight", "language_model.transformer.wpe.weight"
@@ -87,7 +88,9 @@ def weights_of(source: Mapping[Any, Any], scheme: Scheme, file: Path) -> dict[st
     for key, value in source.items():
         plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         if not isinstance(key, str) or not plain or value.dtype not in _MASKS:
-            raise UserError(f"{file} is no checkpoint of {scheme.title}: its {key!r} is no tensor of plain numbers")
+            raise UserError(
+                f"{file} is not a checkpoint of {scheme.title}: its {key!r} is not a tensor of plain numbers"
+            )
     require_finite(source, file)
     state: dict[str, Tensor] = {}
     for key, value in source.items():
@@ -181,11 +184,14 @@ def whole_number(rows: int, width: int, key: str, scheme: Scheme, file: Path) ->
     """Return how many vectors of a width so many rows are.
 
     Raises:
-        UserError: They are no whole number of them.
+        UserError: They are not a whole number of them.
     """
     count, rest = divmod(rows, width)
     if rest or not count:
-        raise UserError(f"{file}: the {rows} rows of {scheme.spelled(key)} are no whole number of slots of {width}")
+        raise UserError(
+            f"{file}: the {counted(rows, 'row')} of {scheme.spelled(key)} do not make a whole number of slots of "
+            f"{width}"
+        )
     return count
 
 
@@ -261,8 +267,8 @@ def _require_constant(key: str, value: Tensor, places: Tensor | None, file: Path
     if places is not None and places.shape[:1] != (side,):
         there = key.partition(".")[0]
         raise UserError(
-            f"{file} is damaged: {key} masks {side} positions and {there}.transformer.wpe.weight has the shape "
-            f"{_shape(places)}"
+            f"{file} is damaged: {key} is of {counted(side, 'position')} and {there}.transformer.wpe.weight has the "
+            f"shape {_shape(places)}"
         )
 
 

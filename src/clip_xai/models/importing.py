@@ -88,11 +88,11 @@ def read_original(file: Path, heads: int | None = None) -> Imported:
     try:
         content = read_pickle(file)
     except UserError as error:
-        raise UserError(f"{error}; it is no checkpoint of {SCHEME.title}") from error
+        raise UserError(f"{error}; it is not a checkpoint of {SCHEME.title}") from error
     parts = content if isinstance(content, dict) else {}
     source, config, meta = parts.get("model"), parts.get("cfg"), parts.get("meta") or {}
     if not isinstance(source, dict) or not isinstance(config, dict) or not isinstance(meta, dict):
-        raise UserError(f"{file} is no checkpoint of {SCHEME.title}: it has no model and cfg")
+        raise UserError(f"{file} is not a checkpoint of {SCHEME.title}: it has no model and cfg")
     said = {**config, **{key: value for key, value in meta.items() if value}}
     state = weights_of(source, SCHEME, file)
     model = gpt2_config(state, SCHEME, file, heads)
@@ -175,7 +175,7 @@ def _mapper(state: dict[str, Tensor], width: int, file: Path) -> tuple[int, int]
 def _decoding(said: Mapping[str, Any], file: Path) -> Decoding:
     phrases = said.get("cliche_phrases") or ()
     if not isinstance(phrases, (list, tuple)) or not all(isinstance(phrase, str) for phrase in phrases):
-        raise UserError(f"{file}: its cliche_phrases are no list of texts: {phrases!r:.60}")
+        raise UserError(f"{file}: its cliche_phrases are not a list of texts: {phrases!r:.60}")
     usual = {"min_new_tokens": 24, "no_repeat_ngram_size": 4, "repetition_penalty": 1.15, "length_penalty": 0.6}
     values: dict[str, Any] = {key: type(value)(_number(said, key, value, file)) for key, value in usual.items()}
     beams, longest = (int(_number(said, key, value, file)) for key, value in (("gen_beams", 4), ("gen_max_new", 80)))
@@ -194,14 +194,14 @@ def _decoding(said: Mapping[str, Any], file: Path) -> Decoding:
 def _number(said: Mapping[str, Any], key: str, usual: float, file: Path) -> float:
     value = said.get(key, usual)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UserError(f"{file}: its {key} is no number: {value!r:.60}")
+        raise UserError(f"{file}: its {key} is not a number: {value!r:.60}")
     return float(value)
 
 
 def _text(said: Mapping[str, Any], key: str, usual: str, file: Path) -> str:
     value = said.get(key) or usual
     if not isinstance(value, str):
-        raise UserError(f"{file}: its {key} is no text: {value!r:.60}")
+        raise UserError(f"{file}: its {key} is not a text: {value!r:.60}")
     return value
 
 

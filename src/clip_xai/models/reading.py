@@ -165,7 +165,9 @@ def _refuse_cut(file: Path) -> None:
         length = int.from_bytes(opened.read(8), "little")
         begins = length.to_bytes(8, "little")
         if begins.startswith(b"PK\x03\x04") or (begins.startswith(b"\x80") and length > _LONGEST):
-            raise UserError(f"{file} is no safetensors file but one that torch.save wrote: rename it to {file.stem}.pt")
+            raise UserError(
+                f"{file} is not a safetensors file but one that torch.save wrote: rename it to {file.stem}.pt"
+            )
         if not 2 <= length <= _LONGEST:
             raise UserError(
                 f"{file} is not a safetensors file, whatever its name says: convert it, or give it its own suffix"

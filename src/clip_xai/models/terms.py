@@ -11,6 +11,7 @@ from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.retrieval import INDEX, CaptionIndex
 from clip_xai.models.weights import CaptionerSettings
+from clip_xai.text import plural
 
 _CHANGES_THE_TOWER = re.compile(r"(?:stage )?(?:0|contrastive)\b")
 
@@ -34,7 +35,8 @@ def merged_terms(
         terms[f"language model {settings.language_model} ({start})"] = "as its publisher says"
     terms |= {f"data {name}": said for name, said in data.items()}
     if index is not None:
-        terms[INDEX] = f"holds {len(index.captions):,} training captions: the terms of all data above bind it"
+        count = len(index.captions)
+        terms[INDEX] = f"holds {count:,} {plural(count, 'training caption')}: the terms of all data above bind it"
     return terms
 
 
