@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from clip_xai.config import aliases, cli, yaml_source
 from clip_xai.config.aliases import with_option_names
 from clip_xai.config.training_settings import StageConfig
+from clip_xai.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -105,3 +106,18 @@ def test_a_directory_that_is_not_there_is_one_line(composed, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         composed("--config-dir", "mistyped")
     assert capsys.readouterr().err == "--config-dir mistyped: there is no such directory\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        ("experiment/stage/mine_1.yaml", "mine_adaptation.yaml"),
+        ("experiment/stage/my_2_mine_2.yaml", "my_2_mine_language.yaml"),
+        ("stage/sized/0_gpt2.yaml", "contrastive_gpt2.yaml"),
+    ],
+)
+def test_a_file_with_a_stages_number_in_its_name_is_refused(tmp_path: Path, place: str, wanted: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("learning_rate: 1\n")
+    with pytest.raises(UserError, match=f"would not be read: rename it to {wanted}$"):
+        cli.Command.of("train", CONF, [f"--config-dir={tmp_path}"])

@@ -7,6 +7,7 @@ Hydra takes names alone. A number is written as the name before Hydra reads an a
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,9 +15,30 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
 from clip_xai.config.typed import hydra_quoted
+from clip_xai.errors import UserError
 
 STAGES = {"0": "contrastive", "1": "adaptation", "2": "language"}
 ALIASES = {"stage": STAGES}  # group -> alias -> option
+
+
+def refuse_numbered_files(folder: Path) -> None:
+    """Refuse files that belong to a stage by its number: they are optional to Hydra, which would not read them.
+
+    Args:
+        folder: A directory of YAML files.
+
+    Raises:
+        UserError: There is one; the line has the name that it has to have.
+    """
+    for number, name in STAGES.items():
+        for file in sorted(folder.glob(f"experiment/stage/*_{number}.yaml")):
+            _refuse(file, f"{file.stem.removesuffix(number)}{name}.yaml")
+        for file in sorted(folder.glob(f"stage/sized/{number}_*.yaml")):
+            _refuse(file, f"{name}{file.stem.removeprefix(number)}.yaml")
+
+
+def _refuse(file: Path, wanted: str) -> None:
+    raise UserError(f"{file}: stages have names, and this file would not be read: rename it to {wanted}")
 
 
 def option_name(group: str, choice: Any) -> Any:

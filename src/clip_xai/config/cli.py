@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from clip_xai.config import yaml_source
-from clip_xai.config.aliases import with_option_names
+from clip_xai.config.aliases import refuse_numbered_files, with_option_names
 from clip_xai.config.help import help_text
 from clip_xai.config.plugins import use_plugins
 from clip_xai.config.refusals import is_the_users, no_such_setting, one_line
@@ -57,9 +57,11 @@ class Command:
         """Read what was typed.
 
         Raises:
-            UserError: ``--config-dir`` names no directory.
+            UserError: ``--config-dir`` does not name a directory, or a file in one has a stage's number in its name.
         """
         arguments, own = without_own_folders(typed)
+        for folder in (conf, *own):
+            refuse_numbered_files(folder)
         command = cls(job, [conf.resolve(), *own], list(typed))
         command.arguments = dict(zip(arguments, command.as_hydra_reads(arguments), strict=True))
         return command
