@@ -138,7 +138,9 @@ def test_a_photograph_is_explained_by_the_job(tmp_path: Path) -> None:
     asked += ["target.kind=margin", "target.classes=[3]", "xai=[gradcam,gradeclip]", f"image={photograph}"]
     asked += ["trainer=cpu", "logger=csv", f"runs_root={tmp_path}"]
     config = compose_job("explain", asked, tmp_path / "run")
-    assert explain(config)["explained"] == 1
+    metrics = explain(config)
+    assert metrics["explained"] == 1
+    assert metrics["model"].startswith("tower test_resnet of timm at random weights, fingerprint ")
     [result] = clip_xai.read_run(tmp_path / "run").results
     answer = result.answers["logit"]
     assert [one.method for one in answer.attributions] == ["gradcam"] and "gradeclip" in answer.left_out[0]

@@ -21,7 +21,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from clip_xai.config.schemas import DataConfig, ExplainConfig, TrainerConfig
+from clip_xai.config.schemas import BackboneConfig, DataConfig, ExplainConfig, TrainerConfig
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.explanation_job import ExplanationJob
@@ -105,7 +105,7 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     chosen = choose(config)
     job, photographs = job_of(config, chosen.place), chosen.photographs
     store = ResultStore(Path(config.run_dir))
-    asked, model = asked_of(config, chosen, job), model_in_words(chosen.place, job)
+    asked, model = asked_of(config, chosen, job), model_in_words(chosen.place, job, config.backbone)
     log.info("%s", model)
     noted = {} if chosen.place is None else noted_of_model(chosen.place)
     evidence = localisation_of(job.backbone, Path(config.runs_root))
@@ -183,9 +183,20 @@ def job_of(config: ExplainConfig, place: Path | None) -> ExplanationJob:
     return ExplanationJob(backbone, captioner, methods, question, how, retrieval)
 
 
-def model_in_words(place: Path | None, job: ExplanationJob) -> str:
-    """Name the model by path and fingerprint, for page and log."""
-    tower = f"tower {job.backbone.name}, fingerprint {job.backbone.fingerprint[:12]}"
+def model_in_words(place: Path | None, job: ExplanationJob, backbone: BackboneConfig | None = None) -> str:
+    """Name the model by path and fingerprint, for page and log.
+
+    Args:
+        place: The captioner's exported model or checkpoint, None for a backbone by itself.
+        job: The explanation job.
+        backbone: What was chosen where there is no captioner: a library's networks are told apart by architecture.
+    """
+    name = job.backbone.name
+    if backbone is not None and backbone.library is not None:
+        name = f"{backbone.architecture} of {name}"
+    if job.backbone.source is None and place is None:
+        name += " at random weights"
+    tower = f"tower {name}, fingerprint {job.backbone.fingerprint[:12]}"
     if place is None or job.captioner is None:
         return tower
     return f"captioner {place}, fingerprint {job.captioner.fingerprint()[:12]} · {tower}"
