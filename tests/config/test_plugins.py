@@ -20,6 +20,7 @@ from clip_xai.config.cli import compose_job, one_line
 from clip_xai.config.plugins import settings_of
 from clip_xai.errors import UserError
 from clip_xai.jobs import generate
+from clip_xai.jobs.explain import explain
 from clip_xai.registry import load_plugins
 from clip_xai.runs.instantiate import explainers_of
 from clip_xai.xai.examples import example
@@ -159,3 +160,17 @@ def test_what_is_generated_follows_from_the_class(toy: Path) -> None:
     )
     assert "    power: float = setting(1.0, most=4, above=0)\n" in files["explainer_settings.py"]
     assert files["all.yaml"].endswith("defaults:\n  - toy\n")
+
+
+def test_results_of_a_plugin_that_changed_since_are_refused(toy: Path) -> None:
+    Image.new("RGB", (120, 90), (220, 180, 160)).save(toy / "photograph.png")
+    asked = (
+        "plugins=[toy_explainer]", "xai=toy", "backbone=tiny", "image=photograph.png", "text=melanoma", "logger=csv",
+        "trainer=cpu",
+    )  # fmt: skip
+    explain(compose_job("explain", asked, toy / "run"))
+    assert explain(compose_job("explain", asked, toy / "run"))["explained"] == 1
+    with (toy / "toy_explainer.py").open("a") as file:
+        file.write("# another rule\n")
+    with pytest.raises(UserError, match="code"):
+        explain(compose_job("explain", asked, toy / "run"))

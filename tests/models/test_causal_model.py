@@ -217,3 +217,15 @@ def test_what_is_missing_is_refused_by_ability() -> None:
     assert positions(leaking) == 64
     limitless = AutoModelForCausalLM.from_config(configurations(300, 0)["bloom"])
     assert positions(limitless) > 10**9
+
+
+def test_a_family_that_transformers_does_not_provide_is_one_line(tmp_path: Path) -> None:
+    base = small_captioner()
+    source = BackboneSource("tiny", "tiny", "embedded:tiny")
+    mapper = build_mapper("linear_patch", embed_dim=128, width=128, embedding_dim=32, grid=(12, 12), blocks=3)
+    captioner = Captioner(build_backbone(**vars(source)), mapper, base.language_model, base.tokenizer).eval()
+    save_captioner(captioner, CaptionerSettings(source, "linear_patch"), tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"model_type": "gpt2"', '"model_type": "of_tomorrow"'))
+    with pytest.raises(UserError, match="of the family of_tomorrow, which the installed transformers does not provide"):
+        load_captioner(tmp_path)

@@ -35,7 +35,7 @@ from clip_xai.report.cards import write_card
 from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
 from clip_xai.runs.checkpoints import resolve_checkpoint
-from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, explainers_of, open_captioner
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
@@ -212,7 +212,11 @@ def asked_of(config: ExplainConfig, chosen: Chosen, job: ExplanationJob) -> dict
     model = {"model": {"tower": job.backbone.fingerprint[:16]}}
     if chosen.place is not None and job.captioner is not None:
         model = asked_of_model(chosen.place, job.captioner)
-    return {"settings": settings, **model, "code": code_digest("data", "models", "metrics", "xai")}
+    return {
+        "settings": settings,
+        **model,
+        "code": code_digest("data", "models", "metrics", "xai") + plugin_digest(job.methods),
+    }
 
 
 def explain_photographs(

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
@@ -226,12 +227,12 @@ def _config(directory: Path) -> dict[str, Any]:
 def _language_model(values: dict[str, Any]) -> PreTrainedModel:
     """Return a model of transformers at random weights, built from its own configuration; no code but the library's."""
     kind, rest = values.get("model_type", "gpt2"), {key: value for key, value in values.items() if key != "model_type"}
-    try:
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **rest), trust_remote_code=False)
-    except ValueError as error:
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UserError(
-            f"the language model is a {kind}, which the installed transformers does not provide: install a newer one"
-        ) from error
+            f"the language model is of the family {kind}, which the installed transformers does not provide: install a "
+            "newer one"
+        )
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **rest), trust_remote_code=False)
     assert isinstance(model, PreTrainedModel)
     return model.float()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,19 @@ def code_digest(*packages: str) -> str:
         digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def plugin_digest(things: Iterable[object]) -> str:
+    """Return a digest of the files that define those things that a user brings; empty where there are none.
+
+    Args:
+        things: What computes a result, such as explainers. What their files import does not count.
+    """
+    kinds = {type(thing) for thing in things if type(thing).__module__.partition(".")[0] != clip_xai.__name__}
+    digest = hashlib.sha256()
+    for file in sorted({Path(inspect.getfile(kind)) for kind in kinds}):
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16] if kinds else ""
 
 
 def _such_as(run_dir: Path, setting: str) -> str:

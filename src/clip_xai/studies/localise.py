@@ -35,7 +35,7 @@ from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN
 from clip_xai.report.pages import Table
-from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, device_of, explainers_of, open_captioner
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.records import evenly
@@ -114,7 +114,7 @@ def asked_of_localisation(config: ExplainConfig, on: Judged, captioner: Captione
         "settings": settings | {name: asdict(getattr(config, name)) for name in ("xai", "generation")},
         **asked_of_model(on.place, captioner),
         **asked_of_data(on.data, on.manifest),
-        "code": code_digest("data", "models", "metrics", "xai"),
+        "code": code_digest("data", "models", "metrics", "xai") + plugin_digest(explainers_of(config.xai)),
     }
 
 
