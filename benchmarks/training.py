@@ -33,11 +33,13 @@ from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.weights import CaptionerSettings
-from clip_xai.training.data import CaptionData, EpochSampler, Steps
+from clip_xai.tasks.captions.data import CaptionData, Steps
+from clip_xai.tasks.captions.module import CaptionerModule
+from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.features import FeatureCache, FeatureTable
-from clip_xai.training.modules import CaptionerModule, Optimisation
+from clip_xai.training.optimisation import Optimisation
+from clip_xai.training.samplers import EpochSampler
 from clip_xai.training.trainer import quiet_lightning
-from clip_xai.training.unfreezing import Unfreezing
 
 WORDS = (
     "a",

@@ -11,7 +11,7 @@ import pytest
 
 from clip_xai.errors import UserError
 from clip_xai.files import read_json, remove_unfinished, replacing, whole_files, write_json, write_text
-from clip_xai.training.modules import read_checkpoint
+from clip_xai.training.checkpoint_files import read_checkpoint
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "clip_xai"
 LAYERS = (  # from the ground up
     *("data", "models", "metrics", "config", "xai", "training", "report"),
-    *("runs", "explanations", "jobs", "api", "studies"),
+    *("runs", "explanations", "tasks", "jobs", "api", "studies"),
 )
 GROUND = {"disk", "errors", "files", "page", "progress", "ranges", "registry", "text"}
 # Explanation is none of training's business, and the other way round; a report shows numbers that others computed;
 # what a notebook imports starts no job.
 NEVER = {
     "metrics": {"models"}, "training": {"xai"}, "xai": {"config", "metrics"}, "report": {"training", "config"},
-    "api": {"jobs", "config", "training"},
+    "api": {"jobs", "tasks", "config", "training"},
 }  # fmt: skip
 ABOVE_REPORT = set(LAYERS[LAYERS.index("report") + 1 :])
 LIBRARIES = {

@@ -20,7 +20,8 @@ from clip_xai.errors import UserError
 from clip_xai.models.clipcap import DECODING as CLIPCAP
 from clip_xai.models.mappers import MAPPERS, build_mapper
 from clip_xai.models.settings import Decoding
-from clip_xai.runs.instantiate import captioner_settings, decoding, explainers_of
+from clip_xai.runs.instantiate import decoding, explainers_of
+from clip_xai.tasks.captions.opened import captioner_settings
 from clip_xai.xai.explainer import explainers
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

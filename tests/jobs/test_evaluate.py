@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.jobs.evaluate import choose_bert_scorer, evaluate_captioner, few_steps, show, write_evaluation
 from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, SHUFFLED, SYSTEMS
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.settings import Decoding
 from clip_xai.runs.lineage import Lineage
+from clip_xai.tasks.captions.evaluation import choose_bert_scorer, evaluate_captioner, few_steps, show, write_evaluation
 from clip_xai.training.features import FeatureCache, FeatureTable
 from tests.training.conftest import small_captioner
 

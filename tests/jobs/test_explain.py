@@ -22,7 +22,6 @@ from clip_xai.explanations.lesion_maps import LesionMaps
 from clip_xai.explanations.photographs import Photograph, photographs_at
 from clip_xai.explanations.questions import Question, caption_target
 from clip_xai.explanations.store import ResultStore, index_rows
-from clip_xai.jobs.evaluate import generate_captions
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.models.backbones.backbone_builder import tiny_backbone
 from clip_xai.models.captioner import Captioner
@@ -32,6 +31,7 @@ from clip_xai.models.settings import REPORTED, Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.report.explained import CLASS_AGNOSTIC_NOTE, POOLED_NOTE
 from clip_xai.runs.instantiate import decoding as decoding_of
+from clip_xai.tasks.captions.evaluation import generate_captions
 from clip_xai.training.features import FeatureCache
 from clip_xai.xai.methods import (
     AttentionRollout,

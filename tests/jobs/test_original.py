@@ -14,8 +14,9 @@ from clip_xai.models.language_model import PUBLISHED_SIZES
 from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
-from clip_xai.runs.instantiate import captioner_settings, decoding
-from clip_xai.training.unfreezing import Unfreezing
+from clip_xai.runs.instantiate import decoding
+from clip_xai.tasks.captions.opened import captioner_settings
+from clip_xai.tasks.captions.unfreezing import Unfreezing
 from tests.config.test_config import composed
 
 # As the original's logs print them, by stage and epoch.

@@ -15,10 +15,11 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPModel
 
 from clip_xai.errors import UserError
-from clip_xai.jobs.evaluate import cut_for_clip, evaluate
+from clip_xai.jobs.evaluate import evaluate
 from clip_xai.jobs.train import train
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.tasks.captions.evaluation import cut_for_clip
 from tests.support.small_runs import draw, of_data, settings
 from tests.training.conftest import small_captioner
 

@@ -30,8 +30,9 @@ from clip_xai.models.lora import add_lora
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings, load_captioner, save_captioner
-from clip_xai.training.modules import CaptionerModule, Optimisation
-from clip_xai.training.unfreezing import Unfreezing
+from clip_xai.tasks.captions.module import CaptionerModule
+from clip_xai.tasks.captions.unfreezing import Unfreezing
+from clip_xai.training.optimisation import Optimisation
 from clip_xai.xai.explainer import explainers
 from clip_xai.xai.target import CaptionTarget
 from tests.models.conftest import shaken

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from clip_xai.data.record import Record
-from clip_xai.jobs.evaluate import rendered_note
 from clip_xai.metrics.results import Comparison, EvaluationResult, MetricInfo, Score, verdicts
 from clip_xai.report.demo_page import Link, read_curves, write_index
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.pages import Table, script_json
+from clip_xai.tasks.captions.evaluation import rendered_note
 from tests.report.planted import HOSTILE, photograph
 
 RECORD = Record(Path("a.jpg"), "ddi", "a.jpg", "1", None, None, "A nevus.", ("A nevus.",))

@@ -16,20 +16,21 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.questions import Question
-from clip_xai.jobs.evaluate import evaluate_captioner
-from clip_xai.jobs.train import caption_data, fit, log_samples, require_positions, retrieved
 from clip_xai.metrics.baselines import shuffled_rows
 from clip_xai.metrics.caption_metrics import bleu
 from clip_xai.metrics.results import MODEL, SHUFFLED
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import CaptionIndex, Retrieval
 from clip_xai.models.settings import Decoding
-from clip_xai.runs.instantiate import captioner_settings, feature_table
 from clip_xai.runs.loggers import open_loggers
-from clip_xai.training.prompts import caption_index
+from clip_xai.tasks.captions.evaluation import evaluate_captioner
+from clip_xai.tasks.captions.opened import captioner_features, captioner_settings
+from clip_xai.tasks.captions.prompts import caption_index
+from clip_xai.tasks.captions.training import caption_data, log_samples, require_positions, retrieved
 from clip_xai.xai.methods import TokenGradXInput, TokenKernelShap, TokenOcclusion
 from clip_xai.xai.target import CaptionTarget
 from tests.config.test_config import composed
+from tests.support.fitting import fit
 from tests.training.conftest import small_captioner
 from tests.training.test_prompts import pooled_table, twins
 
@@ -66,7 +67,7 @@ def test_a_run_trains_scores_and_shows_captions_behind_their_prompts(tmp_path: P
     records, captioner, config = twins(tmp_path / "pictures"), small_captioner(), config_of(tmp_path)
     settings = captioner_settings(config.backbone, config.mapper, config.language_model)
     splits = {"train": records[:8], "val": records[8:]}
-    table = feature_table(captioner, records, config.data, config.trainer)
+    table = captioner_features(captioner, records, config.data, config.trainer)
     retrieval, prompts = retrieved(captioner, settings, splits, config)
     assert retrieval is not None and retrieval.index.captions == [record.caption for record in splits["train"]]
     data = caption_data(captioner, table, splits, config, prompts)
@@ -91,7 +92,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path: Path) -> N
 
     def refusal(config: TrainConfig) -> str:
         settings = captioner_settings(config.backbone, config.mapper, config.language_model)
-        table = feature_table(captioner, records, config.data, config.trainer)
+        table = captioner_features(captioner, records, config.data, config.trainer)
         data = caption_data(captioner, table, splits, config, retrieved(captioner, settings, splits, config)[1])
         with pytest.raises(UserError) as caught:
             require_positions(captioner, data, config)
@@ -104,7 +105,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path: Path) -> N
     long = GenerationConfig(max_new_tokens=60)
     assert "set generation.max_new_tokens=" in refusal(config_of(tmp_path, 1, generation=long))
     silent = config_of(tmp_path, 1, generation=long, callbacks=CallbacksConfig(sample_captions=0))
-    table = feature_table(captioner, records, silent.data, silent.trainer)
+    table = captioner_features(captioner, records, silent.data, silent.trainer)
     require_positions(captioner, caption_data(captioner, table, splits, silent), silent)
 
 

@@ -18,11 +18,13 @@ from PIL import Image
 from torch import nn
 
 from clip_xai.data.record import Record
-from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, TowerPlan
-from clip_xai.training.data import CaptionData
+from clip_xai.tasks.captions.contrastive_module import ContrastiveModule, PairData
+from clip_xai.tasks.captions.data import CaptionData
+from clip_xai.tasks.captions.module import CaptionerModule
+from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.features import FeatureCache
-from clip_xai.training.modules import CaptionerModule, Optimisation
-from clip_xai.training.unfreezing import Unfreezing
+from clip_xai.training.optimisation import Optimisation
+from clip_xai.training.tower_plan import TowerPlan
 from tests.training.conftest import COLOURS, SETTINGS, small_captioner
 
 

@@ -7,8 +7,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from clip_xai.data.record import Record
+from clip_xai.tasks.captions.module import captioner_state
 from clip_xai.training.averaging import WeightAverage
-from clip_xai.training.modules import captioner_state, read_checkpoint
+from clip_xai.training.checkpoint_files import read_checkpoint
 from tests.training.test_modules import Measures, StopAfter, fit, keeper
 
 

@@ -13,11 +13,12 @@ from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.clip import CLIPBackbone
-from clip_xai.training import contrastive_stage
+from clip_xai.tasks.captions.contrastive_module import ContrastiveModule, PairData, PairSteps
+from clip_xai.training import tower_plan
 from clip_xai.training.contrastive_losses import multi_positive_loss
-from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, PairSteps, TowerPlan, tower_parts
-from clip_xai.training.data import EpochSampler
-from clip_xai.training.modules import Optimisation
+from clip_xai.training.optimisation import Optimisation
+from clip_xai.training.samplers import EpochSampler
+from clip_xai.training.tower_plan import TowerPlan, tower_parts
 from tests.training.conftest import small_captioner
 
 
@@ -155,4 +156,4 @@ def test_unreadable_photographs_are_named(records: list[Record], tmp_path: Path)
 
 
 def test_the_example_is_true() -> None:
-    assert doctest.testmod(contrastive_stage).failed == 0
+    assert doctest.testmod(tower_plan).failed == 0

@@ -10,8 +10,9 @@ import torch
 
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.training.data import CaptionData, EpochSampler, InOrder, Steps
+from clip_xai.tasks.captions.data import CaptionData, InOrder, Steps
 from clip_xai.training.features import FeatureCache
+from clip_xai.training.samplers import EpochSampler
 from tests.training.conftest import small_captioner
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_xai.training.modules import read_checkpoint
+from clip_xai.training.checkpoint_files import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,10 @@ from lightning import Callback, LightningModule, Trainer
 
 from clip_xai.data.record import Record
 from clip_xai.models.finite import all_finite
-from clip_xai.training.modules import CaptionerModule, Optimisation, learning_rate_factor
+from clip_xai.tasks.captions.module import CaptionerModule
+from clip_xai.tasks.captions.unfreezing import Unfreezing
+from clip_xai.training.optimisation import Optimisation, learning_rate_factor
 from clip_xai.training.stop_at_non_finite import Diverged, StopAtNonFinite
-from clip_xai.training.unfreezing import Unfreezing
 from tests.training.conftest import SETTINGS, small_captioner
 from tests.training.test_modules import EPOCHS, Steps, fit, keeper
 

@@ -20,13 +20,16 @@ from clip_xai.config.schemas import BackboneConfig, DataConfig, GenerationConfig
 from clip_xai.config.training_settings import CallbacksConfig, StageConfig, TrainerConfig
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.jobs import train_contrastive as contrastive_job
-from clip_xai.jobs.train import caption_data, fit
+from clip_xai.jobs.train import train
 from clip_xai.runs import resuming
-from clip_xai.runs.instantiate import captioner_settings, feature_table
+from clip_xai.tasks.captions import callbacks as scoring
+from clip_xai.tasks.captions import contrastive
+from clip_xai.tasks.captions.opened import captioner_features, captioner_settings
+from clip_xai.tasks.captions.training import caption_data
 from clip_xai.training import trainer as running
+from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.kept import best_metrics
-from clip_xai.training.modules import read_checkpoint
+from tests.support.fitting import fit
 from tests.training.conftest import records, small_captioner
 
 __all__ = ["records"]
@@ -76,7 +79,7 @@ def run(
     captioner = small_captioner()
     config.run_dir = str(Path(config.runs_root) / name)
     settings = captioner_settings(config.backbone, config.mapper, config.language_model)
-    table = feature_table(captioner, list(given), config.data, config.trainer)
+    table = captioner_features(captioner, list(given), config.data, config.trainer)
     data = caption_data(captioner, table, {"train": list(given), "val": list(given)}, config)
     return fit(captioner, settings, data, config, [], resumed, callbacks)[0]
 
@@ -142,7 +145,7 @@ def test_scores_are_taken_every_other_epoch_and_those_between_bear_none(
     records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([7.0, 9.0])
-    monkeypatch.setattr(running, "bleu", lambda captions, references: next(scores))
+    monkeypatch.setattr(scoring, "bleu", lambda captions, references: next(scores))
     config = config_of(tmp_path, monitor="val/bleu", mode="max", score_captions=2, scored_photographs=2, patience=2)
     config.stage.sources = None  # no validation before the first epoch
     plan = Plan({})
@@ -216,7 +219,7 @@ def stage_0(records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(resuming, "prepare_manifest", lambda data: tmp_path)
     monkeypatch.setattr(resuming, "load_manifest", lambda place: records)
     monkeypatch.setattr(resuming, "of_split", lambda *args: records)
-    monkeypatch.setattr(contrastive_job, "build_backbone", lambda **told: small_captioner().backbone)
+    monkeypatch.setattr(contrastive, "build_backbone", lambda **told: small_captioner().backbone)
     config = config_of(tmp_path, number=0)
     config.backbone = BackboneConfig(name="small", architecture="tiny")
     return config
@@ -224,7 +227,7 @@ def stage_0(records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def contrasted(config: TrainConfig, name: str, *callbacks: Callback) -> tuple[Path, dict[str, Any]]:
     config.run_dir = str(Path(config.runs_root) / name)
-    return Path(config.run_dir), contrastive_job.train_contrastive(config, callbacks)
+    return Path(config.run_dir), train(config, callbacks)
 
 
 def test_a_resumed_stage_0_exports_the_best_of_both(stage_0: TrainConfig) -> None:

@@ -12,18 +12,13 @@ from torch import nn
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
+from clip_xai.tasks.captions.data import CaptionData
+from clip_xai.tasks.captions.module import CaptionerModule, captioner_state
+from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.averaging import WeightAverage
-from clip_xai.training.data import CaptionData
+from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.features import FeatureCache
-from clip_xai.training.modules import (
-    CaptionerModule,
-    Optimisation,
-    captioner_state,
-    is_decayed,
-    learning_rate_factor,
-    read_checkpoint,
-)
-from clip_xai.training.unfreezing import Unfreezing
+from clip_xai.training.optimisation import Optimisation, is_decayed, learning_rate_factor
 from tests.training.conftest import SETTINGS, small_captioner
 
 EPOCHS = 4

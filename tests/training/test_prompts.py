@@ -17,11 +17,12 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import CaptionIndex, Retrieval
-from clip_xai.training.data import CaptionData
+from clip_xai.tasks.captions.data import CaptionData
+from clip_xai.tasks.captions.module import CaptionerModule
+from clip_xai.tasks.captions.prompts import caption_index, retrieved_prompts
+from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.features import FeatureCache, FeatureTable
-from clip_xai.training.modules import CaptionerModule, Optimisation
-from clip_xai.training.prompts import caption_index, retrieved_prompts
-from clip_xai.training.unfreezing import Unfreezing
+from clip_xai.training.optimisation import Optimisation
 from tests.training.conftest import COLOURS, SETTINGS, small_captioner
 
 TEMPLATE = "a {captions} a"

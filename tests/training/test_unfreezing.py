@@ -11,10 +11,11 @@ from clip_xai.config.training_settings import CAPTIONER_PARTS
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
-from clip_xai.training.data import CaptionData
+from clip_xai.tasks.captions.data import CaptionData
+from clip_xai.tasks.captions.module import CaptionerModule
+from clip_xai.tasks.captions.unfreezing import PARTS, Unfreezing
 from clip_xai.training.features import FeatureCache
-from clip_xai.training.modules import CaptionerModule, Optimisation
-from clip_xai.training.unfreezing import PARTS, Unfreezing
+from clip_xai.training.optimisation import Optimisation
 from tests.training.conftest import SETTINGS, small_captioner
 
 # Written out by hand from the plan {1: 1, 2: 3}: what changes in each epoch, and nothing else does.

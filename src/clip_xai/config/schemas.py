@@ -260,6 +260,21 @@ class TargetConfig(Checked):
 
 
 @dataclass
+class TaskConfig(Checked):
+    """What a model is trained for. A task with settings of its own has a subclass of this.
+
+    Attributes:
+        name: ``captions`` or ``classify``.
+        run_name: What the run's directory is called behind its date.
+    """
+
+    prefix: ClassVar[str] = "task"
+
+    name: str = MISSING
+    run_name: str = MISSING
+
+
+@dataclass
 class TrainConfig(Checked):
     """The job ``train``.
 
@@ -278,14 +293,15 @@ class TrainConfig(Checked):
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    mapper: MapperConfig = field(default_factory=MapperConfig)
-    language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    mapper: MapperConfig | None = field(default_factory=MapperConfig)
+    language_model: LanguageModelConfig | None = field(default_factory=LanguageModelConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    task: TaskConfig = field(default_factory=lambda: TaskConfig("captions", "captions"))
     hparams_search: SearchConfig | None = None
     init_from: str | None = setting(None, path=True)
     ckpt_path: str | None = setting(None, path=True)
@@ -306,6 +322,7 @@ class EvaluateConfig(Checked):
         data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
             ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
+        task: What the model must be trained for; null for what it is trained for.
         split: The records judged (``val``, ``test``, ``train`` or ``all``).
         allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
         bert_score: The scorer's model directory, or null to leave BERTScore out by name.
@@ -320,6 +337,7 @@ class EvaluateConfig(Checked):
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     ckpt: str = setting("latest", path=True)
+    task: str | None = None
     split: str = "test"
     allow_overlap: bool = False
     bert_score: str | None = setting(None, path=True)
@@ -341,6 +359,7 @@ class ExplainConfig(Checked):
         backbone: A CLIP or classifier to explain by itself, without a checkpoint and captions; null for a captioner's.
         data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
         ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
+        task: As in ``evaluate``.
         image: A photograph or a directory of photographs; null for records of the data set.
         text: What similarity is measured with, one text or a list of them; null for the generated caption.
         split: The records explained where no image is given.
@@ -355,6 +374,7 @@ class ExplainConfig(Checked):
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     ckpt: str = setting("latest", path=True)
+    task: str | None = None
     image: str | None = setting(None, path=True)
     text: Any = setting(None, free_text=True)
     split: str = "test"

@@ -26,6 +26,7 @@ class StageConfig(Checked):
     Attributes:
         number: 0 (``contrastive``: a backbone meets its captions), 1 (``adaptation``) or 2 (``language``).
         name: What the stage is called.
+        task: The task that it is a stage of.
         starts_from: Number of the stage whose checkpoint this one starts from, or null.
         sources: The sources trained on; null for those it prefers.
         prefers: The sources that the stage trains on where the data has photographs of them; where it has none of them,
@@ -55,6 +56,7 @@ class StageConfig(Checked):
 
     number: int = MISSING
     name: str = MISSING
+    task: str = "captions"
     starts_from: int | None = None
     sources: list[str] | None = None
     prefers: list[str] | None = None
@@ -75,6 +77,8 @@ class StageConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.task != "captions":
+            return  # the task knows its own parts
         known = BACKBONE_PARTS if self.number == CONTRASTIVE else CAPTIONER_PARTS
         unknown = sorted(set(self.trains) - set(known))
         if unknown:

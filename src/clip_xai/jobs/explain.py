@@ -21,7 +21,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from clip_xai.config.schemas import BackboneConfig, DataConfig, ExplainConfig, TrainerConfig
+from clip_xai.config.schemas import DataConfig, ExplainConfig, TrainerConfig
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.explanation_job import ExplanationJob
@@ -31,15 +31,17 @@ from clip_xai.explanations.questions import question_of
 from clip_xai.explanations.store import ResultStore
 from clip_xai.files import write_json
 from clip_xai.models.backbones.backbone_builder import build_backbone
+from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.report.cards import write_card
 from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
-from clip_xai.runs.checkpoints import resolve_checkpoint
+from clip_xai.runs.checkpoints import resolve_checkpoint, task_of
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
-from clip_xai.runs.instantiate import decoding, explainers_of, open_captioner
+from clip_xai.runs.instantiate import decoding, explainers_of
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
+from clip_xai.tasks.task import Opened, tasks, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
 
@@ -103,18 +105,19 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     chosen = choose(config)
-    job, photographs = job_of(config, chosen.place), chosen.photographs
+    model, photographs = model_of(config, chosen.place), chosen.photographs
+    job = job_of(config, model)
     store = ResultStore(Path(config.run_dir))
-    asked, model = asked_of(config, chosen, job), model_in_words(chosen.place, job, config.backbone)
-    log.info("%s", model)
+    asked = asked_of(config, chosen, model, job)
+    log.info("%s", model.words)
     noted = {} if chosen.place is None else noted_of_model(chosen.place)
     evidence = localisation_of(job.backbone, Path(config.runs_root))
     explain_photographs(job, photographs, store, config.trainer, asked, noted, evidence)
     if not is_first_process():
         return {}
-    subtitle = " · ".join((model, *chosen.notes))
+    subtitle = " · ".join((model.words, *chosen.notes))
     metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place))
-    metrics |= {"model": model}
+    metrics |= {"model": model.words}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     write_json(store.run_dir / "metrics.json", metrics)
     with open_loggers(config.logger, store.run_dir, "explain", asdict(config)) as loggers:
@@ -129,7 +132,7 @@ class Chosen:
     """What is looked at.
 
     Attributes:
-        place: The captioner's exported model or checkpoint; None where a CLIP is explained by itself.
+        place: The exported model or checkpoint; None where a CLIP is explained by itself.
         photographs: The photographs.
         data: The settings of the data that they are from; None for photographs of ``image=``.
         notes: Sentences that a reader must see.
@@ -142,7 +145,7 @@ class Chosen:
 
 
 def choose(config: ExplainConfig) -> Chosen:
-    """Find the captioner, and the photographs: of ``image=``, else records of the captioner's data.
+    """Find the model, and the photographs: of ``image=``, else records of the model's data.
 
     Raises:
         UserError: Nothing is there.
@@ -150,7 +153,7 @@ def choose(config: ExplainConfig) -> Chosen:
     alone = config.backbone is not None
     if config.image is not None:
         photographs = photographs_at(config.image)
-        return Chosen(None if alone else _captioner_of(config), photographs)
+        return Chosen(None if alone else _model_at(config), photographs)
     place: Path | None = None
     notes: tuple[str, ...] = ()
     if alone:
@@ -163,58 +166,57 @@ def choose(config: ExplainConfig) -> Chosen:
     return Chosen(place, [Photograph.of(record) for record in evenly(records, config.samples)], data, notes)
 
 
-def _captioner_of(config: ExplainConfig) -> Path:
+def _model_at(config: ExplainConfig) -> Path:
     try:
-        return resolve_checkpoint(config.ckpt, Path(config.runs_root))
+        return resolve_checkpoint(config.ckpt, Path(config.runs_root), task=config.task)
     except UserError as error:
         if config.text is None:
             raise
         raise UserError(f"{error}; or explain the text by a CLIP alone: add backbone=NAME") from error
 
 
-def job_of(config: ExplainConfig, place: Path | None) -> ExplanationJob:
-    """What the settings ask, of the captioner of a place or of the backbone that they choose."""
-    classifier = place is None and config.backbone is not None and config.backbone.library is not None
-    # Refused before weights are read.
-    question = question_of(config.target, config.text, captioner=place is not None, classifier=classifier)
-    methods, how = explainers_of(config.xai), decoding(config.generation)
-    captioner, retrieval = (None, None) if place is None else open_captioner(place)
-    backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
-    return ExplanationJob(backbone, captioner, methods, question, how, retrieval)
+def model_of(config: ExplainConfig, place: Path | None) -> Opened:
+    """The trained model of a place, or the backbone that the settings choose, by itself.
 
-
-def model_in_words(place: Path | None, job: ExplanationJob, backbone: BackboneConfig | None = None) -> str:
-    """Name the model by path and fingerprint, for page and log.
-
-    Args:
-        place: The captioner's exported model or checkpoint, None for a backbone by itself.
-        job: The explanation job.
-        backbone: What was chosen where there is no captioner: a library's networks are told apart by architecture.
+    Raises:
+        UserError: Nothing usable is there, or the question is none that it could answer.
     """
-    name = job.backbone.name
-    if backbone is not None and backbone.library is not None:
-        name = f"{backbone.architecture} of {name}"
-    if job.backbone.source is None and place is None:
-        name += " at random weights"
-    tower = f"tower {name}, fingerprint {job.backbone.fingerprint[:12]}"
-    if place is None or job.captioner is None:
-        return tower
-    return f"captioner {place}, fingerprint {job.captioner.fingerprint()[:12]} · {tower}"
+    if place is not None:
+        task = tasks.named(task_of(place), "task")()
+        question_of(config.target, config.text, captioner=task.captions, classifier=task.classifies)
+        return task.opened(place)
+    chosen = config.backbone
+    assert chosen is not None
+    # Refused before weights are read.
+    question_of(config.target, config.text, captioner=False, classifier=chosen.library is not None)
+    backbone = build_backbone(**vars(chosen))
+    words = tower_in_words(backbone, None if chosen.library is None else chosen.architecture)
+    if backbone.source is None:
+        words = words.replace(", fingerprint", " at random weights, fingerprint", 1)
+    return Opened(backbone, {"tower": backbone.fingerprint[:16]}, words)
 
 
-def asked_of(config: ExplainConfig, chosen: Chosen, job: ExplanationJob) -> dict[str, Any]:
+def job_of(config: ExplainConfig, model: Opened) -> ExplanationJob:
+    """What the settings ask of a model."""
+    classifier = isinstance(model.backbone, VisionClassifier)
+    question = question_of(config.target, config.text, captioner=model.captioner is not None, classifier=classifier)
+    methods, how = explainers_of(config.xai), decoding(config.generation)
+    return ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval)
+
+
+def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: ExplanationJob) -> dict[str, Any]:
     """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
     settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
     settings |= {name: getattr(config, name) for name in ("image", "text")}
     if chosen.data is not None:
         of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
         settings |= {"split": config.split, "samples": config.samples, "data": of_data}
-    model = {"model": {"tower": job.backbone.fingerprint[:16]}}
-    if chosen.place is not None and job.captioner is not None:
-        model = asked_of_model(chosen.place, job.captioner)
+    weights = {"model": model.fingerprints}
+    if chosen.place is not None:
+        weights = asked_of_model(chosen.place, model.fingerprints)
     return {
         "settings": settings,
-        **model,
+        **weights,
         "code": code_digest("data", "models", "metrics", "xai") + plugin_digest(job.methods),
     }
 

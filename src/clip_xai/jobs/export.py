@@ -32,10 +32,10 @@ from clip_xai.models.export import export_captioner, is_local, push_to_hub, with
 from clip_xai.models.importing import load_original
 from clip_xai.models.terms import merged_terms, require_pushable
 from clip_xai.models.weights import CaptionerSettings
-from clip_xai.runs.checkpoints import resolve_checkpoint, run_of
+from clip_xai.runs.checkpoints import CAPTIONS, resolve_checkpoint, run_of
 from clip_xai.runs.directories import look, note
-from clip_xai.runs.instantiate import open_captioner, settings_of
 from clip_xai.runs.lineage import Learned, Lineage
+from clip_xai.tasks.captions.opened import open_captioner, settings_of
 from clip_xai.text import plural
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def export(arguments: argparse.Namespace) -> Path:
     if arguments.original or arguments.clipcap:
         captioner, settings, facts = imported(name, arguments)
     else:
-        place = resolve_checkpoint(arguments.ckpt, Path(arguments.runs_root))
+        place = resolve_checkpoint(arguments.ckpt, Path(arguments.runs_root), task=CAPTIONS)
         captioner, retrieval = open_captioner(place)
         settings = settings_of(place)
         index = None if retrieval is None else retrieval.index

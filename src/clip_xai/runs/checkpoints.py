@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 EXPORT = "export"
 CARD = "run.json"
 LAST = Path("checkpoints") / "last.ckpt"
+CAPTIONS = "captions"  # the task of runs that do not say one
 
 Refusal = Callable[[Path], str | None]  # why a model must not be taken; None where it may
 
@@ -41,6 +42,7 @@ class RunCard:
         parent: The model that it started from, or None.
         score: What it reached in ``callbacks.monitor``; None until it is finished.
         mode: ``min`` or ``max``: which scores are good.
+        task: What it is trained for.
     """
 
     backbone: str
@@ -54,6 +56,7 @@ class RunCard:
     parent: str | None = None
     score: float | None = None
     mode: str = "min"
+    task: str = CAPTIONS
 
     @classmethod
     def now(cls, backbone: str, mapper: str, language_model: str, stage: int, **known: Any) -> RunCard:
@@ -93,8 +96,8 @@ class RunCard:
 
     def like(self, other: RunCard, stage: int) -> bool:
         """Whether this is a run of that stage with the same parts, and of the same kind: debug runs or others."""
-        parts = (self.backbone, self.mapper, self.language_model, self.debug is None)
-        theirs = (other.backbone, other.mapper, other.language_model, other.debug is None)
+        parts = (self.task, self.backbone, self.mapper, self.language_model, self.debug is None)
+        theirs = (other.task, other.backbone, other.mapper, other.language_model, other.debug is None)
         return parts == theirs and self.stage == stage
 
     def __str__(self) -> str:
@@ -102,7 +105,8 @@ class RunCard:
         when = datetime.fromisoformat(self.started).astimezone().strftime("%Y-%m-%d %H:%M")
         name = self.data.get("name")
         data = "data not noted" if name is None else f"data {name} in {self.data.get('root')}, split {self.split}"
-        return f"stage {self.stage} of {when}, {data}" + (f", debug={self.debug}" if self.debug else "")
+        what = f"stage {self.stage}" if self.task == CAPTIONS else self.task
+        return f"{what} of {when}, {data}" + (f", debug={self.debug}" if self.debug else "")
 
     @property
     def split(self) -> str:
@@ -156,7 +160,9 @@ def trials_under(folder: Path, fits: Callable[[RunCard], bool]) -> list[_Search]
     return [_Search(tuple(trials)) for trials in studies.values()]
 
 
-def resolve_checkpoint(ckpt: str, runs_root: Path, refusal: Refusal | None = None, debug: bool = False) -> Path:
+def resolve_checkpoint(
+    ckpt: str, runs_root: Path, refusal: Refusal | None = None, debug: bool = False, task: str | None = None
+) -> Path:
     """Return the directory of the exported model (``model.safetensors``, ``config.json``, tokenizer), or a checkpoint.
 
     Args:
@@ -166,12 +172,34 @@ def resolve_checkpoint(ckpt: str, runs_root: Path, refusal: Refusal | None = Non
         runs_root: Where ``latest`` is looked for.
         refusal: Why ``latest`` must not be a model, such as that it was trained on what it is judged on.
         debug: Whether ``latest`` is of a debug run, for another one.
+        task: What the model must be trained for; None for any task.
 
     Raises:
-        UserError: Nothing is there.
+        UserError: Nothing is there, or a model of another task.
     """
     if ckpt == "latest":
-        return _latest(runs_root, refusal, debug)
+        return _latest(runs_root, refusal, debug, task)
+    place = _named(ckpt, runs_root)
+    if task is not None and task_of(place) != task:
+        raise UserError(f"ckpt={ckpt} was trained for task={task_of(place)}, not for {task}: leave out task=")
+    return place
+
+
+def task_of(place: Path) -> str:
+    """Return the name of the task that a model was trained for.
+
+    Args:
+        place: The exported model's directory, or a ``.ckpt`` file.
+    """
+    card = RunCard.read(run_of(place))
+    if card is not None:
+        return card.task
+    file = place / "config.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(found.get("task", CAPTIONS))
+
+
+def _named(ckpt: str, runs_root: Path) -> Path:
     path = Path(ckpt)
     if ckpt.endswith(".ckpt"):
         if not path.is_file():
@@ -186,11 +214,11 @@ def resolve_checkpoint(ckpt: str, runs_root: Path, refusal: Refusal | None = Non
     raise UserError(f"{ckpt} holds no exported model; name a run directory under {runs_root}/train, or latest")
 
 
-def _latest(runs_root: Path, refusal: Refusal | None, debug: bool) -> Path:
+def _latest(runs_root: Path, refusal: Refusal | None, debug: bool, task: str | None) -> Path:
     demos = sorted(runs_root.glob("demo/*"))  # named by when they started
 
     def finished(root: Path) -> list[tuple[RunCard, Path]]:
-        return finished_runs(root, lambda card: (card.debug is not None) == debug)
+        return finished_runs(root, lambda card: (card.debug is not None) == debug and task in (None, card.task))
 
     runs = finished(runs_root) or [pair for demo in demos for pair in finished(demo)]
     reason = None
@@ -201,13 +229,19 @@ def _latest(runs_root: Path, refusal: Refusal | None, debug: bool) -> Path:
         log.info("latest leaves out %s: %s", run_dir, reason)
     if runs:
         raise UserError(f"latest: no finished run under {runs_root}/train may be taken; the oldest of them: {reason}")
-    debugged = [] if debug else finished_runs(runs_root, lambda card: card.debug is not None)
+    debugged = (
+        [] if debug else finished_runs(runs_root, lambda card: card.debug is not None and task in (None, card.task))
+    )
     if debugged:
         raise UserError(
             f"ckpt=latest: under {runs_root}/train are debug runs only, which are not trained models; to look at the "
             f"newest all the same: ckpt={debugged[-1][1]}"
         )
-    raise UserError(f"ckpt=latest: no finished run under {runs_root}/train; run first: python train.py stage=1")
+    first = "stage=1" if task in (None, CAPTIONS) else f"task={task}"
+    of_task = "" if task is None else f" of task={task}"
+    raise UserError(
+        f"ckpt=latest: no finished run{of_task} under {runs_root}/train; run first: python train.py {first}"
+    )
 
 
 def newest_export(like: RunCard, stage: int, runs_root: Path, refusal: Refusal | None = None) -> Path:

@@ -9,53 +9,14 @@ from typing import Any
 import torch
 
 from clip_xai.config.explainer_settings import XaiConfig
-from clip_xai.config.schemas import (
-    BackboneConfig,
-    DataConfig,
-    GenerationConfig,
-    LanguageModelConfig,
-    MapperConfig,
-    TrainerConfig,
-)
+from clip_xai.config.schemas import DataConfig, GenerationConfig, TrainerConfig
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.backbone_builder import BackboneSource
-from clip_xai.models.captioner import Captioner
-from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.settings import Decoding
-from clip_xai.models.weights import (
-    CaptionerSettings,
-    build_captioner,
-    load_captioner,
-    load_retrieval,
-    load_settings,
-    load_state,
-    read_settings,
-)
 from clip_xai.ranges import check
-from clip_xai.runs.checkpoints import EXPORT, run_of
-from clip_xai.runs.lineage import KEY as LINEAGE
 from clip_xai.training.features import FeatureCache, FeatureTable
-from clip_xai.training.modules import captioner_state, read_checkpoint
 from clip_xai.xai.explainer import Explainer, explainers
-
-
-def captioner_settings(
-    backbone: BackboneConfig, mapper: MapperConfig, language_model: LanguageModelConfig
-) -> CaptionerSettings:
-    """The captioner that three groups describe, as plain values that go into checkpoints and exports."""
-    mapper_settings = {key: value for key, value in vars(mapper).items() if key != "name" and value is not None}
-    return CaptionerSettings(
-        backbone=BackboneSource(**vars(backbone)),
-        mapper=mapper.name,
-        mapper_settings=mapper_settings,
-        language_model=language_model.name,
-        language_model_pretrained=language_model.pretrained,
-        prompt=language_model.prompt,
-        lora=None if language_model.lora is None else vars(language_model.lora).copy(),
-        retrieved_captions=language_model.retrieved_captions,
-        retrieval_template=language_model.retrieval_template,
-    )
 
 
 def decoding(generation: GenerationConfig) -> Decoding:
@@ -92,52 +53,19 @@ def device_of(trainer: TrainerConfig) -> torch.device:
 
 
 def feature_table(
-    captioner: Captioner, records: Sequence[Record], data: DataConfig, trainer: TrainerConfig, reads: str | None = None
+    backbone: VisionBackbone, reads: str, records: Sequence[Record], data: DataConfig, trainer: TrainerConfig
 ) -> FeatureTable:
     """Frozen features of records, from the cache where they are there; the tower is left on its device.
 
     Args:
-        captioner: Its tower gives the features.
+        backbone: The tower.
+        reads: ``pooled``, ``patches`` or ``tokens``.
         records: Their photographs.
         data: Says where the cache is.
         trainer: Says on which device the tower runs, and how many photographs at a time.
-        reads: ``pooled`` or ``patches``; what the mapper reads if None.
     """
-    backbone = captioner.backbone.to(device_of(trainer))
-    cache = FeatureCache(Path(data.cache_dir), backbone)
-    return cache.table([record.image for record in records], reads or captioner.reads, trainer.feature_batch_size)
-
-
-def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
-    """The captioner of a place, in evaluation mode, and what makes its prompts where it retrieves any.
-
-    Args:
-        place: The directory of an exported model, or a ``.ckpt`` file.
-
-    Raises:
-        UserError: Nothing usable is there.
-    """
-    if place.suffix != ".ckpt":
-        return load_captioner(place), load_retrieval(load_settings(place), place)
-    checkpoint = read_checkpoint(place)
-    settings = read_settings(checkpoint["hyper_parameters"]["settings"])
-    captioner = build_captioner(settings)
-    load_state(captioner, captioner_state(checkpoint), place)
-    if captioner.backbone.fingerprint != checkpoint["backbone_fingerprint"]:
-        raise UserError(
-            f"{place} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} holds "
-            "now; train again or restore the tower's weights"
-        )
-    captioner.provenance = {key: checkpoint[key] for key in (LINEAGE,) if key in checkpoint}
-    # A run writes its index before its first step.
-    return captioner.eval(), load_retrieval(settings, run_of(place) / EXPORT)
-
-
-def settings_of(place: Path) -> CaptionerSettings:
-    """What the captioner of a place was built from."""
-    if place.suffix != ".ckpt":
-        return load_settings(place)
-    return read_settings(read_checkpoint(place)["hyper_parameters"]["settings"])
+    cache = FeatureCache(Path(data.cache_dir), backbone.to(device_of(trainer)))
+    return cache.table([record.image for record in records], reads, trainer.feature_batch_size)
 
 
 def explainers_of(xai: XaiConfig) -> list[Explainer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.settings import Columns
 from clip_xai.errors import UserError
-from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import INDEX
 from clip_xai.runs.checkpoints import CARD, RunCard, described, resolve_checkpoint, run_of
 from clip_xai.runs.lineage import Lineage, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
 from clip_xai.text import counted
-from clip_xai.training.modules import read_checkpoint
+from clip_xai.training.checkpoint_files import read_checkpoint
 
 log = logging.getLogger(__name__)
 PLACES = ("name", "output_dir", "cache_dir", "workers")  # what does not decide which photographs there are
@@ -64,12 +63,12 @@ def judged(config: EvaluateConfig | ExplainConfig) -> Judged:
         return overlap_with(place, of_split(manifest, config.split, data.limit), manifest)
 
     strict = config.split != "train" and not getattr(config, "allow_overlap", False)
-    place = resolve_checkpoint(config.ckpt, runs_root, refusal if strict else None)
+    place = resolve_checkpoint(config.ckpt, runs_root, refusal if strict else None, task=config.task)
     data = data_of(config, place)
     manifest = load_manifest(prepare_manifest(data))
     records = of_split(manifest, config.split, data.limit)
     notes = [*other_data(config, place, data), *_seen(config, place, records, manifest)]
-    log.info("captioner: %s", described(place))
+    log.info("model: %s", described(place))
     for note in notes:
         log.warning("%s", note)
     return Judged(place, data, manifest, records, tuple(notes))
@@ -133,13 +132,18 @@ def with_absolute_places(data: DataConfig) -> dict[str, Any]:
     return asdict(data) | places
 
 
-def asked_of_model(place: Path, captioner: Captioner) -> dict[str, Any]:
-    """What a run directory notes of a captioner: its weights count, its place does not."""
-    fingerprints = {"captioner": captioner.fingerprint()[:16], "tower": captioner.backbone.fingerprint[:16]}
+def asked_of_model(place: Path, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What a run directory notes of a model: its weights count, its place does not.
+
+    Args:
+        place: The exported model's directory, or a ``.ckpt`` file.
+        fingerprints: Of the model's parts.
+    """
+    noted = dict(fingerprints)
     index = place / INDEX
     if index.is_file():
-        fingerprints["index"] = hashlib.sha256(index.read_bytes()).hexdigest()[:16]
-    return {"model": fingerprints}
+        noted["index"] = hashlib.sha256(index.read_bytes()).hexdigest()[:16]
+    return {"model": noted}
 
 
 def noted_of_model(place: Path) -> dict[str, str]:
@@ -169,7 +173,7 @@ def other_data(config: EvaluateConfig | ExplainConfig, place: Path, data: DataCo
     if not changed:
         return []
     said = ", ".join(f"{name} {ours[name]} (there {theirs[name]})" for name in changed)
-    return [f"Other data than those of the captioner's run: {said}"]
+    return [f"Other data than those of the model's run: {said}"]
 
 
 def lineage_of(place: Path) -> Lineage | None:
@@ -207,4 +211,4 @@ def _seen(
             f"ckpt={place} must not be judged on split={config.split}: {reason}; choose another split or model, or set "
             "allow_overlap=true"
         )
-    return [f"No judgement of unseen photographs: {reason}" if not unknown else f"Of the captioner: {reason}"]
+    return [f"No judgement of unseen photographs: {reason}" if not unknown else f"Of the model: {reason}"]

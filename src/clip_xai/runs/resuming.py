@@ -15,6 +15,7 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.runs.checkpoints import (
+    CAPTIONS,
     LAST,
     RunCard,
     checkpoint_to_resume,
@@ -28,7 +29,7 @@ from clip_xai.runs.lineage import Lineage, lineage_in
 from clip_xai.runs.lineage_callback import ASKED_KEY
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
 from clip_xai.text import counted
-from clip_xai.training.modules import read_checkpoint
+from clip_xai.training.checkpoint_files import read_checkpoint
 
 log = logging.getLogger(__name__)
 MAY_CHANGE = ("stage.epochs", "stage.name", "trainer", "logger", "callbacks")  # a name alone changes no weight
@@ -117,8 +118,9 @@ def require_stage_before(config: TrainConfig) -> None:
 def asked_of_training(config: TrainConfig, backbone: VisionBackbone, records: Sequence[Record]) -> dict[str, Any]:
     """Return what decides a training run: its settings, its photographs and captions, and its tower."""
     parts = ("backbone", "mapper", "language_model", "stage", "generation", "trainer", "callbacks")
-    settings = {name: asdict(getattr(config, name)) for name in parts}
-    settings["callbacks"].pop("progress_bar")
+    settings = {name: asdict(part) for name in parts if (part := getattr(config, name)) is not None}
+    if config.task.name != CAPTIONS:  # whose parts say all that there is
+        settings["task"] = {key: value for key, value in asdict(config.task).items() if key != "run_name"}
     return {
         "settings": {"seed": config.seed, **settings, "data": decisive(config.data), "init_from": config.init_from},
         "data content": f"{counted(len(records), 'photograph')}, digest {digest_of(records)}",
@@ -201,9 +203,10 @@ def _stored(run_dir: Path, product: Path) -> dict[str, Any] | None:
 def _card(config: TrainConfig) -> RunCard:
     return RunCard.now(
         config.backbone.name,
-        config.mapper.name,
-        config.language_model.name,
+        "" if config.mapper is None else config.mapper.name,
+        "" if config.language_model is None else config.language_model.name,
         config.stage.number,
+        task=config.task.name,
         debug=config.debug,
         data=with_absolute_places(config.data),
         seed=config.seed,
@@ -299,7 +302,8 @@ def _refuse_overlap(
 def learned_records(config: TrainConfig, train: Sequence[Record]) -> list[Record]:
     """Return the training records that a run meets: its sources', and all where others are replayed or retrieved."""
     stage = config.stage
-    if stage.sources is None or stage.replay or config.language_model.retrieved_captions:
+    retrieves = config.language_model is not None and config.language_model.retrieved_captions
+    if stage.sources is None or stage.replay or retrieves:
         return list(train)
     return [record for record in train if record.source in stage.sources]
 
@@ -308,4 +312,5 @@ def _step(config: TrainConfig, card: RunCard, train: Sequence[Record]) -> str:
     learned = learned_records(config, train)
     groups = len({record.group for record in learned})
     met = f"{counted(len(learned), 'photograph')} of {counted(groups, 'group')}"
-    return f"stage {card.stage} on {config.data.name}, split {card.split}: {met}"
+    what = f"stage {card.stage}" if card.task == CAPTIONS else card.task
+    return f"{what} on {config.data.name}, split {card.split}: {met}"

@@ -35,10 +35,12 @@ from clip_xai.progress import track
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN
 from clip_xai.report.pages import Table
+from clip_xai.runs.checkpoints import CAPTIONS
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
-from clip_xai.runs.instantiate import decoding, device_of, explainers_of, open_captioner
+from clip_xai.runs.instantiate import decoding, device_of, explainers_of
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.records import evenly
+from clip_xai.tasks.captions.opened import fingerprints_of, open_captioner
 from clip_xai.text import counted, plural
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
@@ -59,7 +61,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
             no meaning here.
     """
     _refuse_settings_of_explain(config)
-    on = judged(config)
+    on = judged(replace(config, task=CAPTIONS))
     records, idle = measurable(on.records)
     if not records:
         raise UserError(
@@ -112,7 +114,7 @@ def asked_of_localisation(config: ExplainConfig, on: Judged, captioner: Captione
     settings = {name: getattr(config, name) for name in ("split", "samples", "seed")}
     return {
         "settings": settings | {name: asdict(getattr(config, name)) for name in ("xai", "generation")},
-        **asked_of_model(on.place, captioner),
+        **asked_of_model(on.place, fingerprints_of(captioner)),
         **asked_of_data(on.data, on.manifest),
         "code": code_digest("data", "models", "metrics", "xai") + plugin_digest(explainers_of(config.xai)),
     }

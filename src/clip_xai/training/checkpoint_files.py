@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from clip_xai.files import replacing
+from clip_xai.files import reading, replacing
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -30,3 +30,14 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         with replacing(place) as unfinished:
             unfinished.write_bytes(buffer.getbuffer())
+
+
+def read_checkpoint(path: Any) -> dict[str, Any]:
+    """Load a checkpoint's plain containers and tensors onto the CPU; nothing in it can run code.
+
+    Raises:
+        UserError: The file is empty or damaged.
+    """
+    with reading(Path(path), "name another checkpoint"):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content

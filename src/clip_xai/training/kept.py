@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from clip_xai.errors import UserError
 from clip_xai.files import replacing
-from clip_xai.training.modules import read_checkpoint
+from clip_xai.training.checkpoint_files import read_checkpoint
 
 log = logging.getLogger(__name__)
 BEST, LAST = "best", "last"

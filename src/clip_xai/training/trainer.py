@@ -8,31 +8,22 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch.profilers as profilers
-import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from clip_xai.config.schemas import TrainConfig
-from clip_xai.config.training_settings import CallbacksConfig
 from clip_xai.errors import UserError
-from clip_xai.metrics.caption_metrics import bleu, rouge_l
-from clip_xai.models.settings import Decoding
 from clip_xai.training.averaging import WeightAverage
 from clip_xai.training.checkpoint_files import WholeCheckpoints
-from clip_xai.training.data import CaptionData
 from clip_xai.training.kept import BestCheckpoint, last_checkpoint
 from clip_xai.training.stop_at_non_finite import StopAtNonFinite
-from clip_xai.training.unfreezing import Unfreezing
 
-SCORES = ("val/bleu", "val/rouge_l")
 TERMINATED, INTERRUPTED = 128 + 15, 128 + 2  # exit statuses of a process that SIGTERM or Ctrl-C has ended
 
 
@@ -42,21 +33,22 @@ def build_trainer(
     callbacks: Sequence[Callback],
     strategy: str | Strategy,
     resumed: Path | None = None,
+    every: int = 1,
 ) -> tuple[Trainer, BestCheckpoint]:
-    """Return the Trainer of a stage, and the callback that keeps ``best.ckpt``; another keeps ``last.ckpt``.
+    """Return the Trainer of a run, and the callback that keeps ``best.ckpt``; another keeps ``last.ckpt``.
 
     Args:
         config: The settings of ``train``.
         loggers: Where numbers go.
-        callbacks: The stage's own.
-        strategy: See :func:`strategy_of`.
+        callbacks: The task's own.
+        strategy: The task's.
         resumed: The checkpoint that is resumed; the best one of its run is the one to beat.
+        every: Epochs between two measurements of what is monitored.
 
     Raises:
         UserError: What is monitored would never be measured.
     """
     stage, told, machine = config.stage, config.callbacks, config.trainer
-    every = (told.score_captions or 1) if told.monitor in SCORES else 1
     if every > stage.epochs:
         raise UserError(
             f"callbacks.monitor={told.monitor} is measured in every {every}th epoch and there are {stage.epochs}; lower"
@@ -164,65 +156,6 @@ def _how_to_resume(trainer: Trainer, config: TrainConfig, resumed: Path | None, 
     if kept is None:
         return f"stopped by {signal} in epoch {trainer.current_epoch}, before the first checkpoint: start again"
     return f"stopped by {signal} in epoch {trainer.current_epoch}; to resume, add to the same command: ckpt_path={kept}"
-
-
-def strategy_of(config: TrainConfig, unfreezing: Unfreezing) -> str | Strategy:
-    """Return Lightning's strategy.
-
-    Raises:
-        UserError: It cannot do what else is asked for.
-    """
-    machine = config.trainer
-    if machine.strategy == "ddp":
-        # Parts that thaw later have no gradient yet, and nobody must wait for it.
-        return DDPStrategy(find_unused_parameters=unfreezing.changes)
-    if machine.strategy == "fsdp":
-        if config.stage.decay is not None:
-            raise UserError("stage.decay averages whole weights, and trainer=fsdp shards them; set stage.decay=null")
-        if config.callbacks.score_captions is not None:
-            raise UserError("sharded weights cannot write captions; set callbacks.score_captions=null or trainer=ddp")
-        return ModelParallelStrategy(
-            data_parallel_size=machine.world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
-        )
-    return "auto"
-
-
-class ScoreCaptions(Callback):
-    """Writes captions of a few validation photographs now and then and logs ``val/bleu`` and ``val/rouge_l``.
-
-    The photographs stand at even steps through the validation records and are the same each time.
-    """
-
-    def __init__(self, data: CaptionData, told: CallbacksConfig, decoding: Decoding) -> None:
-        """Choose the photographs.
-
-        Args:
-            data: Its validation set is drawn from.
-            told: How often and how many.
-            decoding: How captions are decoded.
-        """
-        self.every = told.score_captions or 1
-        self.decoding = decoding
-        self.features = data.val_set.features
-        records, count = data.val_set.records, min(told.scored_photographs, len(data.val_set))
-        rows = [index * len(records) // count for index in range(count)]
-        self.records = [records[row] for row in rows]
-        prompts = data.val_set.prompts
-        self.prompts = None if prompts is None else [prompts[row] for row in rows]
-
-    @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and score, in the epochs that are due."""
-        if (trainer.current_epoch + 1) % self.every and trainer.state.fn == TrainerFn.FITTING:
-            for key in SCORES:  # an earlier epoch's score is none of this one
-                trainer.callback_metrics.pop(key, None)
-            return
-        read = self.features.stack([record.image for record in self.records]).to(pl_module.device)
-        captioner: Any = pl_module.captioner
-        captions = [caption.text for caption in captioner.generate(read, self.decoding, self.prompts)]
-        references = [record.references for record in self.records]
-        pl_module.log("val/bleu", float(bleu(captions, references)), sync_dist=False)
-        pl_module.log("val/rouge_l", float(rouge_l(captions, references).mean()), sync_dist=False)
 
 
 def is_first_process() -> bool:

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import lightning
-import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
 
 from clip_xai.errors import UserError
-from clip_xai.files import reading
 from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.models.causal_model import blocks_of
 from clip_xai.models.weights import CaptionerSettings, output_key
-from clip_xai.training.unfreezing import Unfreezing
+from clip_xai.tasks.captions.unfreezing import Unfreezing
+from clip_xai.training.optimisation import Optimisation, is_decayed, mean_metric, scheduled
 
 PREFIX = "captioner."
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How a stage is optimised.
-
-    Attributes:
-        learning_rate: Peak learning rate of AdamW.
-        mapper_factor: The mapper's learning rate is this times ``learning_rate``.
-        weight_decay: Of matrices; never of biases, norms, embeddings and latents.
-        warmup: Share of all steps with a rising learning rate; then a cosine falls to 0.
-        warmup_steps: The rise takes at least so many steps.
-        label_smoothing: In the training loss only.
-        seed: Seed of dropout; each epoch starts from seed and epoch.
-    """
-
-    learning_rate: float = 1e-3
-    mapper_factor: float = 1.0
-    weight_decay: float = 0.01
-    warmup: float = 0.06
-    warmup_steps: int = 0
-    label_smoothing: float = 0.0
-    seed: int = 42
 
 
 class CaptionerModule(LightningModule):
@@ -135,13 +106,7 @@ class CaptionerModule(LightningModule):
         """AdamW over all that will ever train, with warm-up and cosine per step."""
         parts = self.unfreezing.ever_trained(self.captioner)
         groups = self.parameter_groups(parts)
-        # One kernel for all weights, where there is one.
-        fused = all(parameter.is_cuda for group in groups for parameter in group["params"])
-        optimiser = AdamW(groups, lr=self.optimisation.learning_rate, fused=fused)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        warmup = max(1, self.optimisation.warmup_steps, round(self.optimisation.warmup * total))
-        schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(step, warmup, total))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(groups, self.optimisation, int(self.trainer.estimated_stepping_batches))
 
     def parameter_groups(self, parts: list[nn.Module]) -> list[dict[str, Any]]:
         """Return the parameters of parts in up to four groups: the mapper's or not, decayed or not."""
@@ -197,37 +162,8 @@ class CaptionerModule(LightningModule):
         return self.captioner.backbone.source is not None
 
 
-def mean_metric() -> MeanMetric:
-    """Return a mean that one NaN makes NaN: by itself torchmetrics leaves NaN out, and a broken model looks whole."""
-    return MeanMetric(nan_strategy=float("nan"))
-
-
-def is_decayed(name: str, parameter: Tensor) -> bool:
-    """Tell whether weight decay applies: to matrices that are not latents."""
-    return parameter.ndim >= 2 and "latents" not in name
-
-
-def learning_rate_factor(step: int, warmup: int, total: int) -> float:
-    """Return the factor on the learning rate: up to 1 over ``warmup`` steps, then half a cosine to 0 at ``total``."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def captioner_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """Return the captioner's weights in a checkpoint, as ``load_state`` takes them."""
     return {
         key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
     }
-
-
-def read_checkpoint(path: Any) -> dict[str, Any]:
-    """Load a checkpoint's plain containers and tensors onto the CPU; nothing in it can run code.
-
-    Raises:
-        UserError: The file is empty or damaged.
-    """
-    with reading(Path(path), "name another checkpoint"):
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return content

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from lightning import LightningDataModule, LightningModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clip_xai.data.images import UnreadableImageError, read_image
@@ -23,11 +20,9 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.text import counted
 from clip_xai.training.contrastive_losses import MAX_LOGIT_SCALE, multi_positive_loss
-from clip_xai.training.data import EpochSampler
-from clip_xai.training.modules import Optimisation, is_decayed, learning_rate_factor, mean_metric
-
-# What stands before the blocks of a tower; all else outside the blocks stands behind them.
-_ENTRANCE = re.compile(r"embed|conv|ln_pre|norm_pre|pre_layrnorm|stem|cls_token|latent")
+from clip_xai.training.optimisation import Optimisation, is_decayed, mean_metric, scheduled
+from clip_xai.training.samplers import EpochSampler
+from clip_xai.training.tower_plan import TowerPlan
 
 
 class Pair(NamedTuple):
@@ -208,11 +203,8 @@ class ContrastiveModule(LightningModule):
             {"params": [p for name, p in wanted.items() if is_decayed(name, p)], "weight_decay": told.weight_decay},
             {"params": [p for name, p in wanted.items() if not is_decayed(name, p)], "weight_decay": 0.0},
         ]
-        optimiser = AdamW([group for group in groups if group["params"]], lr=told.learning_rate, betas=(0.9, 0.98))
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        warmup = max(1, told.warmup_steps, round(told.warmup * total))
-        schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(step, warmup, total))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        kept = [group for group in groups if group["params"]]
+        return scheduled(kept, told, int(self.trainer.estimated_stepping_batches), betas=(0.9, 0.98))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what was measured last."""
@@ -235,106 +227,3 @@ class ContrastiveModule(LightningModule):
         fits = [torch.tensor([[one == other for other in kind] for one in kind]) for kind in keys]
         scale = self.backbone.logit_scale.clamp(max=math.exp(MAX_LOGIT_SCALE))
         return scale * images @ texts.T, (fits[0] | fits[1]).to(self.device)
-
-
-class TowerPlan(Callback):
-    """What of a backbone trains, and how many of its towers' last blocks from which epoch on."""
-
-    def __init__(self, trains: Sequence[str], schedule: Mapping[int, int] | None = None) -> None:
-        """Set the plan.
-
-        Args:
-            trains: ``image`` and ``text``, the towers, and ``temperature``.
-            schedule: Epoch -> number of last blocks of the trained towers that train from then on, together with what
-                stands behind them; empty trains the towers whole.
-        """
-        self.trains = frozenset(trains)
-        self.schedule = dict(schedule or {})
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Freeze for good what never trains."""
-        backbone: Any = pl_module.backbone
-        self._thaw(backbone, self.ever_trained(backbone))
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Apply the plan for this epoch."""
-        backbone: Any = pl_module.backbone
-        self._thaw(backbone, self.trained(backbone, trainer.current_epoch))
-
-    def trained(self, backbone: CLIPBackbone, epoch: int) -> dict[str, nn.Parameter]:
-        """Return the parameters that train in an epoch, by name.
-
-        Raises:
-            UserError: The plan counts blocks and a tower has none, or nothing trains.
-        """
-        parts = tower_parts(backbone)
-        found: dict[str, nn.Parameter] = {}
-        for part in ("image", "text", "temperature"):
-            if part in self.trains:
-                found |= parts[part] if part == "temperature" else self._last(parts[part], part, epoch, backbone.name)
-        if not found:
-            raise UserError(f"stage.trains: backbone {backbone.name} has none of {', '.join(sorted(self.trains))}")
-        return found
-
-    def ever_trained(self, backbone: CLIPBackbone) -> dict[str, nn.Parameter]:
-        """Return the parameters that train in any epoch of the plan, by name."""
-        found: dict[str, nn.Parameter] = {}
-        for epoch in (0, *self.schedule):
-            found |= self.trained(backbone, epoch)
-        return found
-
-    @property
-    def changes(self) -> bool:
-        """Whether other parts train in one epoch than in another."""
-        return len(set(self.schedule.values())) > 1
-
-    def _last(self, tower: dict[str, nn.Parameter], part: str, epoch: int, name: str) -> dict[str, nn.Parameter]:
-        if not self.schedule:
-            return tower
-        prefix, count = block_list(tower)
-        if count < 2:
-            raise UserError(f"stage.unfreeze: the {part} tower of backbone {name} has no list of blocks; set it to []")
-        wanted = self.schedule[max(start for start in self.schedule if start <= epoch)]
-        first = count - min(wanted, count)
-        behind = {key: p for key, p in tower.items() if not key.startswith(prefix) and not _ENTRANCE.search(key)}
-        last = {key: p for key, p in tower.items() if key.startswith(prefix) and _number(key, prefix) >= first}
-        return last | behind
-
-    def _thaw(self, backbone: CLIPBackbone, wanted: dict[str, nn.Parameter]) -> None:
-        backbone.eval().requires_grad_(False)
-        for parameter in wanted.values():
-            parameter.requires_grad_(True)
-
-
-def tower_parts(backbone: CLIPBackbone) -> dict[str, dict[str, nn.Parameter]]:
-    """Return a backbone's parameters by name, as ``image`` tower, ``text`` tower and ``temperature``."""
-    parts: dict[str, dict[str, nn.Parameter]] = {"image": {}, "text": {}, "temperature": {}}
-    for name, parameter in backbone.named_parameters():
-        if re.search(r"logit_(scale|bias)$", name):
-            parts["temperature"][name] = parameter
-        elif re.search(r"visual|vision", name):
-            parts["image"][name] = parameter
-        else:
-            parts["text"][name] = parameter
-    return parts
-
-
-def block_list(tower: Mapping[str, Any]) -> tuple[str, int]:
-    """Return where the blocks of a tower stand and how many there are, from the names of its parameters.
-
-    >>> block_list(["visual.conv1.weight", "visual.blocks.0.w", "visual.blocks.1.w", "visual.blocks.1.mlp.0.w"])
-    ('visual.blocks.', 2)
-    """
-    lists: dict[str, set[int]] = {}
-    for name in tower:
-        match = re.match(r"(.*?\.)(\d+)\.", name)  # the outermost list that a parameter stands in
-        if match:
-            lists.setdefault(match[1], set()).add(int(match[2]))
-    if not lists:
-        return "", 0
-    prefix = max(lists, key=lambda key: len(lists[key]))
-    return prefix, max(lists[prefix]) + 1
-
-
-def _number(name: str, prefix: str) -> int:
-    return int(name[len(prefix) :].partition(".")[0])

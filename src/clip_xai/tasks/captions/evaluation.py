@@ -1,0 +1,457 @@
+"""Write captions, judge them beside what they have to beat, and say what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from clip_xai.config.schemas import EvaluateConfig
+from clip_xai.data.groups import without_patients
+from clip_xai.data.images import number_of
+from clip_xai.data.record import NO_PATIENT, Record
+from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.errors import UserError
+from clip_xai.files import replacing, write_json, write_text
+from clip_xai.metrics.attributes import true_diagnosis
+from clip_xai.metrics.baselines import (
+    majority_captions,
+    nearest_training_rows,
+    shuffled_rows,
+    shuffled_within_sources,
+)
+from clip_xai.metrics.bert_score import ScorerUnavailable, load_bert_scorer
+from clip_xai.metrics.caption_metrics import CaptionScorer
+from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
+from clip_xai.metrics.results import (
+    ACROSS,
+    BLIND,
+    MODEL,
+    NEAREST,
+    OVERALL,
+    RENDERED,
+    SHUFFLED,
+    SYSTEMS,
+    EvaluationResult,
+)
+from clip_xai.metrics.tokens import AUTO, require_tokenizer
+from clip_xai.models.backbones.clip import with_texts
+from clip_xai.models.captioner import Captioner
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.settings import Decoding
+from clip_xai.progress import track
+from clip_xai.report.evaluation_page import write_evaluation_page
+from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
+from clip_xai.runs.directories import claim, code_digest
+from clip_xai.runs.instantiate import decoding
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, lineage_of, noted_of_model
+from clip_xai.runs.records import evenly
+from clip_xai.tasks.captions.opened import fingerprints_of, open_captioner
+from clip_xai.tasks.captions.prompts import retrieved_prompts
+from clip_xai.tasks.task import Judgement
+from clip_xai.text import counted, plural
+from clip_xai.training.features import FeatureCache, FeatureTable
+
+EXAMPLES = 24
+FEW_STEPS = 100
+_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The captions of every system and what they are worth.
+
+    Attributes:
+        records: The records that were judged; those with an unreadable photograph are not among them.
+        predictions: Captions of each system, row by row as the records; None where a baseline has none.
+        result: Scores, intervals, comparisons and verdicts.
+    """
+
+    records: list[Record]
+    predictions: dict[str, list[str | None]]
+    result: EvaluationResult
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per photograph: all captions, the diagnosis read and true, and the model's measures."""
+        rows = []
+        for index, record in enumerate(self.records):
+            row: dict[str, Any] = {
+                "image": record.name,
+                "source": record.source,
+                "group": record.group,
+                "references": list(record.references),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
+                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or ""),
+            }
+            row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
+            row |= {metric: values[index] for metric, values in self.result.rows.items()}
+            rows.append(row)
+        return pd.DataFrame(rows).rename(columns={f"caption_{MODEL}": "caption"})
+
+
+def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
+    """Evaluate a trained captioner and write ``captions.parquet``, ``metrics.json``, ``evaluation.md``, ``index.html``.
+
+    Args:
+        config: All settings.
+        on: The captioner and the photographs.
+
+    Raises:
+        UserError: No photograph can be read, or the directory holds something else.
+    """
+    require_tokenizer(config.tokenizer)
+    captioner, retrieval = open_captioner(on.place)
+    captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
+    run_dir = Path(config.run_dir)
+    claim(run_dir, "evaluate", asked_of_evaluation(config, on, captioner), noted_of_model(on.place))
+    bert_scorer, skipped = choose_bert_scorer(config.bert_score)
+    records, train = on.records, training_records(on)
+    cache = FeatureCache(Path(on.data.cache_dir), captioner.backbone)
+    batch_size = config.trainer.feature_batch_size
+    found = evaluate_captioner(
+        captioner,
+        records,
+        train,
+        reads=cache.table([record.image for record in records], captioner.reads, batch_size),
+        pooled=cache.table([record.image for record in records + train], "pooled", batch_size),
+        decoding=decoding(config.generation),
+        batch_size=config.generation.batch_size,
+        clip_score=config.clip_score is not None,
+        tokenizer=config.tokenizer,
+        cautions=few_steps(on.place),
+        bert_scorer=bert_scorer,
+        skipped=skipped,
+        notes={
+            "captioner": str(on.place),
+            "captioner's fingerprint": captioner.fingerprint()[:12],
+            "tower's fingerprint": captioner.backbone.fingerprint[:12],
+            "data": f"{on.data.name}, split {config.split}"
+            + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else "")
+            + (f", at most {counted(on.data.limit, 'photograph')} of it" if on.data.limit else ""),
+            **{f"note {number}": note for number, note in enumerate(on.notes, start=1)},
+            **patients_note(records),
+            **rendered_note(records),
+        },
+        samples=config.bootstrap,
+        seed=config.seed,
+        retrieval=retrieval,
+    )
+    metrics = write_evaluation(found, run_dir)
+    show(found.result, run_dir)
+    summary = {f"{config.split}/{key}": value for key, value in found.result.summary().items()}
+    return Judgement(metrics, summary, {"captions": (CAPTION_COLUMNS, list(caption_rows(examples(found))))})
+
+
+def evaluate_captioner(
+    captioner: Captioner,
+    records: Sequence[Record],
+    train_records: Sequence[Record],
+    reads: FeatureTable,
+    pooled: FeatureTable,
+    *,
+    decoding: Decoding | None = None,
+    batch_size: int = 64,
+    clip_score: bool = True,
+    bert_scorer: CaptionScorer | None = None,
+    skipped: dict[str, str] | None = None,
+    notes: dict[str, str] | None = None,
+    cautions: Sequence[str] = (),
+    tokenizer: str = AUTO,
+    samples: int = 1000,
+    seed: int = 0,
+    retrieval: Retrieval | None = None,
+) -> Evaluation:
+    """Write captions for records and judge them beside the baselines.
+
+    Args:
+        captioner: The model, on the device it shall run on.
+        records: What is judged.
+        train_records: What the baselines know.
+        reads: What the mapper reads of each record's photograph.
+        pooled: Image embeddings of the records' and the training records' photographs.
+        decoding: How captions are decoded.
+        batch_size: Photographs per decoding step.
+        clip_score: Take CLIPScore by the captioner's own CLIP.
+        bert_scorer: For BERTScore; None leaves it out.
+        skipped: Reasons for what is left out, by name.
+        notes: Settings to be shown in the report.
+        cautions: Sentences that stand before every number of it.
+        tokenizer: How BLEU and ROUGE cut captions into tokens; see `clip_xai.metrics.tokens`.
+        samples: Resamples behind each interval.
+        seed: Seed of the baselines and the resamples.
+        retrieval: Makes the prompt of each photograph; None for the captioner's own. A shuffled image brings the
+            prompt that it was described with.
+
+    Raises:
+        UserError: No photograph can be read, or too few captions are known for a prompt.
+    """
+    unreadable = reads.unreadable | pooled.unreadable
+    judged = [record for record in records if record.image not in unreadable]
+    known = [record for record in train_records if record.image not in unreadable]
+    if not judged:
+        raise UserError(
+            f"none of {counted(len(records), 'photograph')} can be read: {next(iter(unreadable.values()), '')}"
+        )
+    decoding = decoding or Decoding()
+    prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
+    captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
+    features = pooled.stack([record.image for record in judged])
+    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer)
+    backbone = captioner.backbone
+    clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
+    left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
+    predictions: dict[str, list[str | None]] = {MODEL: [*captions], **others}
+    result = evaluate_captions(
+        predictions,
+        judged,
+        clip=clip if clip_score else None,
+        bert_scorer=bert_scorer,
+        skipped=left_out,
+        notes={
+            "decoding": ", ".join(f"{key}={value}" for key, value in asdict(decoding).items()),
+            **cut_for_clip(captioner, captions if clip_score else []),
+            **({} if retrieval is None else {"retrieved captions in each prompt": str(retrieval.count)}),
+            **(notes or {}),
+        },
+        set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in records if r.image in unreadable},
+        cautions=[*empty_beams(captions, decoding), *cautions],
+        tokenizer=tokenizer,
+        samples=samples,
+        seed=seed,
+    )
+    return Evaluation(judged, predictions, result)
+
+
+def cut_for_clip(captioner: Captioner, captions: Sequence[str]) -> dict[str, str]:
+    """Return a note where captions are longer than what the text tower reads of them for CLIPScore."""
+    cut = sum(bool(with_texts(captioner.backbone).unread(caption)) for caption in captions)
+    return {"captions of which CLIPScore reads the beginning alone": f"{cut} of {len(captions)}"} if cut else {}
+
+
+def generate_captions(
+    captioner: Captioner,
+    records: Sequence[Record],
+    reads: FeatureTable,
+    decoding: Decoding,
+    batch_size: int,
+    prompts: Mapping[Path, str] | None = None,
+) -> list[str]:
+    """Return one caption per record, behind the prompt of its photograph where there are prompts."""
+    device = next(captioner.parameters()).device
+    captions: list[str] = []
+    for start in track(range(0, len(records), batch_size), "Writing captions"):
+        images = [record.image for record in records[start : start + batch_size]]
+        read = reads.stack(images).to(device, torch.float32)
+        # What is drawn when sampling depends on the photograph alone, not on the batch or on who is asked beside it.
+        rows = [number_of(image) for image in images] if decoding.sample else None
+        texts = None if prompts is None else [prompts[image] for image in images]
+        captions += [caption.text for caption in captioner.generate(read, decoding, texts, rows)]
+    return captions
+
+
+def baseline_captions(
+    captions: Sequence[str],
+    records: Sequence[Record],
+    train: Sequence[Record],
+    features: Tensor,
+    pooled: FeatureTable,
+    seed: int,
+    tokenizer: str = AUTO,
+) -> tuple[dict[str, list[str | None]], dict[str, str]]:
+    """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
+    found: dict[str, list[str | None]] = {}
+    reasons: dict[str, str] = {}
+    if train:
+        majority = majority_captions(records, train, seed, tokenizer)
+        found[BLIND] = [majority[record.source] for record in records]
+    else:
+        reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
+    try:
+        if train:
+            theirs = pooled.stack([record.image for record in train])
+            found[NEAREST] = [train[row].caption for row in nearest_training_rows(features, theirs, records, train)]
+    except UserError as error:
+        reasons[SYSTEMS[NEAREST]] = str(error)
+    groups, sources = [record.group for record in records], [record.source for record in records]
+    rows, unshuffled = shuffled_within_sources(groups, sources, seed)
+    if (rows >= 0).any():
+        found[SHUFFLED] = [captions[row] if row >= 0 else None for row in rows]
+        reasons |= {f"{SYSTEMS[SHUFFLED]} ({source})": reason for source, reason in unshuffled.items()}
+    else:
+        reasons[SYSTEMS[SHUFFLED]] = " ".join(f"{source}: {reason}" for source, reason in unshuffled.items())
+    if len(set(sources)) > 1:
+        try:
+            found[ACROSS] = [captions[row] for row in shuffled_rows(groups, seed)]
+        except UserError as error:
+            reasons[SYSTEMS[ACROSS]] = str(error)
+    return found, reasons
+
+
+def few_steps(place: Path) -> list[str]:
+    """Return the sentence that says how few steps a captioner was trained for, if its file tells."""
+    lineage = lineage_of(place)
+    if lineage is None or lineage.updates is None or lineage.updates >= FEW_STEPS:
+        return []  # of an older version or from elsewhere: nothing is known, and nothing said
+    return [
+        f"The captioner was trained for {counted(lineage.updates, 'step')} only, all stages together: its captions "
+        "show little of what it could learn."
+    ]
+
+
+def empty_beams(captions: Sequence[str], decoding: Decoding) -> list[str]:
+    """Return the sentence that says why beams leave captions empty, where they do.
+
+    Without a length penalty beams look for the likeliest caption, whose log-probability falls with every word. While a
+    captioner has learnt little, to end at once is likelier than any whole caption.
+    """
+    if decoding.beams == 1 or decoding.length_penalty != 0 or all(caption.strip() for caption in captions):
+        return []
+    return [
+        "With generation.length_penalty=0 beams write the likeliest caption, and while a captioner has learnt little "
+        "that is the empty one: train on, or see with generation=greedy what it writes word by word."
+    ]
+
+
+def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[str, str]]:
+    """Return the scorer for BERTScore, or None with the reason why it is left out."""
+    if model is None:
+        return None, {
+            "BERTScore": "no scorer was chosen; bert_score=roberta-large takes it from the Hugging Face cache"
+        }
+    try:
+        return load_bert_scorer(model), {}
+    except ScorerUnavailable as error:
+        return None, {"BERTScore": str(error)}
+
+
+def patients_note(records: Sequence[Record]) -> dict[str, str]:
+    """Say of which sources nobody knows whose the photographs are: intervals and splits are by photograph there."""
+    alone = without_patients(records)
+    said = ", ".join(f"{source} ({count})" for source, count in alone.items())
+    return {"patients": f"{NO_PATIENT}: {said}"} if alone else {}
+
+
+def rendered_note(records: Sequence[Record]) -> dict[str, str]:
+    """Say how many of the photographs nobody took; nothing where all are of persons."""
+    drawn = sum(record.rendered for record in records)
+    if not drawn:
+        return {}
+    which = "All photographs" if drawn == len(records) else f"{drawn} of {counted(len(records), 'photograph')}"
+    said = f"{which} {plural(drawn, 'is', 'are')} rendered, of no person"
+    return {RENDERED: f"{said}: numbers on them say nothing of real skin."}
+
+
+def training_records(on: Judged) -> list[Record]:
+    """Return what the baselines may know: the training records, none where the manifest has no such split."""
+    return evenly([record for record in on.manifest if record.split == "train"], on.data.limit)
+
+
+def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
+    """What decides the numbers of an evaluation."""
+    alone = ("split", "bert_score", "clip_score", "tokenizer", "bootstrap", "seed")
+    return {
+        "settings": {name: getattr(config, name) for name in alone} | {"generation": asdict(config.generation)},
+        **asked_of_model(on.place, fingerprints_of(captioner)),
+        **asked_of_data(on.data, on.manifest),
+        "code": code_digest("data", "models", "metrics"),
+    }
+
+
+def write_evaluation(found: Evaluation, run_dir: Path) -> dict[str, Any]:
+    """Write the tables and the page of an evaluation; return what ``metrics.json`` holds."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with replacing(run_dir / "captions.parquet") as unfinished:
+        found.table().to_parquet(unfinished, index=False)
+    metrics = found.result.to_dict()
+    write_json(run_dir / "metrics.json", metrics)
+    write_text(run_dir / "evaluation.md", found.result.to_markdown())
+    write_evaluation_page(found.result, examples(found), run_dir / "index.html")
+    return metrics
+
+
+def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
+    """Choose photographs for the page at even steps through the sources, with all that is said of them.
+
+    Returns:
+        Dictionaries with ``image`` (path), ``name``, ``source``, ``group``, ``references``, ``diagnosis_true``,
+        ``diagnosis_read``, ``captions`` (by system) and ``scores`` (by measure, None where the row does not count).
+    """
+    order = sorted(range(len(found.records)), key=lambda index: (found.records[index].source, index))
+    steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    chosen = []
+    for row in (order[step] for step in steps):
+        record = found.records[row]
+        captions = {s: text for s, texts in found.predictions.items() if (text := texts[row]) is not None}
+        chosen.append(
+            {
+                "image": record.image,
+                "name": record.name,
+                "source": record.shown_source,
+                "group": record.group,
+                "references": list(record.references),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
+                "diagnosis_read": read_diagnosis(captions[MODEL]),
+                "captions": captions,
+                "scores": {metric: values[row] for metric, values in found.result.rows.items()},
+            }
+        )
+    return chosen
+
+
+def show(result: EvaluationResult, run_dir: Path) -> None:
+    """Print the verdicts, the overall values of what is judged, and where the rest is.
+
+    The model alone is printed with its intervals, and the baselines that a verdict speaks of: a terminal of 80 columns
+    holds no more, `evaluation.md` has all.
+    """
+    console = Console()
+    for verdict in result.verdicts:
+        console.print(verdict.text, style="bold red" if verdict.warning else "bold green", markup=False)
+    table = Table(title="Overall, the model with 95 % intervals", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("measure", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    systems = [system for system in result.systems if system != ACROSS]
+    for system in systems:
+        table.add_column(system, justify="right", no_wrap=True)
+    for metric in result.metrics:
+        score = result.score(metric.key)
+        if score is not None and metric.judged:
+            cells = [escape(result.cell(metric, MODEL, OVERALL))]
+            others = [result.score(metric.key, system) for system in systems[1:]]
+            cells += ["–" if other is None else f"{other.value:.{metric.digits}f}" for other in others]
+            table.add_row(metric.label, str(score.n), *cells)
+    console.print(table)
+    for name, reason in result.skipped.items():
+        console.print(f"not measured: {name}: {reason}", markup=False, soft_wrap=True)
+    for name, words in result.left_out().items():
+        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
+    for name, reason in result.set_aside.items():
+        console.print(f"set aside: {name}: {reason}", markup=False, soft_wrap=True)
+    console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)
+
+
+def _text_encoder(captioner: Captioner) -> Any:
+    """Return a function that encodes each different caption once, in batches."""
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> Tensor:
+        different = list(dict.fromkeys(texts))
+        parts = [
+            with_texts(captioner.backbone).encode_text(different[start : start + _TEXTS]).float().cpu()
+            for start in range(0, len(different), _TEXTS)
+        ]
+        row = {text: index for index, text in enumerate(different)}
+        return torch.cat(parts)[[row[text] for text in texts]]
+
+    return encode

@@ -1,0 +1,98 @@
+"""From settings to a captioner, and a trained one from its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_xai.config.schemas import BackboneConfig, DataConfig, LanguageModelConfig, MapperConfig, TrainerConfig
+from clip_xai.data.record import Record
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.source import BackboneSource
+from clip_xai.models.captioner import Captioner
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.models.weights import (
+    CaptionerSettings,
+    build_captioner,
+    load_captioner,
+    load_retrieval,
+    load_settings,
+    load_state,
+    read_settings,
+)
+from clip_xai.runs.checkpoints import EXPORT, run_of
+from clip_xai.runs.instantiate import feature_table
+from clip_xai.runs.lineage import KEY as LINEAGE
+from clip_xai.tasks.captions.module import captioner_state
+from clip_xai.tasks.task import Opened, tower_in_words
+from clip_xai.training.checkpoint_files import read_checkpoint
+from clip_xai.training.features import FeatureTable
+
+
+def captioner_settings(
+    backbone: BackboneConfig, mapper: MapperConfig, language_model: LanguageModelConfig
+) -> CaptionerSettings:
+    """The captioner that three groups describe, as plain values that go into checkpoints and exports."""
+    mapper_settings = {key: value for key, value in vars(mapper).items() if key != "name" and value is not None}
+    return CaptionerSettings(
+        backbone=BackboneSource(**vars(backbone)),
+        mapper=mapper.name,
+        mapper_settings=mapper_settings,
+        language_model=language_model.name,
+        language_model_pretrained=language_model.pretrained,
+        prompt=language_model.prompt,
+        lora=None if language_model.lora is None else vars(language_model.lora).copy(),
+        retrieved_captions=language_model.retrieved_captions,
+        retrieval_template=language_model.retrieval_template,
+    )
+
+
+def captioner_features(
+    captioner: Captioner, records: Sequence[Record], data: DataConfig, trainer: TrainerConfig, reads: str | None = None
+) -> FeatureTable:
+    """Frozen features of records: what the mapper reads of them, or what ``reads`` names."""
+    return feature_table(captioner.backbone, reads or captioner.reads, records, data, trainer)
+
+
+def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
+    """The captioner of a place, in evaluation mode, and what makes its prompts where it retrieves any.
+
+    Args:
+        place: The directory of an exported model, or a ``.ckpt`` file.
+
+    Raises:
+        UserError: Nothing usable is there.
+    """
+    if place.suffix != ".ckpt":
+        return load_captioner(place), load_retrieval(load_settings(place), place)
+    checkpoint = read_checkpoint(place)
+    settings = read_settings(checkpoint["hyper_parameters"]["settings"])
+    captioner = build_captioner(settings)
+    load_state(captioner, captioner_state(checkpoint), place)
+    if captioner.backbone.fingerprint != checkpoint["backbone_fingerprint"]:
+        raise UserError(
+            f"{place} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} holds "
+            "now; train again or restore the tower's weights"
+        )
+    captioner.provenance = {key: checkpoint[key] for key in (LINEAGE,) if key in checkpoint}
+    # A run writes its index before its first step.
+    return captioner.eval(), load_retrieval(settings, run_of(place) / EXPORT)
+
+
+def settings_of(place: Path) -> CaptionerSettings:
+    """What the captioner of a place was built from."""
+    if place.suffix != ".ckpt":
+        return load_settings(place)
+    return read_settings(read_checkpoint(place)["hyper_parameters"]["settings"])
+
+
+def fingerprints_of(captioner: Captioner) -> dict[str, str]:
+    """What a run directory notes of a captioner's weights."""
+    return {"captioner": captioner.fingerprint()[:16], "tower": captioner.backbone.fingerprint[:16]}
+
+
+def opened(place: Path) -> Opened:
+    """The captioner of a place as it is explained; see :func:`open_captioner`."""
+    captioner, retrieval = open_captioner(place)
+    words = f"captioner {place}, fingerprint {captioner.fingerprint()[:12]} · {tower_in_words(captioner.backbone)}"
+    return Opened(captioner.backbone, fingerprints_of(captioner), words, captioner, retrieval)

@@ -1,0 +1,183 @@
+"""The seam between the jobs and what they are about: a task, and one training of it.
+
+The jobs know run directories, checkpoints, loggers, resuming and signals; a task knows its model, its batches, its
+measures and its page. A task registers itself where it is defined::
+
+    @tasks.register("captions", title="Captions")
+    class Captions(Task): ...
+
+so that a module of one's own adds one, as it adds an explainer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
+
+from clip_xai.config.schemas import EvaluateConfig, TrainConfig
+from clip_xai.data.record import Record
+from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.models.captioner import Captioner
+from clip_xai.models.retrieval import Retrieval
+from clip_xai.registry import Registry
+from clip_xai.runs.judged import Judged
+from clip_xai.runs.lineage import Lineage
+from clip_xai.runs.resuming import Start
+
+
+class Training(ABC):
+    """One training run of a task: the job calls its methods in the order in which they stand here.
+
+    Attributes:
+        product: What a finished run has in its directory, relative to it.
+        set_aside: Photographs that cannot be read, with the reason; known after :meth:`prepare`.
+        backbone: The vision tower.
+        learned: The records that the weights learn from; known after :meth:`prepare`.
+        sizes: How many photographs there are in ``train_photographs`` and ``val_photographs``; after :meth:`prepare`.
+        module: The LightningModule; known after :meth:`prepare`.
+        data: Its batches; known after :meth:`prepare`.
+        judge_first: Whether it is validated before the first step, too.
+    """
+
+    product: ClassVar[Path]
+    backbone: VisionBackbone
+    module: LightningModule
+    data: LightningDataModule
+    set_aside: dict[str, str]
+    learned: list[Record]
+    sizes: dict[str, int]
+    judge_first: bool = False
+
+    @property
+    def measured_every(self) -> int:
+        """Epochs between two measurements of ``callbacks.monitor``."""
+        return 1
+
+    @abstractmethod
+    def prepare(self, start: Start) -> None:
+        """Load the weights that the run starts from, read the photographs and make the batches.
+
+        Raises:
+            UserError: Weights or data do not fit.
+        """
+
+    def write_first(self, run_dir: Path) -> None:  # noqa: B027
+        """Write what an unfinished run's checkpoints need beside them; most tasks need nothing."""
+
+    @abstractmethod
+    def callbacks(self) -> list[Callback]:
+        """Return Lightning's callbacks that belong to the task."""
+
+    @abstractmethod
+    def strategy(self) -> str | Strategy:
+        """Return Lightning's strategy.
+
+        Raises:
+            UserError: It cannot do what else is asked for.
+        """
+
+    @abstractmethod
+    def finish(self, best: Path, lineage: Lineage, loggers: Sequence[Logger]) -> dict[str, Any]:
+        """Export the weights of the best checkpoint; in the first process alone.
+
+        Returns:
+            What the task adds to ``metrics.json``.
+        """
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trained model that is to be explained.
+
+    Attributes:
+        backbone: Its vision tower, with the head that belongs to it where it is a classifier.
+        fingerprints: What a run directory notes of its weights, by part.
+        words: The model in words: what it is, and its fingerprint.
+        captioner: The captioner, where it writes captions.
+        retrieval: Makes its prompts, where it retrieves captions.
+    """
+
+    backbone: VisionBackbone
+    fingerprints: dict[str, str]
+    words: str
+    captioner: Captioner | None = None
+    retrieval: Retrieval | None = None
+
+
+def tower_in_words(backbone: VisionBackbone, architecture: str | None = None) -> str:
+    """Name a vision tower by name and fingerprint, for page and log.
+
+    Args:
+        backbone: The tower.
+        architecture: What it is one of, where its name does not tell: of a library's network.
+    """
+    name = backbone.name if architecture is None else f"{architecture} of {backbone.name}"
+    return f"tower {name}, fingerprint {backbone.fingerprint[:12]}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What an evaluation came to.
+
+    Attributes:
+        metrics: What ``metrics.json`` holds.
+        summary: Numbers for the loggers, by name.
+        tables: Name -> columns and rows for the loggers.
+    """
+
+    metrics: dict[str, Any]
+    summary: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, tuple[Sequence[str], list[list[Any]]]] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """What models are trained for, judged by and asked about.
+
+    Attributes:
+        name: As in ``task=NAME``.
+        title: For people.
+        captions: Whether its models write captions.
+        classifies: Whether its models end in a classifier.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    captions: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
+
+    @abstractmethod
+    def training(self, config: TrainConfig) -> Training:
+        """Build the model that a run trains.
+
+        Raises:
+            UserError: The settings ask for what the task cannot do.
+        """
+
+    @abstractmethod
+    def evaluate(self, config: EvaluateConfig, on: Judged) -> Judgement:
+        """Judge a trained model beside its baselines; write tables and page into ``config.run_dir``.
+
+        Raises:
+            UserError: No photograph can be read, or the directory holds something else.
+        """
+
+    @abstractmethod
+    def opened(self, place: Path) -> Opened:
+        """Return a trained model of a place, in evaluation mode.
+
+        Args:
+            place: The directory of an exported model, or a ``.ckpt`` file.
+
+        Raises:
+            UserError: Nothing usable is there.
+        """
+
+
+tasks: Registry[type[Task]] = Registry("task", "tasks", package="clip_xai.tasks")
