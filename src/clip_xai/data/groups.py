@@ -33,8 +33,9 @@ def assign_groups(records: list[Record], near: Iterable[tuple[int, int]] = ()) -
 def mark_duplicates(records: list[Record]) -> None:
     """Let the first row of each photograph stand for all that show it, in place.
 
-    The others get its identifier as `duplicate_of`. Their captions are not lost: it takes them over as references, and
-    their mask where it has none, unless they disagree with it on the diagnosis.
+    The others get its identifier as `duplicate_of`. Their captions are not lost: it takes them over as references, what
+    they say of labels that it says nothing of, and their mask, boxes and masks of findings where it has none, unless
+    they disagree with it on the diagnosis or a label.
     """
     first: dict[int, Record] = {}
     for root, record in zip(_components(records, _photograph_edges), records, strict=True):
@@ -42,13 +43,16 @@ def mark_duplicates(records: list[Record]) -> None:
         if stands is record:
             continue
         record.duplicate_of = stands.identifier
-        if not _disagree(stands, record):
+        if not _contradict(stands, record):
             stands.references = tuple(dict.fromkeys((*stands.references, *record.references)))
+            stands.caption = stands.references[0] if stands.references else ""
             same_size = (stands.height, stands.width) == (record.height, record.width)
             if stands.mask is None and record.mask is not None and same_size:
                 stands.mask, stands.mask_values = record.mask, record.mask_values
                 told = [flag for flag in record.flags if flag in (EMPTY_MASK, FULL_MASK)]
                 stands.flags = (*stands.flags, *told)
+            if same_size:
+                _take_over_findings(stands, record)
 
 
 def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) -> list[tuple[Record, Record]]:
@@ -65,7 +69,7 @@ def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) 
         for members in by_photograph.values()
         for place, two in enumerate(members)
         for one in members[:place]
-        if _disagree(one, two)
+        if _contradict(one, two)
     ]
     named = {(one.identifier, two.identifier) for one, two in pairs}
     for i, j in near:
@@ -95,8 +99,25 @@ def without_patients(records: Iterable[Record]) -> dict[str, int]:
     return dict(Counter(record.source for record in records if NO_PATIENT in record.flags))
 
 
+def _take_over_findings(stands: Record, record: Record) -> None:
+    for name, said in record.labels.items():
+        if stands.labels.get(name) is None:
+            stands.labels[name] = said
+    stands.boxes = stands.boxes or record.boxes
+    stands.label_masks = stands.label_masks or record.label_masks
+
+
 def _disagree(one: Record, two: Record) -> bool:
     return bool(one.diagnosis and two.diagnosis and not agree(one.diagnosis, two.diagnosis))
+
+
+def _contradict(one: Record, two: Record) -> bool:
+    """Tell whether two rows of one photograph say the opposite of each other, in its diagnosis or in a label."""
+    opposite = any(
+        said is not None and two.labels.get(name) is not None and said != two.labels[name]
+        for name, said in one.labels.items()
+    )
+    return opposite or _disagree(one, two)
 
 
 def _edges(record: Record) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clip_xai.data.boxes import Box
 from clip_xai.data.groups import groups_in_two_splits
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
@@ -17,6 +19,8 @@ from clip_xai.files import replacing
 from clip_xai.text import counted
 
 _ROOT = b"clip_xai.root"
+
+_BOX = pa.struct([("label", pa.string()), *((edge, pa.float64()) for edge in ("left", "top", "width", "height"))])
 
 _SCHEMA = pa.schema(
     [
@@ -43,6 +47,9 @@ _SCHEMA = pa.schema(
         ("fold", pa.int32()),
         ("rendered", pa.bool_()),
         ("mask_values", pa.list_(pa.int32())),
+        ("labels", pa.string()),
+        ("boxes", pa.list_(_BOX)),
+        ("label_masks", pa.string()),
         ("fields", pa.string()),
     ]
 )
@@ -119,6 +126,9 @@ def _row(record: Record, root: Path) -> dict[str, object]:
         "fold": record.fold,
         "rendered": record.rendered,
         "mask_values": list(record.mask_values),
+        "labels": json.dumps(record.labels, ensure_ascii=False),
+        "boxes": [asdict(box) for box in record.boxes],
+        "label_masks": json.dumps(record.label_masks, ensure_ascii=False),
         "fields": json.dumps(record.fields, ensure_ascii=False, sort_keys=True),
     }
 
@@ -136,6 +146,9 @@ def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
         skin_types=tuple(values.pop("skin_types")),  # type: ignore[arg-type]
         flags=tuple(values.pop("flags")),  # type: ignore[arg-type]
         mask_values=tuple(values.pop("mask_values")),  # type: ignore[arg-type]
+        labels=json.loads(str(values.pop("labels"))),
+        boxes=tuple(Box(**box) for box in values.pop("boxes")),  # type: ignore[attr-defined]
+        label_masks=json.loads(str(values.pop("label_masks"))),
         fields=json.loads(str(values.pop("fields"))),
         **values,  # type: ignore[arg-type]
     )

@@ -11,8 +11,10 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from clip_xai.data.box_placing import place_findings
 from clip_xai.data.captions import compose
 from clip_xai.data.descriptions import apply_descriptions
+from clip_xai.data.file_formats import has_ending_of
 from clip_xai.data.groups import assign_groups, flag_conflicts, mark_duplicates
 from clip_xai.data.images import ImageFacts, MaskFacts
 from clip_xai.data.inspection import inspect_files, inspect_masks
@@ -33,7 +35,7 @@ from clip_xai.text import counted, plural, printable
 log = logging.getLogger(__name__)
 
 #: Raise it when a change here must rebuild manifests of data that did not change.
-VERSION = 5
+VERSION = 6
 
 #: Size, time of writing, time of change.
 State = tuple[int, int, int]
@@ -44,23 +46,14 @@ _OWN_MARKS = ("manifest.stamp", "inspected.sqlite")
 #: What no source reads, such as the features that a run keeps: its changes change no manifest.
 _NO_SOURCE = (".npy", ".json", ".part", ".ckpt", ".safetensors")
 
-_LEFT_OUT = {
+_FAULTS = {
     "missing": ("photograph", "not there"),
     "unreadable": ("photograph", "that cannot be read"),
     "mask": ("mask", "that cannot be used"),
+    "box": ("box", "clipped or left out"),
+    "label": ("label", "that cannot be used"),
     "description": ("description", "that cannot be used"),
     "row": ("row", "that cannot be used"),
-}
-
-_FORMATS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "AVIF": (".avif",),
-    "JPEG2000": (".jp2", ".j2k", ".jpx"),
 }
 
 
@@ -123,7 +116,7 @@ def _say_what_is_left_out(found: Findings, output_dir: Path) -> None:
     counts = Counter((problem.source, problem.kind) for problem in found.problems)
     for (source, kind), count in counts.items():
         report = output_dir / "report.html"
-        what, why = _LEFT_OUT.get(kind, ("row", f"left out ({kind})"))
+        what, why = _FAULTS.get(kind, ("row", f"left out ({kind})"))
         it = plural(count, "it", "them")
         log.warning("%s: %s %s; %s names %s", source, counted(count, what), why, report, it)
     for flag in (EMPTY_MASK, FULL_MASK):
@@ -208,9 +201,9 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
     records = [record for table in tables for record in table.records]
     problems = [problem for table in tables for problem in table.problems]
     for record in records:
-        assert record.facts is not None
-        record.references = compose(record.facts, settings.captions)
-        record.caption = record.references[0]
+        if record.facts is not None:
+            record.references = compose(record.facts, settings.captions)
+            record.caption = record.references[0]
     problems += apply_descriptions(root, records)
     records = _with_names(records, root, problems)
     kept, values = output_dir / "inspected.sqlite", tuple(settings.mask_values or ())
@@ -220,6 +213,7 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
     drawn_before = drawn_by_earlier_version(root)
     readable: list[Record] = []
     looks: list[tuple[int, bytes]] = []
+    compared, places = {table.source for table in tables if table.compare_looks}, list[int]()
     for record in records:
         outcome = seen[record.image]
         if isinstance(outcome, str):
@@ -231,10 +225,14 @@ def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: 
         if fault:
             record.mask = None
             problems.append(Problem(record.source, record.name, "mask", fault))
+        problems += place_findings(record)
+        if record.source in compared:
+            looks.append((outcome.phash, outcome.thumbnail))
+            places.append(len(readable))
         readable.append(record)
-        looks.append((outcome.phash, outcome.thumbnail))
     bits = settings.near_bits
-    near = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
+    pairs = near_pairs(looks, bits, settings.near_difference) if bits is not None and looks else []
+    near = [(places[one], places[other]) for one, other in pairs]
     read = {path: facts for path, facts in masks.items() if isinstance(facts, MaskFacts)}
     return Findings(tables=tables, records=readable, problems=problems, near=near, masks=read)
 
@@ -270,7 +268,7 @@ def _with_names(records: list[Record], root: Path, problems: list[Problem]) -> l
 
 def _note_facts(record: Record, facts: ImageFacts) -> None:
     record.sha256, record.height, record.width = facts.sha256, facts.height, facts.width
-    if record.image.suffix.lower() not in _FORMATS.get(facts.format, (record.image.suffix.lower(),)):
+    if not has_ending_of(record.image, facts.format):
         record.flags = (*record.flags, f"wrong extension: a {facts.format} file")
 
 

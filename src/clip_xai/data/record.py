@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clip_xai.data.boxes import Box
 from clip_xai.text import printable
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ EMPTY_MASK, FULL_MASK = "its mask marks nothing", "its mask marks the whole phot
 
 @dataclass
 class Record:
-    """One photograph with its caption.
+    """One photograph with what is known about it: a caption, labels, or both; boxes and masks of its findings.
 
     Attributes:
         image: Absolute path of the file.
@@ -32,8 +33,8 @@ class Record:
         group: Everything that must stay on one side of a split shares this: a patient, a lesion, a duplicate.
         diagnosis: Canonical name, or None where the publisher gives none that is known here.
         malignancy: ``benign``, ``malignant`` or ``inflammatory``, or None.
-        caption: The caption to learn.
-        references: Captions to be judged against; at least one, the first is `caption`.
+        caption: The caption to learn; empty where the source has labels alone.
+        references: Captions to be judged against; the first is `caption`, and there is none where that is empty.
         mask: Absolute path of the lesion mask, or None.
         rendered: Drawn by this package: no person's, and no publisher's, whatever the source is called.
         mask_values: The values that are lesion in it, where the user named them.
@@ -49,6 +50,12 @@ class Record:
         skin_types: Fitzpatrick types 1 to 6 that the publisher states, in order.
         flags: What a reader should know of the row, such as `CONFLICT`.
         fold: Number of its fold where the splits are folds of a cross-validation.
+        labels: What is stated of each label: True present, False absent, None uncertain. A label that is not in it is
+            not stated.
+        boxes: Boxes around its findings.
+        label_masks: Label -> run lengths of its mask, packed as COCO packs them (`clip_xai.data.run_lengths`).
+        box_frame: Width and height of the picture that the boxes were drawn on, where that is not this file; known
+            while a manifest is built, not kept in it.
         facts: What a caption may say; known while a manifest is built, not kept in it.
     """
 
@@ -75,6 +82,10 @@ class Record:
     fold: int | None = None
     rendered: bool = False
     mask_values: tuple[int, ...] = ()
+    labels: dict[str, bool | None] = field(default_factory=dict)
+    boxes: tuple[Box, ...] = ()
+    label_masks: dict[str, str] = field(default_factory=dict)
+    box_frame: tuple[int, int] | None = field(default=None, compare=False, repr=False)
     facts: CaptionFacts | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -101,7 +112,7 @@ class Problem:
     Attributes:
         source: Name of the data set.
         file: File name (or row) as the publisher has it.
-        kind: ``missing``, ``unreadable``, ``mask``, ``description`` or ``row``.
+        kind: ``missing``, ``unreadable``, ``mask``, ``box``, ``label``, ``description`` or ``row``.
         reason: One line for a reader.
     """
 
@@ -129,6 +140,8 @@ class SourceTable:
         notes: What is to be said of the whole download, each in a sentence.
         path: The table, where it is one of a person's own.
         labels: The publisher's labels with the canonical names that they became, and how often.
+        compare_looks: Whether photographs that look alike may be one photograph. Of chest radiographs, which all look
+            alike, it would put strangers into one group.
     """
 
     source: str
@@ -140,3 +153,4 @@ class SourceTable:
     notes: list[str] = field(default_factory=list)
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     path: Path | None = None
+    compare_looks: bool = True

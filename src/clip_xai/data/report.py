@@ -124,7 +124,7 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
         ],
         "near_duplicates": [[records[i].identifier, records[j].identifier] for i, j in found.near],
         "conflicts": [
-            {"rows": [one.identifier, two.identifier], "diagnoses": [one.diagnosis, two.diagnosis]}
+            {"rows": [one.identifier, two.identifier], "diagnoses": [_stated(one, two), _stated(two, one)]}
             for one, two in found.conflicts
         ],
         "official_split_moved": [
@@ -194,9 +194,32 @@ def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
             for label, names in table.labels.items() for name, rows in names.items()
         ],
         "unmapped": table.unmapped,
+        "findings": _labels_stated(mine),
+        "boxes": _counts(box.label for record in mine for box in record.boxes),
+        "masks_of_findings": _counts(name for record in mine for name in record.label_masks),
         "notes": table.notes,
         "captions": [{"row": record.name, "captions": list(record.references)} for record in _spread(mine, _SAMPLES)],
     }  # fmt: skip
+
+
+def _stated(record: Record, other: Record) -> str | None:
+    """Return what a row says that another says the opposite of: labels, or else its diagnosis."""
+    opposite = [
+        f"{name}: {'present' if said else 'absent'}"
+        for name, said in record.labels.items()
+        if said is not None and other.labels.get(name) == (not said)
+    ]
+    return ", ".join(opposite) or record.diagnosis
+
+
+def _labels_stated(records: list[Record]) -> dict[str, dict[str, int]]:
+    """Count what is stated of each label."""
+    words = {True: "present", False: "absent", None: "uncertain"}
+    counts: dict[str, Counter[str]] = {}
+    for record in records:
+        for name, said in record.labels.items():
+            counts.setdefault(name, Counter())[words[said]] += 1
+    return {name: {word: found[word] for word in words.values()} for name, found in counts.items()}
 
 
 def _spread(records: list[Record], count: int) -> list[Record]:

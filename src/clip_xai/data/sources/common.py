@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clip_xai.data.boxes import Box
 from clip_xai.data.captions import CaptionFacts, compose
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import Problem, Record, SourceTable
@@ -28,12 +29,14 @@ class SourceReader:
         photographs: Where its photographs are looked up.
         expected: Rows that the publisher's tables have, where they are the ones that were found.
         path: Its table, where there is one.
+        compare_looks: Whether photographs that look alike may be one photograph.
     """
 
     source: str
     photographs: PhotographIndex
     expected: int | None = None
     path: Path | None = None
+    compare_looks: bool = True
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -92,7 +95,7 @@ class SourceReader:
     def add(
         self,
         photograph: Path,
-        facts: CaptionFacts,
+        facts: CaptionFacts | None,
         *,
         keys: Iterable[str],
         diagnosis: str | None,
@@ -102,12 +105,16 @@ class SourceReader:
         mask: Path | None = None,
         official_split: str | None = None,
         flags: Iterable[str] = (),
-    ) -> None:
+        labels: Mapping[str, bool | None] | None = None,
+        boxes: Iterable[Box] = (),
+        box_frame: tuple[int, int] | None = None,
+        label_masks: Mapping[str, str] | None = None,
+    ) -> Record:
         """Make a record of a row whose photograph is there.
 
         Args:
             photograph: Its file.
-            facts: What its caption may say.
+            facts: What its caption may say, or None where the source has labels alone.
             keys: What other photographs of the same patient, lesion or picture share; the first names the group.
             diagnosis: Canonical name, or None.
             malignancy: What the publisher says of a diagnosis that the ontology does not know.
@@ -116,8 +123,15 @@ class SourceReader:
             mask: Lesion mask.
             official_split: The publisher's own split.
             flags: What a reader should know of the row.
+            labels: What is stated of each label.
+            boxes: Boxes around findings.
+            box_frame: Width and height of the picture that they were drawn on, where it may be another size.
+            label_masks: Label -> run lengths of its mask.
+
+        Returns:
+            The record, which is kept.
         """
-        captions, shared = compose(facts), tuple(keys)
+        captions, shared = compose(facts) if facts else (), tuple(keys)
         self.records.append(
             Record(
                 image=photograph,
@@ -126,18 +140,23 @@ class SourceReader:
                 group=shared[0],
                 diagnosis=diagnosis,
                 malignancy=DIAGNOSES[diagnosis].malignancy if diagnosis else malignancy,
-                caption=captions[0],
+                caption=captions[0] if captions else "",
                 references=captions,
                 mask=mask,
                 official_split=official_split,
                 fields=dict(fields),
                 view=view,
                 keys=shared,
-                skin_types=facts.skin_types,
+                skin_types=facts.skin_types if facts else (),
                 flags=tuple(flags),
+                labels=dict(labels or {}),
+                boxes=tuple(boxes),
+                box_frame=box_frame,
+                label_masks=dict(label_masks or {}),
                 facts=facts,
             )
         )
+        return self.records[-1]
 
     def table(self) -> SourceTable:
         """Return everything that was read."""
@@ -165,6 +184,7 @@ class SourceReader:
             notes=self.notes,
             labels={label: dict(names) for label, names in sorted(self.labels.items())},
             path=self.path,
+            compare_looks=self.compare_looks,
         )
 
 
