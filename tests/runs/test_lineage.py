@@ -108,7 +108,7 @@ def test_other_data_are_named_on_the_page_and_must_not_have_been_trained_on(runs
     other = draw(tmp_path / "other", count=24, seed=2, name="theirs")
     evaluate(settings("evaluate", runs, tmp_path / "judged", "bootstrap=20", *of_data(other, "theirs")))
     page = (tmp_path / "judged" / "index.html").read_text()
-    assert "Other data than those of the captioner" in page and str(other) in page
+    assert "Other data than those of the model" in page and str(other) in page
     named = f"ckpt={runs / 'train' / 'fold1'}"
     with pytest.raises(UserError, match=r"split=test: it, .* was trained on 8 of 8 photographs.*allow_overlap=true"):
         evaluate(settings("evaluate", runs, tmp_path / "no", named, "data.fold=0"))

@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from clip_xai.config.explainer_settings import XaiConfig
-from clip_xai.config.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
+from clip_xai.config.training_settings import (
+    CallbacksConfig,
+    ClassifyConfig,
+    SearchConfig,
+    StageConfig,
+    TaskConfig,
+    TrainerConfig,
+)
 from clip_xai.data.settings import BuildSettings
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.source import BackboneSource
@@ -260,21 +267,6 @@ class TargetConfig(Checked):
 
 
 @dataclass
-class TaskConfig(Checked):
-    """What a model is trained for. A task with settings of its own has a subclass of this.
-
-    Attributes:
-        name: ``captions`` or ``classify``.
-        run_name: What the run's directory is called behind its date.
-    """
-
-    prefix: ClassVar[str] = "task"
-
-    name: str = MISSING
-    run_name: str = MISSING
-
-
-@dataclass
 class TrainConfig(Checked):
     """The job ``train``.
 
@@ -293,8 +285,8 @@ class TrainConfig(Checked):
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    mapper: MapperConfig | None = field(default_factory=MapperConfig)
-    language_model: LanguageModelConfig | None = field(default_factory=LanguageModelConfig)
+    mapper: MapperConfig | None = None
+    language_model: LanguageModelConfig | None = None
     stage: StageConfig = field(default_factory=StageConfig)
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -396,6 +388,10 @@ class ExplainConfig(Checked):
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig}
 
 
+TASKS: dict[str, type[TaskConfig]] = {"captions": TaskConfig, "classify": ClassifyConfig}
+
+
 def dataclasses_in(kind: Any) -> list[type]:
-    """The dataclasses that a field's type names: itself, or one that may be None."""
-    return [part for part in (kind, *getattr(kind, "__args__", ())) if isinstance(part, type) and is_dataclass(part)]
+    """The dataclasses that a field's type names: itself, or one that may be None; of a task, those of all tasks."""
+    found = [part for part in (kind, *getattr(kind, "__args__", ())) if isinstance(part, type) and is_dataclass(part)]
+    return [one for part in found for one in ((part,) if part is not TaskConfig else dict.fromkeys(TASKS.values()))]

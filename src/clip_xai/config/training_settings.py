@@ -86,6 +86,51 @@ class StageConfig(Checked):
 
 
 @dataclass
+class TaskConfig(Checked):
+    """What a model is trained for. A task with settings of its own has a subclass of this.
+
+    Attributes:
+        name: ``captions`` or ``classify``.
+        run_name: What the run's directory is called behind its date.
+    """
+
+    prefix: ClassVar[str] = "task"
+
+    name: str = MISSING
+    run_name: str = MISSING
+
+
+@dataclass
+class ClassifyConfig(TaskConfig):
+    """Classes of photographs: a head on a vision tower that is frozen or trains with it.
+
+    Attributes:
+        labels: The classes, in order; null for all that the training records state.
+        of: What is classified: ``labels``, ``diagnosis`` or ``malignancy``; null for labels where the data states any,
+            else the diagnosis.
+        several: Whether a photograph can show several classes at once, or exactly one; null to tell from the data.
+        head: ``linear`` on the pooled embedding, or ``attention_pool`` over the patch tokens.
+        uncertain: What an uncertain label counts for: ``ignored``, ``present`` or ``absent``.
+        balanced: Weigh classes against how often they occur.
+        layer_decay: Each block of a tower that trains has this times the learning rate of the next one.
+        head_learning_rate_factor: The head's learning rate is this times ``stage.learning_rate``.
+        flip: While a tower trains, mirror half of the photographs; wrong where left and right matter.
+        shift: ... and move and scale each by up to this share of its side.
+    """
+
+    labels: list[str] | None = None
+    of: str | None = setting(None, one_of=("labels", "diagnosis", "malignancy"))
+    several: bool | None = None
+    head: str = setting("linear", one_of=("linear", "attention_pool"))
+    uncertain: str = setting("ignored", one_of=("ignored", "present", "absent"))
+    balanced: bool = False
+    layer_decay: float = setting(1.0, above=0, most=1)
+    head_learning_rate_factor: float = setting(1.0, above=0)
+    flip: bool = False
+    shift: float = setting(0.0, least=0, below=0.5)
+
+
+@dataclass
 class TrainerConfig(Checked):
     """The machine and the precision.
 

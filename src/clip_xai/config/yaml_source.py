@@ -18,11 +18,12 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from clip_xai.config.aliases import ALIASES, option_name, parse, with_option_names
-from clip_xai.config.schemas import SCHEMAS
+from clip_xai.config.schemas import SCHEMAS, TASKS
 from clip_xai.config.typed import hydra_quoted
 
 SCHEME = "clip-xai"
 _SCHEMA = "_schema"
+TASK_SCHEMA = "task_schema"  # a group of the dataclasses of tasks with settings of their own
 _OWN_FOLDERS: list[Path] = []  # of --config-dir
 
 
@@ -95,7 +96,9 @@ class SchemaSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Make a job's configuration from its dataclass."""
-        config = OmegaConf.structured(SCHEMAS[config_path.removesuffix(_SCHEMA)])
+        group, _, task = config_path.rpartition("/")
+        schema = TASKS[task] if group else SCHEMAS[config_path.removesuffix(_SCHEMA)]
+        config = OmegaConf.structured(schema)
         return ConfigResult(self.provider, self.full_path(), config, {"package": None})
 
     def available(self) -> bool:
@@ -103,15 +106,18 @@ class SchemaSource(ConfigSource):
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """There are no groups of them."""
-        return config_path == ""
+        """Whether it is that of the tasks' settings; the jobs have none."""
+        return config_path in ("", TASK_SCHEMA)
 
     def is_config(self, config_path: str) -> bool:
         """Whether it is the name of one."""
+        group, _, task = config_path.rpartition("/")
+        if group:
+            return group == TASK_SCHEMA and task in TASKS
         return config_path.endswith(_SCHEMA) and config_path.removesuffix(_SCHEMA) in SCHEMAS
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Their names."""
+        """Their names; those of the tasks are no options of the command line."""
         return [] if config_path or results_filter == ObjectType.GROUP else [f"{job}{_SCHEMA}" for job in SCHEMAS]
 
 

@@ -153,7 +153,7 @@ def load_captioner(directory: Path) -> Captioner:
     config = _config(directory)
     settings = read_settings(config["settings"])
     state = read_state(directory / "model.safetensors")
-    backbone = _tower_of(directory, settings.backbone, bool(config.get("holds_backbone")))
+    backbone = tower_of(directory, settings.backbone, bool(config.get("holds_backbone")))
     language_model = _language_model(config["language_model_config"])
     if settings.lora is not None:
         add_lora(language_model, **settings.lora)
@@ -174,6 +174,21 @@ def load_captioner(directory: Path) -> Captioner:
     with safe_open(directory / "model.safetensors", framework="pt") as file:
         captioner.provenance = dict(file.metadata() or {})
     return captioner.eval()
+
+
+def tower_of(directory: Path, source: BackboneSource, held: bool) -> VisionBackbone:
+    """Return the tower of an exported model.
+
+    Args:
+        directory: Of the model.
+        source: The tower and the place of its weights.
+        held: Whether its weights are in the directory: then it comes at random weights, to be loaded into.
+    """
+    if not held:
+        return build_backbone(**asdict(source))
+    if (directory / TOWER).is_file():
+        return Blueprint.from_plain(read_json(directory / TOWER)).build(source.name)
+    return build_backbone(**asdict(replace(source, pretrained=None)))  # exports of before there was this file
 
 
 def load_settings(directory: Path) -> CaptionerSettings:
@@ -203,15 +218,6 @@ def load_retrieval(settings: CaptionerSettings, directory: Path) -> Retrieval | 
 def read_settings(values: dict[str, Any]) -> CaptionerSettings:
     """Build settings from the plain containers of ``config.json`` or a checkpoint."""
     return CaptionerSettings(**{**values, "backbone": BackboneSource(**values["backbone"])})
-
-
-def _tower_of(directory: Path, source: BackboneSource, held: bool) -> VisionBackbone:
-    """Return the tower of an exported captioner; at random weights where its own are held in the directory."""
-    if not held:
-        return build_backbone(**asdict(source))
-    if (directory / TOWER).is_file():
-        return Blueprint.from_plain(read_json(directory / TOWER)).build(source.name)
-    return build_backbone(**asdict(replace(source, pretrained=None)))  # exports of before there was this file
 
 
 def _config(directory: Path) -> dict[str, Any]:

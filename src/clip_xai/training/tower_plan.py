@@ -75,8 +75,8 @@ class TowerPlan(Callback):
             raise UserError(f"stage.unfreeze: the {part} tower of backbone {name} has no list of blocks; set it to []")
         wanted = self.schedule[max(start for start in self.schedule if start <= epoch)]
         first = count - min(wanted, count)
-        behind = {key: p for key, p in tower.items() if not key.startswith(prefix) and not _ENTRANCE.search(key)}
-        last = {key: p for key, p in tower.items() if key.startswith(prefix) and _number(key, prefix) >= first}
+        behind = {key: p for key, p in tower.items() if not key.startswith(prefix) and not is_entrance(key)}
+        last = {key: p for key, p in tower.items() if key.startswith(prefix) and number_of_block(key, prefix) >= first}
         return last | behind
 
     def _thaw(self, backbone: VisionBackbone, wanted: dict[str, nn.Parameter]) -> None:
@@ -115,5 +115,11 @@ def block_list(tower: Mapping[str, Any]) -> tuple[str, int]:
     return prefix, max(lists[prefix]) + 1
 
 
-def _number(name: str, prefix: str) -> int:
+def number_of_block(name: str, prefix: str) -> int:
+    """Return the number of the block that a parameter stands in, of the list that ``block_list`` found."""
     return int(name[len(prefix) :].partition(".")[0])
+
+
+def is_entrance(name: str) -> bool:
+    """Tell whether a parameter outside the blocks stands before them."""
+    return _ENTRANCE.search(name) is not None

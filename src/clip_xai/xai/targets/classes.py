@@ -128,7 +128,8 @@ class ClassifierTarget(Target):
 
         s_c = z_c                                     logit
         s_c = z_c - mean over u != c of z_u           margin
-        s_c = z_c - log sum over u of exp z_u         log_probability
+        s_c = z_c - log sum over u of exp z_u         log_probability of one class
+        s_c = log sigmoid z_c                         log_probability where several may show at once
 
     Shapes: scores ``[B, T]`` of T classes. The head is asked in evaluation mode and left as it was.
 
@@ -148,6 +149,7 @@ class ClassifierTarget(Target):
         reads: str = "pooled",
         classes: Sequence[int] | None = None,
         kind: str = "logit",
+        several: bool = False,
     ) -> None:
         """Take a head.
 
@@ -157,6 +159,7 @@ class ClassifierTarget(Target):
             reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             classes: Which classes are explained; all if None.
             kind: ``logit``, ``margin`` or ``log_probability``.
+            several: Whether an image can show several classes at once: a probability is then each class's own.
 
         Raises:
             ValueError: A class is out of range, or the kind is unknown or has nothing to compare with.
@@ -166,7 +169,7 @@ class ClassifierTarget(Target):
             raise ValueError(f"classes {self.classes} are not all from 0 to {len(labels) - 1}")
         if kind not in CLASSIFIER_KINDS or (kind == "margin" and len(labels) < 2):
             raise ValueError(f"kind is {kind!r} of {len(labels)} classes; choose one of {', '.join(CLASSIFIER_KINDS)}")
-        self.head, self.reads, self.kind = head, reads, kind
+        self.head, self.reads, self.kind, self.several = head, reads, kind, several
         self.score_name = CLASSIFIER_KINDS[kind]
         self.labels = [labels[index] for index in self.classes]
 
@@ -203,7 +206,8 @@ class ClassifierTarget(Target):
                 chosen = sorted(set(backbone.logits(pixels).argmax(dim=1).tolist()))
         else:
             chosen = [_number(backbone, one) for one in classes]
-        return cls(backbone.logits_of, backbone.classes, "pooled", list(dict.fromkeys(chosen)), kind)
+        several = backbone.several
+        return cls(backbone.logits_of, backbone.classes, backbone.reads, list(dict.fromkeys(chosen)), kind, several)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -220,7 +224,9 @@ class ClassifierTarget(Target):
     def _of_logits(self, logits: Tensor) -> Tensor:
         if self.kind == "margin":
             return logits - (logits.sum(dim=1, keepdim=True) - logits) / (logits.shape[1] - 1)
-        return logits.log_softmax(dim=1) if self.kind == "log_probability" else logits
+        if self.kind != "log_probability":
+            return logits
+        return F.logsigmoid(logits) if self.several else logits.log_softmax(dim=1)
 
 
 def _number(backbone: VisionClassifier, asked: str | int) -> int:

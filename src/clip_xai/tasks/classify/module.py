@@ -1,0 +1,178 @@
+"""The LightningModule around a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
+
+from clip_xai.models.backbones.classifier import VisionClassifier
+from clip_xai.models.classifier_weights import HEAD, ClassifierSettings
+from clip_xai.tasks.classify.plan import ClassifierPlan
+from clip_xai.training.optimisation import Optimisation, is_decayed, mean_metric, scheduled
+from clip_xai.training.tower_plan import block_list
+
+PREFIX = "backbone."
+
+
+class ClassifierModule(LightningModule):
+    """Trains the head of a classifier, on frozen features, or together with its tower, on pixels.
+
+    With truth ``y`` in {0, 1, not counted} and ``z`` the logits, over all labels that count::
+
+        loss = mean of w_c (-y log sigmoid z - (1 - y) log(1 - sigmoid z))    several classes at once
+        loss = mean of w_c (-log softmax z)_c                                  one class
+
+    Attributes:
+        backbone: The classifier.
+    """
+
+    def __init__(
+        self,
+        classifier: VisionClassifier,
+        settings: ClassifierSettings,
+        optimisation: Optimisation,
+        plan: ClassifierPlan,
+        *,
+        head_factor: float = 1.0,
+        layer_decay: float = 1.0,
+        weights: Tensor | None = None,
+        flip: bool = False,
+        shift: float = 0.0,
+    ) -> None:
+        """Wrap a classifier.
+
+        Args:
+            classifier: Its weights are changed.
+            settings: What it was built from; goes into checkpoints.
+            optimisation: How to optimise.
+            plan: The callback that decides what trains.
+            head_factor: The head's learning rate is this times the other one.
+            layer_decay: See :class:`clip_xai.config.training_settings.ClassifyConfig`.
+            weights: ``w_c`` of each class where it is present ``[C]``; None for 1.
+            flip: Mirror half of the training images.
+            shift: Move and scale training images by up to this share of their side.
+        """
+        super().__init__()
+        self.backbone = classifier
+        self.optimisation, self.plan = optimisation, plan
+        self.head_factor, self.layer_decay = head_factor, layer_decay
+        self.several, self.flip, self.shift = settings.several, flip, shift
+        self.register_buffer("weights", weights, persistent=False)
+        self.fingerprint = classifier.fingerprint
+        self.strict_loading = False
+        count = len(settings.classes)
+        self.val_loss = mean_metric()
+        self.val_auroc = MultilabelAUROC(count, ignore_index=-1) if self.several else MulticlassAUROC(count)
+        self.save_hyperparameters({"settings": asdict(settings), "optimisation": asdict(optimisation)})
+
+    def logits(self, read: Tensor) -> Tensor:
+        """Return logits ``[B, C]`` of pixels where the tower trains, else of frozen features."""
+        if not self.plan.trains_tower:
+            return self.backbone.logits_of(read)
+        return self.backbone.logits_of(self.backbone.features(read).read(self.backbone.reads))
+
+    def losses(self, logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses and how many labels (of one class: photographs) they are of."""
+        weights: Any = self.weights  # a buffer
+        if not self.several:
+            smoothing = self.optimisation.label_smoothing if self.training else 0.0
+            each = F.cross_entropy(logits, truth.argmax(1), weights, reduction="none", label_smoothing=smoothing)
+            return each.sum(), torch.tensor(len(each), device=each.device)
+        counted = ~truth.isnan()
+        each = F.binary_cross_entropy_with_logits(logits, truth.nan_to_num(), pos_weight=weights, reduction="none")
+        return (each * counted).sum(), counted.sum()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return this part's share of the step's mean loss."""
+        read = self.augmented(batch["read"]) if self.plan.trains_tower else batch["read"]
+        total, count = self.losses(self.logits(read), batch["truth"])
+        self.log("train/loss", total / count.clamp(min=1), prog_bar=True, batch_size=len(read))
+        return total * batch["parts"] / batch["total"].clamp(min=1)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the mean loss and to the area under the ROC curve."""
+        logits, truth = self.logits(batch["read"]), batch["truth"]
+        total, count = self.losses(logits, truth)
+        self.val_loss.update(total / count.clamp(min=1), count)
+        self.val_auroc.update(logits, truth.nan_to_num(nan=-1).long() if self.several else truth.argmax(1))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/loss`` (nats a label) and ``val/auroc``, the mean over classes."""
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.log("val/auroc", self.val_auroc.compute(), prog_bar=True)
+        self.val_loss.reset()
+        self.val_auroc.reset()
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's random numbers from seed, epoch and device alone."""
+        seed = self.optimisation.seed + 1_000_003 * self.current_epoch + 7_919 * self.global_rank
+        lightning.seed_everything(seed % 2**31, verbose=False)
+
+    def augmented(self, pixels: Tensor) -> Tensor:
+        """Return images mirrored, moved and scaled at random; what lies beyond an edge is its nearest pixel."""
+        if self.flip:
+            mirrored = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
+            pixels = torch.where(mirrored, pixels.flip(-1), pixels)
+        if not self.shift:
+            return pixels
+        scale, right, down = ((torch.rand(len(pixels), 3) * 2 - 1) * self.shift).T
+        theta = torch.zeros(len(pixels), 2, 3)
+        theta[:, 0, 0] = theta[:, 1, 1] = 1 + scale
+        theta[:, 0, 2], theta[:, 1, 2] = 2 * right, 2 * down
+        grid = F.affine_grid(theta.to(pixels), list(pixels.shape), align_corners=False)
+        return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over all that will ever train, with warm-up and cosine per step."""
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        factors = self.rate_factors()
+        for name, parameter in self.plan.ever_trained(self.backbone).items():
+            groups.setdefault((factors[name], is_decayed(name, parameter)), []).append(parameter)
+        rate, decay = self.optimisation.learning_rate, self.optimisation.weight_decay
+        listed = [
+            {"params": parameters, "lr": rate * factor, "weight_decay": decay if decayed else 0.0}
+            for (factor, decayed), parameters in groups.items()
+        ]
+        return scheduled(listed, self.optimisation, int(self.trainer.estimated_stepping_batches))
+
+    def rate_factors(self) -> dict[str, float]:
+        """Return what each weight's learning rate is times, by name.
+
+        With L blocks and a layer decay d: the head ``head_factor``, what stands behind the blocks 1, block l of 1 to L
+        ``d ** (L + 1 - l)``, what stands before them ``d ** (L + 1)``.
+        """
+        names = [name for name, _ in self.backbone.named_parameters()]
+        tower = [name for name in names if not name.startswith(HEAD)]
+        prefix, count = block_list(dict.fromkeys(tower))
+        factors = {name: self.head_factor for name in names if name.startswith(HEAD)}
+        for name in tower:
+            depth = self.plan.depth(name, prefix, count)
+            factors[name] = self.layer_decay ** (count + 1 - depth)
+        return factors
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out a frozen tower that has a place of its own, and add what was measured last."""
+        kept = PREFIX + HEAD if self.tower_has_a_place else PREFIX
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: value.detach() for key, value in state.items() if key.startswith(kept)}
+        measured = self.trainer.callback_metrics
+        checkpoint["measured"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
+
+    @property
+    def tower_has_a_place(self) -> bool:
+        """Whether the tower's weights lie elsewhere, and stay what they are."""
+        return self.backbone.source is not None and not self.plan.trains_tower
+
+
+def classifier_state_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the classifier's weights in a checkpoint."""
+    return {
+        key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
+    }
