@@ -144,4 +144,4 @@ def test_a_photograph_is_explained_by_the_job(tmp_path: Path) -> None:
     [result] = clip_xai.read_run(tmp_path / "run").results
     answer = result.answers["logit"]
     assert [one.method for one in answer.attributions] == ["gradcam"] and "gradeclip" in answer.left_out[0]
-    assert answer.attributions[0].labels == ["class 3"] and answer.score_name == "logit margin"
+    assert answer.attributions[0].labels == ["class 3"] and answer.score_name == "class logit margin"

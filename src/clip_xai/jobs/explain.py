@@ -27,15 +27,14 @@ from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.measured import localisation_of
 from clip_xai.explanations.photographs import Photograph, photographs_at
-from clip_xai.explanations.questions import question_of
+from clip_xai.explanations.questions import Question, question_of
 from clip_xai.explanations.store import ResultStore
 from clip_xai.files import write_json
 from clip_xai.models.backbones.backbone_builder import build_backbone
-from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.report.cards import write_card
 from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
-from clip_xai.runs.checkpoints import resolve_checkpoint, task_of
+from clip_xai.runs.checkpoints import CAPTIONS, resolve_checkpoint, task_of
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, explainers_of
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
@@ -105,8 +104,10 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     chosen = choose(config)
+    question, methods = question_asked(config, chosen.place), explainers_of(config.xai)
     model, photographs = model_of(config, chosen.place), chosen.photographs
-    job = job_of(config, model)
+    how = decoding(config.generation)
+    job = ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval)
     store = ResultStore(Path(config.run_dir))
     asked = asked_of(config, chosen, model, job)
     log.info("%s", model.words)
@@ -175,33 +176,34 @@ def _model_at(config: ExplainConfig) -> Path:
         raise UserError(f"{error}; or explain the text by a CLIP alone: add backbone=NAME") from error
 
 
+def question_asked(config: ExplainConfig, place: Path | None) -> Question:
+    """What the settings ask of the model of a place, or of the backbone that they choose; no weights are read for it.
+
+    Raises:
+        UserError: It is none that such a model could answer.
+    """
+    if place is not None:
+        task = tasks.named(task_of(place), "task")
+        return question_of(config.target, config.text, captioner=task.captions, classifier=task.classifies)
+    classifier = config.backbone is not None and config.backbone.library is not None
+    return question_of(config.target, config.text, captioner=False, classifier=classifier)
+
+
 def model_of(config: ExplainConfig, place: Path | None) -> Opened:
     """The trained model of a place, or the backbone that the settings choose, by itself.
 
     Raises:
-        UserError: Nothing usable is there, or the question is none that it could answer.
+        UserError: Nothing usable is there.
     """
     if place is not None:
-        task = tasks.named(task_of(place), "task")()
-        question_of(config.target, config.text, captioner=task.captions, classifier=task.classifies)
-        return task.opened(place)
+        return tasks.named(task_of(place), "task")().opened(place)
     chosen = config.backbone
     assert chosen is not None
-    # Refused before weights are read.
-    question_of(config.target, config.text, captioner=False, classifier=chosen.library is not None)
     backbone = build_backbone(**vars(chosen))
     words = tower_in_words(backbone, None if chosen.library is None else chosen.architecture)
     if backbone.source is None:
         words = words.replace(", fingerprint", " at random weights, fingerprint", 1)
     return Opened(backbone, {"tower": backbone.fingerprint[:16]}, words)
-
-
-def job_of(config: ExplainConfig, model: Opened) -> ExplanationJob:
-    """What the settings ask of a model."""
-    classifier = isinstance(model.backbone, VisionClassifier)
-    question = question_of(config.target, config.text, captioner=model.captioner is not None, classifier=classifier)
-    methods, how = explainers_of(config.xai), decoding(config.generation)
-    return ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval)
 
 
 def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: ExplanationJob) -> dict[str, Any]:
@@ -282,7 +284,9 @@ def explain_photographs(
 
 
 def measuring(config: ExplainConfig, place: Path | None) -> str:
-    """The command that measures how well the methods of a page localise."""
+    """What to do to learn how well the methods of a page localise."""
     if place is None:
         return "train a captioner on this CLIP, then python -m clip_xai.studies.localise"
+    if task_of(place) != CAPTIONS:
+        return "explain photographs that have masks or boxes: the table below the pictures is of them"
     return f"python -m clip_xai.studies.localise ckpt={shlex.quote(config.ckpt)}"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
 from clip_xai.xai.explainer import explainers
+from clip_xai.xai.targets.classes import CLASSIFIER_KINDS
 
 LOG_PROBABILITY = "log-probability"
 RATIO = "log-probability ratio"
@@ -183,6 +184,8 @@ def short_label(image: ExplainedImage, index: int) -> str:
     item = image.items[index]
     if item.score_name == LOG_PROBABILITY:
         return item.label.strip()
+    if item.score_name in CLASSIFIER_KINDS.values():
+        return item.label.strip() if item.label.startswith("class ") else f"class “{item.label.strip()}”"
     label = "the caption" if item.label.strip() == (image.caption or "").strip() else f"“{item.label.strip()}”"
     if item.against:
         over = "the mean of " if len(item.against) > 1 else ""

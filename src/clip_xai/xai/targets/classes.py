@@ -20,8 +20,8 @@ from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.similarity import SimilarityTarget, cut_notes
 
 CLASSIFIER_KINDS = {
-    "logit": "logit",
-    "margin": "logit margin",
+    "logit": "class logit",
+    "margin": "class logit margin",
     "log_probability": "log-probability of the class",
 }
 TEMPLATES = vocabulary().templates
