@@ -1,8 +1,9 @@
 """What starting costs: ``python benchmarks/start_up.py``.
 
-Each row is a process of its own, as a user starts it, beside a process that does nothing but import torch, Lightning
-and open_clip. Sides take turns; seconds are those that the process computed (user time), so that others on the machine
-count for little. Nothing here asserts: the numbers depend on the machine.
+Each row is a process of its own, as a user starts it, beside a bare Python and one that does nothing but import torch,
+Lightning and open_clip. Sides take turns; seconds are those that the process computed (user time), so that others on
+the machine count for little, and ratios are medians of those within a round. Nothing here asserts: the numbers depend
+on the machine.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import machine, markdown  # noqa: E402
 
-IMPORTS = "torch, Lightning and open_clip, imported"
+BARE, IMPORTS = "Python, nothing imported", "torch, Lightning and open_clip, imported"
 LIKE = "logger=csv trainer=cpu"
 SIDES = {
+    BARE: ["-c", "pass"],
     IMPORTS: ["-c", "import torch, lightning, open_clip"],
     "train.py --help": [str(ROOT / "train.py"), "--help"],
     "a mistyped setting, refused": [str(ROOT / "train.py"), "stage.learning_rte=3"],
@@ -45,16 +47,24 @@ def seconds(arguments: list[str], folder: Path) -> float:
 
 
 def main(rounds: int = 5) -> None:
-    """Print the medians, and each as a ratio of the bare imports."""
+    """Print the medians of the seconds, and of the ratios to a bare Python and to the bare imports."""
     with tempfile.TemporaryDirectory() as name:
         Image.new("RGB", (120, 90), (220, 180, 160)).save(Path(name) / "photo.png")
         measured: dict[str, list[float]] = {side: [] for side in SIDES}
         for number in range(rounds + 1):
             for side in list(SIDES) if number % 2 else list(SIDES)[::-1]:
                 measured[side].append(seconds(SIDES[side], Path(name)))
-    medians = {side: statistics.median(found[1:]) for side, found in measured.items()}  # the first fills caches
-    rows = [(side, f"{median:.2f}", f"{median / medians[IMPORTS]:.2f}") for side, median in medians.items()]
-    print(markdown(f"Starting, {machine()}", ["process", "seconds", "ratio to the bare imports"], rows))
+    counted = {side: found[1:] for side, found in measured.items()}  # the first fills caches
+
+    def ratio(side: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(counted[side], counted[other], strict=True))
+
+    rows = [
+        (side, f"{statistics.median(found):.2f}", f"{ratio(side, BARE):.0f}", f"{ratio(side, IMPORTS):.2f}")
+        for side, found in counted.items()
+    ]
+    columns = ["process", "seconds", "multiple of a bare Python", "ratio to the bare imports"]
+    print(markdown(f"Starting, {machine()}", columns, rows))
 
 
 if __name__ == "__main__":

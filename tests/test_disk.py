@@ -149,11 +149,6 @@ def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
     assert disk_line(error, {}) is None
 
 
-def test_a_database_that_is_full_is_known() -> None:
-    error = RuntimeError("(sqlite3.OperationalError) database or disk is full")
-    assert disk_error(error) == errno.ENOSPC
-
-
 KEPT = "Every file that was finished is kept and whole; then give the command again"
 
 

@@ -14,7 +14,7 @@ LAYERS = (  # from the ground up
     *("data", "models", "metrics", "config", "xai", "training", "report"),
     *("runs", "explanations", "tasks", "jobs", "api", "studies"),
 )
-GROUND = {"disk", "errors", "files", "page", "progress", "ranges", "registry", "text"}
+GROUND = {"disk", "errors", "files", "page", "private_api", "progress", "ranges", "registry", "text"}
 # Explanation is none of training's business, and the other way round; a report shows numbers that others computed;
 # what a notebook imports starts no job.
 NEVER = {

@@ -15,19 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from clip_xai import private_api
 from clip_xai.errors import UserError
 
 log = logging.getLogger(__name__)
 
 # What a disk answers that a person can mend, and not a program.
 DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO))
-_SAID = (  # of libraries that do not raise an OSError
-    (re.compile(r"os error (\d+)"), None),  # safetensors, tokenizers
-    (re.compile(r"errno (\d+)", re.IGNORECASE), None),  # pyarrow
-    (re.compile(r"database or disk is full"), errno.ENOSPC),  # SQLite
-    (re.compile(r"disk I/O error"), errno.EIO),
-    (re.compile(r"attempt to write a readonly database"), errno.EROFS),
-)
 
 
 _UNFINISHED = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)\.unfinished(\.\w+)?")
@@ -180,9 +174,5 @@ def disk_error(error: BaseException) -> int | None:
     """The number of the error (``errno``) by which a disk refused to write, or None where it is another error."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in DISK_ERRORS else None
-    for pattern, number in _SAID:
-        found = pattern.search(str(error))
-        if found:
-            code = int(found[1]) if number is None else number
-            return code if code in DISK_ERRORS else None
-    return None
+    number = private_api.disk_errno(error)
+    return number if number in DISK_ERRORS else None

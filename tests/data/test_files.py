@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import struct
 import subprocess
 import sys
@@ -112,13 +111,12 @@ def png(path: Path, width: int, height: int, bits: int = 8, value: int = 0) -> P
 @pytest.mark.parametrize(("width", "height"), [(1, 65535), (65535, 1), (20000, 199)])
 def test_a_thin_picture_is_refused_before_it_takes_the_memory(tmp_path: Path, width: int, height: int) -> None:
     path = png(tmp_path / "thin.png", width, height)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    path.write_bytes(path.read_bytes()[:64])  # the header alone: whoever reads on meets another error
     for look in (inspect_image, read_image, Preprocess(224).read):
         with pytest.raises(UnreadableImageError, match=r"thin\.png: .* more than 100 times"):
             look(path)
     with pytest.raises(ValueError, match="more than 100 times"):
         Preprocess(224)(Image.new("RGB", (width, height)))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
     assert Preprocess(8)(Image.new("RGB", (3, 300))).shape == (3, 8, 8)
 
 

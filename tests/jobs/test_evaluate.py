@@ -21,6 +21,7 @@ from clip_xai.models.settings import Decoding
 from clip_xai.runs.lineage import Lineage
 from clip_xai.tasks.captions.evaluation import choose_bert_scorer, evaluate_captioner, few_steps, show, write_evaluation
 from clip_xai.training.features import FeatureCache, FeatureTable
+from tests.support.captions import log_prob
 from tests.training.conftest import small_captioner
 
 COLOURS = {"red": (200, 30, 30), "black": (5, 5, 5), "white": (250, 250, 250), "pink": (250, 150, 170)}
@@ -172,7 +173,7 @@ def test_beams_are_empty_where_ending_at_once_is_likelier_than_any_caption(data)
     beams = Decoding(beams=4, length_penalty=0.0, max_new_tokens=12)
     assert [caption.text for caption in captioner.generate(read, Decoding(max_new_tokens=12))] == ["a" * 12] * 2
     assert [caption.text for caption in captioner.generate(read, beams)] == ["", ""]
-    likeliest = [captioner.log_prob(read, torch.tensor([[letter] * n + [end]] * 2))[0].item() for n in range(4)]
+    likeliest = [log_prob(captioner, read, torch.tensor([[letter] * n + [end]] * 2))[0].item() for n in range(4)]
     assert likeliest == sorted(likeliest, reverse=True)
     found = evaluate_captioner(captioner, records, train, *tables(captioner, data), decoding=beams, samples=20)
     assert [verdict.text[:40] for verdict in found.result.verdicts[:2]] == [

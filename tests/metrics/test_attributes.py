@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from clip_xai.data.vocabulary import ATTRIBUTES, DIAGNOSES
 from clip_xai.metrics.attributes import (
-    AttributeAccuracy,
-    DiagnosisAccuracy,
     balanced_accuracy,
     balanced_statistics,
     diagnosis_family,
@@ -135,23 +132,9 @@ def test_a_class_without_rows_takes_no_part() -> None:
     assert balanced_accuracy(np.array([[3.0, 0.0, 4.0, 0.0], [1.0, 1.0, 1.0, 2.0]])) == pytest.approx([0.75, 0.75])
 
 
-def test_metrics_add_up_over_batches_and_processes() -> None:
-    references = [("a black lesion",), ("a dark brown lesion",), ("a pink lesion",), ("a mole",), ("x",)]
-    diagnosis, colour = DiagnosisAccuracy("family"), AttributeAccuracy("colour")
-    for part in (slice(0, 1), slice(1, 5)):
-        diagnosis.update(CAPTIONS[part], TRUTHS[part])
-        colour.update(CAPTIONS[part], references[part])
-    assert diagnosis.compute().item() == pytest.approx(2 / 4)
-    assert colour.compute().item() == pytest.approx(2 / 3)
-    assert (diagnosis.count.item(), diagnosis.answered.item()) == (4, 3)
-    two = torch.tensor([[1], [2]])
-    assert all(diagnosis._reductions[name](two).item() == 3 for name in ("right", "answered", "count"))
-
-
-def test_nothing_known_is_nan_and_not_zero() -> None:
-    metric = AttributeAccuracy("colour")
-    metric.update(["a red lesion"], [("a lesion",)])
-    assert torch.isnan(metric.compute())
+def test_what_nobody_knows_is_left_out_and_counted() -> None:
+    reading = read_attributes(["a red lesion"], [("a lesion",)], "colour")
+    assert len(reading.truth) == len(reading.right) == 0 and reading.undecided == 1
 
 
 def test_counts_must_match() -> None:

@@ -153,7 +153,7 @@ def test_empty_captions_are_counted_and_said_first() -> None:
     ]
     assert result.verdicts[0].warning and result.verdicts[1].warning
     assert result.empty == {MODEL: 2, BLIND: 0} and result.summary()["empty_captions"] == 2
-    assert json.loads(result.to_json())["empty_captions"][MODEL] == 2
+    assert result.to_dict()["empty_captions"][MODEL] == 2
     none = evaluate_captions({MODEL: PERFECT}, RECORDS, samples=50)
     assert none.summary()["empty_captions"] == 0 and not any("empty" in verdict.text for verdict in none.verdicts)
 
@@ -264,12 +264,10 @@ def test_intervals_are_clustered() -> None:
 def test_json_and_tables_hold_the_same_numbers() -> None:
     single = planted_records(2, per_group=2)
     result = evaluate_captions({MODEL: [r.caption for r in single]}, single, samples=20)
-    read = json.loads(result.to_json())
+    read = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert read["summary"]["diagnosis"] == 1.0
     assert read["scores"][0]["low"] is None  # one patient: no interval, and no NaN in JSON
-    frame = result.to_dataframe()
-    assert len(frame) == len(result.scores)
-    assert frame.query("metric == 'diagnosis' and scope == 'overall'").value.item() == 1.0
+    assert len(read["scores"]) == len(result.scores)
 
 
 def test_what_does_not_fit_is_refused() -> None:

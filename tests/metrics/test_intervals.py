@@ -8,6 +8,7 @@ from scipy import stats
 
 from clip_xai.metrics.caption_metrics import bleu, bleu_from_statistics, bleu_statistics
 from clip_xai.metrics.intervals import (
+    Interval,
     bootstrap,
     bounds,
     effective_clusters,
@@ -79,6 +80,12 @@ def test_bleu_over_resamples_is_bleu_of_the_resampled_captions() -> None:
     assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high), abs=1e-9)
 
 
+def paired(first: np.ndarray, second: np.ndarray, groups: list[str], **span: tuple[float, float]) -> Interval:
+    both = np.stack([first, second])
+    draws = mean_of_sums(resampled_sums(both, groups))
+    return paired_interval(mean_of_sums(both.sum(axis=1)), draws, groups, **span)
+
+
 def test_paired_difference_is_narrow_where_two_systems_err_together() -> None:
     generator = np.random.default_rng(3)
     hard = generator.normal(size=100)
@@ -86,7 +93,7 @@ def test_paired_difference_is_narrow_where_two_systems_err_together() -> None:
     first, second = np.stack([hard + 0.1, ones], -1), np.stack([hard, ones], -1)
     groups = [str(row) for row in range(100)]
     second[:, 0] += 0.001 * generator.normal(size=100)
-    gap = paired_interval(first, second, groups)
+    gap = paired(first, second, groups)
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1), abs=1e-3)
     alone = interval(first, groups)
     assert alone.low < interval(second, groups).high  # the two single intervals overlap all the same
@@ -112,9 +119,9 @@ def test_where_all_agree_the_bounds_are_exact_and_not_the_value() -> None:
     assert clustered.high == pytest.approx(stats.binomtest(0, 12).proportion_ci(0.95, "exact").high)
     assert np.isnan(mean_interval([0.0] * 12, groups).low)  # a quantity without ends: nothing can be said
     ones, none = np.tile([1.0, 1.0], (12, 1)), np.tile([0.0, 1.0], (12, 1))
-    gap = paired_interval(ones, none, groups, span=(0, 1))
+    gap = paired(ones, none, groups, span=(0, 1))
     assert gap.low == pytest.approx(1 - 2 * (1 - 0.025 ** (1 / 12))) and gap.high == 1
-    tied = paired_interval(ones, ones, groups, span=(0, 1))
+    tied = paired(ones, ones, groups, span=(0, 1))
     assert tied.high == -tied.low == pytest.approx(1 - 0.025 ** (1 / 12))
 
 

@@ -11,6 +11,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.models.settings import Decoding
 from tests.models.conftest import TEXTS
+from tests.support.captions import log_prob
 
 
 def read_of(captioner: Captioner, batch: int = 3) -> torch.Tensor:
@@ -68,12 +69,12 @@ def test_a_prompt_changes_the_distribution(captioner: Captioner) -> None:
 
 def test_another_prompt_holds_within_a_block_and_goes_with_it(captioner: Captioner) -> None:
     read, ids = read_of(captioner), captioner.encode_captions(TEXTS)
-    own = captioner.log_prob(read, ids)
-    wanted = captioner.log_prob(read, ids, ["a small lesion with"] * len(read))
+    own = log_prob(captioner, read, ids)
+    wanted = log_prob(captioner, read, ids, ["a small lesion with"] * len(read))
     kept = captioner.prompt_ids
     with captioner.prompted("a small lesion with"):
         assert captioner.prompt == "a small lesion with"
-        torch.testing.assert_close(captioner.log_prob(read, ids), wanted, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(log_prob(captioner, read, ids), wanted, rtol=1e-5, atol=1e-4)
         with captioner.prompted(""):
             assert captioner.prompt_ids.numel() == 0
         assert captioner.prompt == "a small lesion with"
@@ -81,7 +82,7 @@ def test_another_prompt_holds_within_a_block_and_goes_with_it(captioner: Caption
         raise RuntimeError("in the middle")
     assert captioner.prompt == "two" and captioner.prompt_ids is kept
     assert "prompt_ids" not in captioner.state_dict()
-    assert torch.equal(captioner.log_prob(read, ids), own)
+    assert torch.equal(log_prob(captioner, read, ids), own)
 
 
 def test_room_is_what_generation_has(captioner: Captioner) -> None:
@@ -117,7 +118,7 @@ def test_saved_and_loaded_captioners_agree(tmp_path: Path, monkeypatch: pytest.M
     size = captioner.backbone.preprocess.image_size
     read = captioner.read(torch.randn(1, 3, size, size))
     ids = captioner.encode_captions(["a brown lesion"])
-    torch.testing.assert_close(loaded.log_prob(read, ids), captioner.log_prob(read, ids), rtol=0, atol=0)
+    torch.testing.assert_close(log_prob(loaded, read, ids), log_prob(captioner, read, ids), rtol=0, atol=0)
     assert loaded.backbone.fingerprint == captioner.backbone.fingerprint
     with pytest.raises(UserError, match="train one first"):
         load_captioner(tmp_path / "nothing")

@@ -36,6 +36,7 @@ from clip_xai.training.optimisation import Optimisation
 from clip_xai.xai.explainer import explainers
 from clip_xai.xai.target import CaptionTarget
 from tests.models.conftest import shaken
+from tests.support.captions import log_prob
 from tests.training.conftest import SETTINGS, small_captioner
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 64}
@@ -136,10 +137,10 @@ def test_a_caption_is_explained_and_its_gradient_is_the_difference_quotient(capt
     ids = captioner.encode_captions(["a red spot"])
     double = captioner.double()
     leaf = read.double().requires_grad_()
-    (gradient,) = torch.autograd.grad(double.log_prob(leaf, ids).sum(), leaf)
+    (gradient,) = torch.autograd.grad(log_prob(double, leaf, ids).sum(), leaf)
     step = torch.randn_like(leaf) * 0.03  # some norms compute in single precision whatever they are given
     with torch.no_grad():
-        quotient = (double.log_prob(leaf + step, ids) - double.log_prob(leaf - step, ids)) / 2
+        quotient = (log_prob(double, leaf + step, ids) - log_prob(double, leaf - step, ids)) / 2
     torch.testing.assert_close((gradient * step).sum(), quotient.sum(), rtol=0.02, atol=1e-5)
 
 

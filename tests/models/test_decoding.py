@@ -16,6 +16,7 @@ from clip_xai.models.decoding import BannedPhrases, finished, is_sentence_end
 from clip_xai.models.settings import Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 from tests.models.conftest import SMALL_MAPPERS, TEXTS, build_captioner
+from tests.support.captions import log_prob
 
 LENGTH = 16
 MODES = {
@@ -109,9 +110,9 @@ def test_log_probabilities_after_padded_prompts_are_those_of_each_alone(
     captioner, read = learnt("cross_attention", half_learnt, captioner_parts)
     prompts = ["", "a brown lesion in the upper left", "two", "papule, scale"]
     ids = captioner.encode_captions([*TEXTS, "a"])
-    found = captioner.log_prob(read, ids, prompts)
+    found = log_prob(captioner, read, ids, prompts)
     for row, prompt in enumerate(prompts):
-        alone = captioner.log_prob(read[row : row + 1], ids[row : row + 1], [prompt])
+        alone = log_prob(captioner, read[row : row + 1], ids[row : row + 1], [prompt])
         torch.testing.assert_close(found[row], alone[0], rtol=1e-4, atol=1e-4)
     supervised = (ids != -100).sum()
     torch.testing.assert_close(captioner.loss(read, ids, prompts=prompts), -found.sum() / supervised)

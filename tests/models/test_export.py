@@ -33,6 +33,7 @@ from clip_xai.models.weights import (
     save_captioner,
 )
 from clip_xai.runs.lineage import Learned, Lineage
+from tests.support.captions import log_prob
 from tests.support.hub import LoopbackHub
 
 SETTINGS = CaptionerSettings(
@@ -67,7 +68,7 @@ def same(one: Captioner, other: Captioner) -> None:
     size = one.backbone.preprocess.image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     ids = one.encode_captions(["a brown lesion", "melanoma"])
-    torch.testing.assert_close(one.log_prob(one.read(pixels), ids), other.log_prob(other.read(pixels), ids))
+    torch.testing.assert_close(log_prob(one, one.read(pixels), ids), log_prob(other, other.read(pixels), ids))
     assert one.prompt == other.prompt and not other.training
 
 

@@ -57,6 +57,8 @@ def written(name: str, folder: Path) -> Path:
         torch.save(nn.Linear(2, 2), file)
     elif name == "nothing.pt":
         torch.save({"epoch": 3}, file)
+    elif name == "before_archives.pt":
+        torch.save(nn.Linear(2, 2), file, _use_new_zipfile_serialization=False)
     elif name == "program.pt":
         torch.jit.script(nn.Linear(2, 2)).save(str(file))
     return file
@@ -79,6 +81,7 @@ def written(name: str, folder: Path) -> Path:
         ("plain.pt", "never executed"),
         ("harm.pt", "more than tensors .*system"),
         ("module.pt", "more than tensors .*Linear"),
+        ("before_archives.pt", "more than tensors .*Linear"),
         ("program.pt", "is a TorchScript program"),
         ("nothing.pt", "does not hold a state dict"),
         ("damaged.index.json", "is not JSON"),

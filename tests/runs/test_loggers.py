@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import struct
 import time
 from collections.abc import Iterator
@@ -106,7 +105,11 @@ def test_wandb_mode_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WANDB_MODE", "disabled")
     with open_loggers(LoggerConfig(wandb=True), tmp_path, "train") as loggers:
         log_metrics(loggers, {"x": 1.0})
-    assert not list((tmp_path / "wandb").glob("offline-run-*")) if os.path.isdir(tmp_path / "wandb") else True
+    assert not list(tmp_path.rglob("offline-run-*"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with open_loggers(LoggerConfig(wandb=True), tmp_path, "train") as loggers:
+        log_metrics(loggers, {"x": 1.0})
+    assert list(tmp_path.rglob("offline-run-*"))
 
 
 @pytest.mark.filterwarnings("error")

@@ -30,6 +30,7 @@ from clip_xai.tasks.captions.training import caption_data, log_samples, require_
 from clip_xai.xai.methods import TokenGradXInput, TokenKernelShap, TokenOcclusion
 from clip_xai.xai.target import CaptionTarget
 from tests.config.test_config import composed
+from tests.support.captions import log_prob
 from tests.support.fitting import fit
 from tests.training.conftest import small_captioner
 from tests.training.test_prompts import pooled_table, twins
@@ -175,7 +176,7 @@ def test_what_is_explained_is_the_caption_behind_the_photographs_own_prompt(
         read = captioner.read(pixels)
         [caption] = captioner.generate(read, DECODING, [prompt])
         assert result.caption == caption.text
-        whole = captioner.log_prob(read, torch.tensor([caption.token_ids]), [prompt]).item()
+        whole = log_prob(captioner, read, torch.tensor([caption.token_ids]), [prompt]).item()
         for attribution in result.answers["caption"].attributions:
             assert attribution.scores[0, -1].item() == pytest.approx(whole, rel=1e-4, abs=1e-4)
             assert attribution.tokens is not None and attribution.tokens[0][:2] == ["image", "prompt"]

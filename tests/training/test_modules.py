@@ -19,6 +19,7 @@ from clip_xai.training.averaging import WeightAverage
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.optimisation import Optimisation, is_decayed, learning_rate_factor
+from tests.support.captions import log_prob
 from tests.training.conftest import SETTINGS, small_captioner
 
 EPOCHS = 4
@@ -156,7 +157,7 @@ def test_the_mean_over_a_step_s_parts_is_the_step_s_loss_per_token(records: list
         log_probs, count = 0.0, 0
         for row in (int(row) for batch in step for row in batch["row"]):
             tokens = captioner.encode_captions(uneven[row].references)
-            log_probs += captioner.log_prob(table[uneven[row].image].unsqueeze(0), tokens).item()
+            log_probs += log_prob(captioner, table[uneven[row].image].unsqueeze(0), tokens).item()
             count += tokens.numel()
         assert mean.item() == pytest.approx(-log_probs / count, rel=1e-5)
 
@@ -191,7 +192,7 @@ def test_what_a_stage_forgets_is_measured_on_the_other_sources(records: list[Rec
         log_probs, count = 0.0, 0
         for record in (record for record in records if record.source == source):
             tokens = captioner.encode_captions([record.references[0]])
-            log_probs += captioner.log_prob(table[record.image].unsqueeze(0), tokens).item()
+            log_probs += log_prob(captioner, table[record.image].unsqueeze(0), tokens).item()
             count += tokens.numel()
         assert trainer.callback_metrics[key].item() == pytest.approx(-log_probs / count, rel=1e-5)
 
@@ -227,7 +228,7 @@ def test_validation_loss_is_per_token_and_never_smoothed(records: list[Record], 
     log_probs, count = 0.0, 0
     for record in judged:  # one by one: no padding at all
         tokens = captioner.encode_captions([record.caption])
-        log_probs += captioner.log_prob(table[record.image].unsqueeze(0), tokens).item()
+        log_probs += log_prob(captioner, table[record.image].unsqueeze(0), tokens).item()
         count += tokens.numel()
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(-log_probs / count, rel=1e-5)
     assert trainer.callback_metrics["val/perplexity"].item() == pytest.approx(
@@ -254,7 +255,7 @@ def test_validation_weighs_batches_by_their_tokens(records: list[Record], tmp_pa
         log_probs, count = 0.0, 0
         for record in (record for record in uneven if record.source == source):
             tokens = captioner.encode_captions([record.references[0]])
-            log_probs += captioner.log_prob(table[record.image].unsqueeze(0), tokens).item()
+            log_probs += log_prob(captioner, table[record.image].unsqueeze(0), tokens).item()
             count += tokens.numel()
         assert trainer.callback_metrics[key].item() == pytest.approx(-log_probs / count, rel=1e-5)
 

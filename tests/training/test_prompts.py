@@ -23,6 +23,7 @@ from clip_xai.tasks.captions.prompts import caption_index, retrieved_prompts
 from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.optimisation import Optimisation
+from tests.support.captions import log_prob
 from tests.training.conftest import COLOURS, SETTINGS, small_captioner
 
 TEMPLATE = "a {captions} a"
@@ -146,7 +147,7 @@ def test_losses_are_those_of_the_captioner_behind_these_prompts(tmp_path: Path) 
             tokens = captioner.encode_captions([record.caption])
             [prompt] = retrieval.prompts(pooled[record.image][None], [record.group])
             with captioner.prompted(prompt):
-                log_probs += captioner.log_prob(reads[record.image][None], tokens).item()
+                log_probs += log_prob(captioner, reads[record.image][None], tokens).item()
             count += tokens.numel()
     watch = Prompts()
     module = CaptionerModule(captioner, SETTINGS, Optimisation(), Unfreezing(["mapper"], {}))

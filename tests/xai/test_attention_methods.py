@@ -12,7 +12,6 @@ from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.xai.explainer import TraceExplainer
 from clip_xai.xai.methods import AttentionGradient, AttentionRollout, ClipSurgery, GradEclip, LeGrad
-from clip_xai.xai.methods.surgery import token_map
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
 from tests.xai import eager
 from tests.xai.conftest import TEXTS, Build, assert_close, build_captioner
@@ -169,13 +168,6 @@ def test_surgery_follows_the_direction_of_other_targets(
     patches = CaptionTarget.words(build_captioner("resampler", backbone, tokenizer), tokenizer.encode("a nevus"))
     with pytest.raises(UserError, match=r"direction in the embedding space.*choose one of gradcam"):
         ClipSurgery().explain(backbone, pixels, patches)
-
-
-def test_a_token_map_reads_words_off_patches(
-    backbone: OpenClipBackbone, pixels: Tensor, similarity: SimilarityTarget
-) -> None:
-    similar = surgery_features(backbone, pixels, 3) @ F.normalize(backbone.encode_text(TEXTS), dim=-1).T
-    assert_close(token_map(backbone, pixels, similarity), similar - similar.mean(dim=-1, keepdim=True))
 
 
 @pytest.mark.parametrize(

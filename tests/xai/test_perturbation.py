@@ -13,18 +13,20 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.xai.explainer import explain_together
 from clip_xai.xai.masks import CellMasks
 from clip_xai.xai.methods import Occlusion
-from clip_xai.xai.perturbation_bank import PerturbationBank, masked_reads
+from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, SimilarityTarget
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
 
 
 @pytest.mark.parametrize("reads", ["pooled", "patches", "tokens"])
 @pytest.mark.parametrize("own", [False, True])
-def test_masked_reads_match_a_loop(backbone: OpenClipBackbone, pixels: Tensor, reads: str, own: bool) -> None:
+def test_reads_under_masks_match_a_loop(backbone: OpenClipBackbone, pixels: Tensor, reads: str, own: bool) -> None:
     fill = torch.randn_like(pixels)
     masks = (torch.rand(2, 5, 4, 4) > 0.5).float()
     masks = masks if own else masks[0]
-    found = torch.cat([read for _, read in masked_reads(backbone, pixels, masks, reads=reads, fill=fill, chunk_size=3)])
+    found = torch.cat(
+        [read for _, read in PerturbationBank(backbone, pixels).stream(masks, reads=reads, fill=fill, chunk_size=3)]
+    )
     row = 0
     for image in range(2):
         for mask in masks[image] if own else masks:
@@ -37,7 +39,7 @@ def test_masked_reads_match_a_loop(backbone: OpenClipBackbone, pixels: Tensor, r
 
 def test_a_chunk_that_does_not_fit_is_halved(backbone: OpenClipBackbone, pixels: Tensor) -> None:
     masks = torch.rand(7, 4, 4).round()
-    whole = torch.cat([read for _, read in masked_reads(backbone, pixels, masks)])
+    whole = torch.cat([read for _, read in PerturbationBank(backbone, pixels).stream(masks)])
     sizes: list[int] = []
 
     def limit(module: nn.Module, arguments: tuple[Tensor]) -> None:
@@ -46,7 +48,7 @@ def test_a_chunk_that_does_not_fit_is_halved(backbone: OpenClipBackbone, pixels:
             raise torch.OutOfMemoryError("more than four")
 
     handle = backbone.visual.conv1.register_forward_pre_hook(limit)
-    found = list(masked_reads(backbone, pixels, masks, chunk_size=10))
+    found = list(PerturbationBank(backbone, pixels).stream(masks, chunk_size=10))
     handle.remove()
     assert sizes == [10, 5, 3, 3, 3, 3, 2]
     assert [rows.start for rows, _ in found] == [0, 3, 6, 9, 12]
@@ -77,13 +79,13 @@ def test_memory_that_ends_at_one_image_is_an_error(backbone: OpenClipBackbone, p
 
     handle = backbone.visual.conv1.register_forward_pre_hook(refuse)
     with pytest.raises(torch.OutOfMemoryError):
-        list(masked_reads(backbone, pixels, torch.ones(3, 4, 4)))
+        list(PerturbationBank(backbone, pixels).stream(torch.ones(3, 4, 4)))
     handle.remove()
 
 
 def test_masks_that_do_not_divide_the_image_are_refused(backbone: OpenClipBackbone, pixels: Tensor) -> None:
     with pytest.raises(ValueError, match="does not divide"):
-        list(masked_reads(backbone, pixels, torch.ones(1, 5, 4)))
+        list(PerturbationBank(backbone, pixels).stream(torch.ones(1, 5, 4)))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1, 1), (2, 1), (2, 2), (3, 2), (4, 1)])

@@ -9,6 +9,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget
+from tests.support.captions import log_prob
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
 
 
@@ -86,7 +87,7 @@ def test_words_add_up_to_the_captions_log_likelihood(captioner: Captioner, pixel
     ids = captioner.tokenizer.encode(CAPTION)
     target = CaptionTarget.words(captioner, ids, whole=True)
     read = captioner.read(pixels).detach().requires_grad_()
-    whole = captioner.log_prob(read, torch.tensor([ids, ids]))
+    whole = log_prob(captioner, read, torch.tensor([ids, ids]))
     whole.sum().backward()
     scores, cotangents = target.score_and_cotangent(read)
     assert_close(scores[:, :-1].sum(1), whole.detach())

@@ -25,6 +25,7 @@ from clip_xai.xai.target import (
 from clip_xai.xai.targets.caption import diagnosis_words
 from clip_xai.xai.targets.target_builder import TARGETS, Question, caption_parts, targets_of
 from clip_xai.xai.words import words_of
+from tests.support.captions import log_prob
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
 
 
@@ -111,7 +112,7 @@ def test_a_span_is_the_sum_of_its_words(captioner: Captioner, pixels: Tensor) ->
     assert_close(diagnosis.score(read)[:, 0], scores["melanoma"])
     assert_close(CaptionTarget.word(captioner, ids, "Melanoma").score(read)[:, 0], scores["melanoma"])
     assert_close(
-        CaptionTarget.whole(captioner, ids).score(read)[:, 0], captioner.log_prob(read, torch.tensor([ids] * 2))
+        CaptionTarget.whole(captioner, ids).score(read)[:, 0], log_prob(captioner, read, torch.tensor([ids] * 2))
     )
 
 
@@ -189,10 +190,10 @@ def test_a_caption_contrast_is_the_difference_of_two_captions(captioner: Caption
     read = captioner.read(pixels)
     before = captioner.tokenizer.encode("a brown lesion with scale, most likely")
     assert ids[: len(before)] == before
-    said = captioner.log_prob(read, torch.tensor([ids] * 2))
+    said = log_prob(captioner, read, torch.tensor([ids] * 2))
     for row, other in enumerate(("nevus", "basal cell carcinoma")):
         swapped = [*before, *captioner.tokenizer.encode(f" {other}.")]
-        expected = said - captioner.log_prob(read, torch.tensor([swapped] * 2))
+        expected = said - log_prob(captioner, read, torch.tensor([swapped] * 2))
         assert_close(target.score(read)[:, row], expected)
     assert_close(target.cotangent(read), cotangents_by_loop(target, read))
 
@@ -203,7 +204,9 @@ def test_a_contrast_in_the_middle_counts_what_follows(captioner: Captioner, pixe
     assert target.alternatives == ["a red lesion with scale, most likely melanoma."]
     read = captioner.read(pixels)
     swapped = [ids[0], *captioner.tokenizer.encode(" red lesion with scale, most likely melanoma.")]
-    expected = captioner.log_prob(read, torch.tensor([ids] * 2)) - captioner.log_prob(read, torch.tensor([swapped] * 2))
+    expected = log_prob(captioner, read, torch.tensor([ids] * 2)) - log_prob(
+        captioner, read, torch.tensor([swapped] * 2)
+    )
     assert_close(target.score(read)[:, 0], expected)
 
 

@@ -287,7 +287,6 @@ def _refuse_additions(config: DictConfig, schema: type, prefix: str = "") -> Non
         name = f"{prefix}{key}"
         if key not in known:
             raise UserError(no_such_setting(name, schema, prefix))
-        node = config._get_node(key)
-        kind = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
-        if isinstance(node, DictConfig) and isinstance(kind, type) and is_dataclass(kind):
-            _refuse_additions(node, kind, f"{name}.")
+        kind = OmegaConf.get_type(config, key)
+        if isinstance(kind, type) and is_dataclass(kind) and not OmegaConf.is_interpolation(config, key):
+            _refuse_additions(config[key], kind, f"{name}.")

@@ -17,6 +17,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+from clip_xai import private_api
 from clip_xai.config.aliases import ALIASES, option_name, parse, with_option_names
 from clip_xai.config.schemas import SCHEMAS, TASKS
 from clip_xai.config.typed import hydra_quoted
@@ -37,13 +38,13 @@ class YamlSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file."""
-        file = Path(self.path, self._normalize_file_name(config_path))
+        file = Path(self.path, _file_name(config_path))
         if not file.is_file():
             raise ConfigLoadError(f"Config not found : {file}")
         config = OmegaConf.load(file)
         if isinstance(config, DictConfig):
             self._name_options(config)
-        header = self._get_header_dict(file.read_text(encoding="utf-8"))
+        header = private_api.yaml_header(self, file.read_text(encoding="utf-8"))
         return ConfigResult(provider=self.provider, path=self.full_path(), config=config, header=header)
 
     def available(self) -> bool:
@@ -56,13 +57,16 @@ class YamlSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         """Whether it has a file of that name."""
-        return Path(self.path, self._normalize_file_name(config_path)).is_file()
+        return Path(self.path, _file_name(config_path)).is_file()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """The names of groups, files or both in a directory."""
         names: list[str] = []
         for item in Path(self.path, config_path).iterdir():
-            self._list_add_result(names, f"{config_path}/{item.name}".lstrip("/"), item.name, results_filter)
+            if item.is_dir() and item.name != "__pycache__" and results_filter in (None, ObjectType.GROUP):
+                names.append(item.name)
+            if item.is_file() and item.suffix == ".yaml" and results_filter in (None, ObjectType.CONFIG):
+                names.append(item.stem)
         return sorted(set(names))
 
     def _has_options(self, name: str) -> bool:
@@ -132,6 +136,10 @@ class OwnFolders(SearchPathPlugin):
         search_path.append("settings", f"{SchemaSource.scheme()}://")
         for folder in _OWN_FOLDERS:
             search_path.append("command-line", f"{SCHEME}://{folder}")
+
+
+def _file_name(config_path: str) -> str:
+    return config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
 
 
 def read_here(place: str) -> str:

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics import Metric
 
 from clip_xai.data.ontology import lineage
 from clip_xai.data.vocabulary import (
@@ -139,63 +137,6 @@ def balanced_accuracy(sums: NDArray) -> NDArray[np.float64]:
     right, count = np.split(np.asarray(sums, dtype=np.float64), 2, axis=-1)
     share = np.divide(right, count, out=np.zeros_like(right), where=count > 0)
     return share.sum(axis=-1) / (count > 0).sum(axis=-1)
-
-
-class _Accuracy(Metric):
-    """Share of right captions among those whose truth is known."""
-
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-    right: torch.Tensor
-    answered: torch.Tensor
-    count: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("right", "answered", "count"):
-            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def _add(self, reading: Reading) -> None:
-        self.right += int(reading.right.sum())
-        self.answered += int(reading.answered.sum())
-        self.count += len(reading.truth)
-
-    def compute(self) -> torch.Tensor:
-        """Return the accuracy in 0 to 1; NaN where no row's truth was known."""
-        return self.right / self.count
-
-
-class DiagnosisAccuracy(_Accuracy):
-    """Accuracy of the stated diagnosis.
-
-    Args:
-        level: ``exact``, ``family`` or ``malignancy``.
-    """
-
-    def __init__(self, level: str = "exact") -> None:
-        super().__init__()
-        self.level = level
-
-    def update(self, captions: Sequence[str], truths: Sequence[str | None]) -> None:
-        """Add captions and the canonical diagnoses of their records."""
-        self._add(read_diagnoses(captions, truths, self.level))
-
-
-class AttributeAccuracy(_Accuracy):
-    """Accuracy of one stated attribute.
-
-    Args:
-        attribute: One of `clip_xai.data.vocabulary.ATTRIBUTES`.
-    """
-
-    def __init__(self, attribute: str) -> None:
-        super().__init__()
-        self.attribute = attribute
-
-    def update(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add captions and their references."""
-        self._add(read_attributes(captions, references, self.attribute))
 
 
 def _said(caption: str, level: str) -> str | None:

@@ -11,12 +11,12 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 from numpy.typing import NDArray
 
+from clip_xai import private_api
 from clip_xai.errors import UserError
 
 # Tokenisers without a limit of their own say 1e30, which overflows in the Rust tokenisers.
 LONGEST_TEXT = 512
-# The layer of each model that agrees best with human judgement, as measured by bert-score's authors.
-LAYERS: dict[str, int] = bert_score.utils.model2layers
+LAYERS: dict[str, int] = private_api.bert_score_layers()
 
 
 class ScorerUnavailable(UserError):
@@ -45,7 +45,7 @@ class BertScorer:
             rescale_with_baseline=baseline is not None,
             baseline_path=None if baseline is None else str(baseline),
         )
-        tokenizer = self._scorer._tokenizer
+        tokenizer = private_api.bert_score_tokenizer(self._scorer)
         tokenizer.model_max_length = min(tokenizer.model_max_length, LONGEST_TEXT)
         rescaled = "-rescaled" if baseline is not None else ""
         versions = f"version={bert_score.__version__}(hug_trans={transformers.__version__})"
@@ -63,7 +63,7 @@ class BertScorer:
     def _without_a_match(self) -> float:
         if not self._scorer.rescale_with_baseline:
             return 0.0
-        offset = float(self._scorer.baseline_vals[2])
+        offset = private_api.bert_score_offset(self._scorer)
         return -offset / (1 - offset)
 
 
@@ -89,8 +89,7 @@ def load_bert_scorer(model: str, batch_size: int = 64) -> BertScorer:
         raise ScorerUnavailable(
             f"the model '{name}' is not on this disk; 'hf download {name}' puts it into the Hugging Face cache"
         )
-    baseline = Path(bert_score.__file__).parent / "rescale_baseline" / "en" / f"{name}.tsv"
-    return BertScorer(directory, name, LAYERS[name], baseline if baseline.is_file() else None, batch_size)
+    return BertScorer(directory, name, LAYERS[name], private_api.bert_score_baseline(name), batch_size)
 
 
 def known_name(model: str) -> str | None:

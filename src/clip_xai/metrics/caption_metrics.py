@@ -1,8 +1,5 @@
 """How close captions come to their references: BLEU, ROUGE-L, CLIPScore and BERTScore.
 
-Every measure comes as a function and as a `torchmetrics.Metric`. The metric's states are sums of sufficient
-statistics, so that reducing them over processes gives the corpus value and not a mean of means.
-
 BLEU counts up to four tokens in a row. Where no row has references that all are so long (labels of one or two words),
 no caption could match four: BLEU then counts up to the longest that every reference of some row has, and says so.
 """
@@ -17,12 +14,10 @@ import torch
 from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
-from torchmetrics import Metric
 
 from clip_xai.metrics.tokens import AUTO, RougeTokens, bleu_of, count_tokens, tokenizers_of
 
 MAX_ORDER = 4
-STATISTICS = 2 + 3 * MAX_ORDER
 ROUGE_SETTINGS = "rougeLsum|F1|stemmer:porter|refs:max"
 CLIP_SETTINGS = "100*max(cos,0)|no prompt"
 
@@ -210,88 +205,3 @@ def bert_score(captions: Sequence[str], references: Sequence[Sequence[str]], sco
     """
     require_pairs(captions, references)
     return np.asarray(scorer(captions, references), dtype=np.float64)
-
-
-class CorpusBleu(Metric):
-    """`bleu` over all updates."""
-
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-    statistics: torch.Tensor
-
-    def __init__(self, tokenizer: str = AUTO) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-        self.add_state("statistics", torch.zeros(STATISTICS, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add captions and their references."""
-        self.statistics += torch.as_tensor(bleu_statistics(captions, references, self.tokenizer).sum(axis=0)).to(
-            self.device
-        )
-
-    def compute(self) -> torch.Tensor:
-        """Return BLEU in 0 to 100."""
-        return torch.tensor(float(bleu_from_statistics(self.statistics.cpu().numpy())))
-
-
-class _MeanOfRows(Metric):
-    """Mean of one score per caption; the sum and the count are the states."""
-
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-    total: torch.Tensor
-    count: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def _add(self, scores: torch.Tensor | NDArray) -> None:
-        self.total += torch.as_tensor(scores).sum().to(self.total)
-        self.count += len(scores)
-
-    def compute(self) -> torch.Tensor:
-        """Return the mean over all captions."""
-        if self.count == 0:
-            raise ValueError(f"{type(self).__name__} has seen no captions.")
-        return self.total / self.count
-
-
-class RougeL(_MeanOfRows):
-    """Mean `rouge_l` over all updates."""
-
-    def __init__(self, tokenizer: str = AUTO) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-
-    def update(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add captions and their references."""
-        self._add(rouge_l(captions, references, self.tokenizer))
-
-
-class ClipScore(_MeanOfRows):
-    """Mean `clip_score` over all updates."""
-
-    def update(self, image_features: torch.Tensor, text_features: torch.Tensor) -> None:
-        """Add normalised image features and the normalised features of their captions, both [N, D]."""
-        self._add(clip_score(image_features, text_features))
-
-
-class BertScore(_MeanOfRows):
-    """Mean `bert_score` over all updates.
-
-    Args:
-        scorer: What `load_bert_scorer` gives.
-    """
-
-    def __init__(self, scorer: CaptionScorer) -> None:
-        super().__init__()
-        self.scorer = scorer
-
-    def update(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add captions and their references."""
-        self._add(bert_score(captions, references, self.scorer))

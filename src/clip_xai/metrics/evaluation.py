@@ -16,7 +16,7 @@ from clip_xai.metrics.caption_metrics import (
     bleu_signature,
     rouge_settings,
 )
-from clip_xai.metrics.intervals import FEWEST, SAMPLES, bounds, difference_span, resampled_sums
+from clip_xai.metrics.intervals import FEWEST, SAMPLES, bounds, paired_interval, resampled_sums
 from clip_xai.metrics.measures import ClipFeatures, Judged, Measure, in_english, measures
 from clip_xai.metrics.results import MODEL, OVERALL, Comparison, EvaluationResult, Score, verdicts
 from clip_xai.metrics.tokens import AUTO
@@ -149,8 +149,7 @@ def _paired(
         found = bounds(values[number], draws[:, number], members, span=info.span, share=info.share)
         scores.append(Score(system, scope, info.key, found.n, found.groups, found.value, found.low, found.high))
         if number > 0:
-            differences = draws[:, 0] - draws[:, number]
-            gap = bounds(values[0] - values[number], differences, members, span=difference_span(info.span))
+            gap = paired_interval(values[[0, number]], draws[:, [0, number]], members, span=info.span)
             comparisons.append(Comparison(system, scope, info.key, gap.n, gap.clusters, gap.value, gap.low, gap.high))
     return scores, comparisons
 

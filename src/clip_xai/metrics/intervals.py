@@ -123,23 +123,22 @@ def interval(
 
 
 def paired_interval(
-    first: ArrayLike,
-    second: ArrayLike,
+    values: NDArray,
+    draws: NDArray,
     groups: Sequence[str],
-    value: Callable[[NDArray], NDArray] = mean_of_sums,
-    samples: int = SAMPLES,
-    seed: int = 0,
     level: float = LEVEL,
     span: tuple[float, float] | None = None,
 ) -> Interval:
-    """Interval of `value(first) - value(second)` where both describe the same rows and share every draw.
+    """Interval of the difference of two values that describe the same rows and share every draw.
 
-    `span` holds what each of the two values can be; their difference then lies within plus and minus its width.
+    Args:
+        values: The two values, [2].
+        draws: Both in each resample, [samples, 2].
+        groups: Group of each row.
+        level: Share of the resamples inside the interval.
+        span: What each of the two can be; their difference then lies within plus and minus its width.
     """
-    both = np.stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])
-    draws = value(resampled_sums(both, groups, samples, seed))
-    full = value(both.sum(axis=1))
-    return bounds(float(full[0] - full[1]), draws[:, 0] - draws[:, 1], groups, level, difference_span(span))
+    return bounds(float(values[0] - values[1]), draws[:, 0] - draws[:, 1], groups, level, difference_span(span))
 
 
 def bootstrap(

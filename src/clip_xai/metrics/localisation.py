@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from clip_xai.metrics.intervals import SAMPLES, Interval, mean_interval
 
@@ -145,36 +144,6 @@ def localisation_rows(values: Tensor, masks: Tensor) -> dict[str, Tensor]:
         "energy": energy_inside(maps, masks).cpu(),
         "chance": masks.flatten(1).float().mean(dim=1).cpu(),
     }
-
-
-class LocalisationScore(Metric):
-    """Means of ``pointing``, ``auprc`` and ``energy`` over all updates, with how many rows were left out."""
-
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-    totals: Tensor
-    counts: Tensor
-    empty_masks: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("totals", torch.zeros(len(MEASURES)), dist_reduce_fx="sum")
-        self.add_state("counts", torch.zeros(len(MEASURES), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("empty_masks", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, values: Tensor, masks: Tensor) -> None:
-        """Add maps [B, h, w] and bool masks [B, H, W] in the model's pixels."""
-        rows = localisation_rows(values, masks)
-        scores = torch.stack([rows[name] for name in MEASURES])
-        self.totals += scores.nansum(dim=1).to(self.totals)
-        self.counts += (~scores.isnan()).sum(dim=1).to(self.counts.device)
-        self.empty_masks += int((~masks.flatten(1).any(dim=1)).sum())
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the three means (NaN where no row counts) and ``empty_masks``."""
-        means = self.totals / self.counts
-        return {**dict(zip(MEASURES, means, strict=True)), "empty_masks": self.empty_masks}
 
 
 def random_maps(count: int, grid: tuple[int, int], seed: int = 0) -> Tensor:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-
-import pandas as pd
 
 from clip_xai.metrics.intervals import FEWEST
 from clip_xai.text import counted, markdown
@@ -181,10 +178,6 @@ class EvaluationResult:
             for name, count in self.undecided.items()
         }
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """Return the scores as a table, one row per system, scope and measure."""
-        return pd.DataFrame([asdict(score) for score in self.scores])
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the rows as plain containers; NaN becomes None."""
         parts: dict[str, Any] = {
@@ -200,10 +193,6 @@ class EvaluationResult:
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
         }
         return _without_nan(parts)
-
-    def to_json(self) -> str:
-        """Return `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def to_markdown(self) -> str:
         """Return the verdicts, the tables with intervals, what was skipped and the settings as Markdown."""

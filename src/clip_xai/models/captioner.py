@@ -189,10 +189,6 @@ class Captioner(nn.Module):
         log_probs = output_layer(self.language_model)(hidden).log_softmax(dim=-1)
         return log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
 
-    def log_prob(self, read: Tensor, token_ids: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
-        """Return the log-probability of whole captions in nats, ``[B]``."""
-        return self.token_log_probs(read, token_ids, prompts).sum(-1)
-
     def encode_captions(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Return caption tokens with the end marker, padded with -100 to ``[B, M]``.
 

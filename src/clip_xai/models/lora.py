@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import PreTrainedModel
@@ -60,15 +59,4 @@ def add_lora(
     for name, parameter in language_model.named_parameters():
         parameter.requires_grad_(trained.get(name.replace(".base_layer", ""), True))
     language_model.train(training)
-    return language_model
-
-
-def merge_lora(language_model: PreTrainedModel) -> PreTrainedModel:
-    """Add the adapters to their matrices, in place: a plain model that computes the same."""
-    for parent in list(language_model.modules()):
-        for name, child in list(parent.named_children()):
-            if hasattr(child, "lora_A") and hasattr(child, "merge"):
-                adapter: Any = child  # one of peft's layers
-                adapter.merge()
-                setattr(parent, name, adapter.get_base_layer())
     return language_model

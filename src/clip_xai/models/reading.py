@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -20,6 +22,9 @@ from clip_xai.errors import UserError
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "clip.", "clip_model.", "student.")
 # Under which names checkpoints hold their state dict.
 HOLDERS = ("state_dict", "model_state_dict", "model", "module")
+_PICKLES = 5  # one behind the other in torch's format before archives, bare numbers behind them
+# What a pickle of plain weights names: how tensors and the containers around them are made.
+_PLAIN = re.compile(r"collections\.OrderedDict|_codecs\.encode|torch\.(\w+|(_utils|_tensor|storage|nn\.parameter)\..*)")
 _LONGEST = 100_000_000  # bytes of a safetensors header, the format's own limit
 
 
@@ -72,10 +77,10 @@ def read_pickle(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        held = f" ({found[1]})" if found else ""
-        if not found and "Unsupported" not in str(error):
+        named = _names_in_pickle(file)
+        if named is None:
             raise _damaged(file, error) from error
+        held = next((f" ({name})" for name in named if not _PLAIN.fullmatch(name)), "")
         raise UserError(
             f"{file} is not a file of plain weights but a pickle that holds more than tensors{held}, which is never "
             "executed: save model.state_dict() where you trust the file, best as .safetensors"
@@ -186,12 +191,41 @@ def _refuse_cut(file: Path) -> None:
     raise UserError(f"{file} is cut off after {size:,}{whole} bytes: download it again")
 
 
+def _names_in_pickle(file: Path) -> list[str] | None:
+    """The classes and functions that a pickle names, in order and without running it; None where it is damaged."""
+    names: list[str] = []
+    texts: list[str] = []
+    try:
+        with _pickles(file) as stream:
+            for _ in range(_PICKLES):
+                if stream.peek(1)[:1] != b"\x80":
+                    break
+                for operation, argument, _ in pickletools.genops(stream):
+                    if operation.name == "GLOBAL":
+                        names.append(str(argument).replace(" ", "."))
+                    elif operation.name == "STACK_GLOBAL":
+                        names.append(".".join(texts[-2:]))
+                    elif isinstance(argument, str):
+                        texts.append(argument)
+    except (ValueError, LookupError, OSError, zipfile.BadZipFile):
+        return None
+    return names
+
+
+def _pickles(file: Path) -> io.BufferedReader:
+    if not zipfile.is_zipfile(file):
+        return file.open("rb")
+    with zipfile.ZipFile(file) as archive:
+        name = next((name for name in archive.namelist() if name.endswith("data.pkl")), "data.pkl")
+        return io.BufferedReader(io.BytesIO(archive.read(name)))  # type: ignore[arg-type]
+
+
 def _damaged(file: Path, error: Exception) -> UserError:
     return UserError(f"{file} is damaged, cut off or no file of weights ({_first_line(error)}): download it again")
 
 
 def _first_line(error: Exception) -> str:
     line = (str(error).splitlines() or [""])[0]
-    # Torch's own advice is to load unsafely; nobody should follow it for a file that somebody handed on.
-    told = line and not line.isdigit() and "weights_only" not in line and "Weights only" not in line
+    # Torch's own advice, where a pickle is refused, is to load unsafely: nobody should follow it.
+    told = line and not line.isdigit() and not isinstance(error, pickle.UnpicklingError)
     return line.split(". ")[0][:100] if told else type(error).__name__

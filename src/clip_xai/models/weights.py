@@ -10,7 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
@@ -27,6 +26,7 @@ from clip_xai.models.reading import read_json, read_state
 from clip_xai.models.retrieval import INDEX, CaptionIndex, Retrieval
 from clip_xai.models.settings import TEMPLATE
 from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.private_api import causal_language_models
 from clip_xai.text import counted
 
 _OTHER = "name another captioner, or train it again"
@@ -233,7 +233,7 @@ def _config(directory: Path) -> dict[str, Any]:
 def _language_model(values: dict[str, Any]) -> PreTrainedModel:
     """Return a model of transformers at random weights, built from its own configuration; no code but the library's."""
     kind, rest = values.get("model_type", "gpt2"), {key: value for key, value in values.items() if key != "model_type"}
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if kind not in causal_language_models():
         raise UserError(
             f"the language model is of the family {kind}, which the installed transformers does not provide: install a "
             "newer one"

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from clip_xai.config.schemas import LoggerConfig
 from clip_xai.files import replacing, write_json
+from clip_xai.private_api import CSV_FOLDER_HINT, without_anonymous
 from clip_xai.runs.directories import free_directory
 from clip_xai.text import spreadsheet_cell
 from clip_xai.training.trainer import is_first_process
@@ -47,8 +48,8 @@ def open_loggers(
             loggers.append(_wandb(config, run_dir, job))
         if config.csv:
             loggers.append(CSVLogger(save_dir=run_dir, name="", version=_csv_folder(run_dir, job)))
-        with warnings.catch_warnings():  # that a folder of ours, whose tables are written anew as a whole, is not empty
-            warnings.filterwarnings("ignore", message="Experiment logs directory")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=CSV_FOLDER_HINT)
             for logger in loggers:
                 logger.log_hyperparams(dict(settings or {}))
         yield loggers
@@ -104,8 +105,7 @@ def _wandb(config: LoggerConfig, run_dir: Path, job: str) -> WandbLogger:
         mode=os.environ.get("WANDB_MODE", "offline"),
         settings=wandb.Settings(silent=True),
     )
-    logger._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns that it means nothing any more
-    return logger
+    return without_anonymous(logger)
 
 
 def log_metrics(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:

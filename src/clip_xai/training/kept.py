@@ -41,9 +41,16 @@ class BestCheckpoint(ModelCheckpoint):
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep an epoch that is better; without a value only where one was due is it an error."""
-        if self.monitor in trainer.callback_metrics or (trainer.current_epoch + 1) % self.every == 0:
+        """Keep an epoch that is better.
+
+        Raises:
+            UserError: A value was due and there is none: nothing measures what is monitored.
+        """
+        if self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
+        elif (trainer.current_epoch + 1) % self.every == 0:
+            known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
+            raise UserError(f"callbacks.monitor={self.monitor} is not measured; choose one of {known}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing: :meth:`take_over` has brought the checkpoint itself into this run's directory."""

@@ -14,11 +14,12 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from clip_xai.config.schemas import TrainConfig
 from clip_xai.errors import UserError
+from clip_xai.private_api import LIGHTNING_HINTS, TORCH_HINTS
 from clip_xai.training.averaging import WeightAverage
 from clip_xai.training.checkpoint_files import WholeCheckpoints
 from clip_xai.training.kept import BestCheckpoint, last_checkpoint
@@ -130,12 +131,6 @@ def run_epochs(
                 _heed_sigterm(trainer)
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
             _heed_sigterm(trainer)
-    except (MisconfigurationException, RuntimeError) as error:
-        monitor = config.callbacks.monitor
-        if monitor in str(error) and monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
-            raise UserError(f"callbacks.monitor={monitor} is not measured; choose one of {known}") from error
-        raise
     except SystemExit as stop:  # Lightning's own has no word to say, and status 0 after SIGTERM
         terminated = isinstance(stop, SIGTERMException)
         if is_first_process():
@@ -171,17 +166,8 @@ def quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
-    hints = (
-        "does not have many workers",  # features come from memory, workers would only cost
-        "in eval mode",  # frozen parts stand in evaluation mode on purpose
-        "is not empty",
-        "LeafSpec",
-        "dirpath has changed",
-        "callbacks used to create the checkpoint",  # the best of another measure is taken over by its own value
-        "is smaller than the logging interval",
-    )
     with warnings.catch_warnings():
-        for hint in hints:
+        for hint in (*LIGHTNING_HINTS, *TORCH_HINTS):
             warnings.filterwarnings("ignore", message=f".*{hint}.*")
         try:
             yield

@@ -156,16 +156,3 @@ def _scores(target: Target, read: Tensor) -> Tensor:
     """Scores ``[n, T]`` of what was read of n images: a language model behind the tower may hold fewer at once."""
     parts = in_chunks(lambda rows: target.score(read[rows]).float(), len(read), len(read))
     return torch.cat([part for _, part in parts])
-
-
-def masked_reads(
-    backbone: VisionBackbone,
-    pixels: Tensor,
-    masks: Masks | Tensor,
-    *,
-    reads: str = "pooled",
-    fill: Fill = 0.0,
-    chunk_size: int = 64,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Read the tower on masked copies of images by a bank of its own; see ``PerturbationBank.stream``."""
-    return PerturbationBank(backbone, pixels).stream(masks, reads=reads, fill=fill, chunk_size=chunk_size)

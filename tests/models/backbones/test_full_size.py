@@ -64,5 +64,5 @@ def test_a_full_size_backbone_does_all_that_is_asked_of_one(name: str) -> None:
 def test_dermlip_takes_larger_photographs(size: int) -> None:
     backbone = build_backbone("dermlip", "ViT-B-16", None, image_size=size, text=False)
     with torch.no_grad():
-        assert backbone.patch_tokens(pixels_for(backbone, images=1)).shape == (1, (size // 16) ** 2, 768)
+        assert backbone.features(pixels_for(backbone, images=1)).patches.shape == (1, (size // 16) ** 2, 768)
     assert backbone.model.visual.positional_embedding.shape == (197, 768)

@@ -13,6 +13,8 @@ import openpyxl
 from openpyxl.utils import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
+from clip_xai.private_api import sheet_path
+
 #: A spreadsheet is an archive; unpacked to more than this it is no table of photographs.
 MAX_UNPACKED = 512 * 2**20
 
@@ -42,7 +44,7 @@ def spreadsheet_rows(
         try:
             sheet = _meant(list(book.worksheets), holds_header, header_rows, own)
             rows = list(_rows(sheet))
-            xml = archive.read(str(sheet._worksheet_path).lstrip("/"))
+            xml = archive.read(sheet_path(sheet))
         finally:
             book.close()
     if _TOLD.search(xml):

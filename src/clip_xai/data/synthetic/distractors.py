@@ -10,8 +10,6 @@ from clip_xai.data.synthetic.composition import Mark, Scene, stream
 from clip_xai.data.synthetic.fields import Array, Canvas, blend, local_noise, smoothstep, spots, stain, strokes
 from clip_xai.data.synthetic.skin import base_tone
 
-_Paint = tuple[float, float, float]
-
 
 def _mark_paint(mark: Mark, tone: Array, rng: np.random.Generator) -> tuple[Array, float, float, float]:
     """Colour, opacity, softness of the edge and relief of a mark on this skin."""

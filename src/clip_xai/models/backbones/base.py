@@ -97,10 +97,6 @@ class VisionBackbone(nn.Module):
         """Return image embeddings ``[B, D]``, projected and not normalised."""
         return self.features(pixels).pooled
 
-    def patch_tokens(self, pixels: Tensor) -> Tensor:
-        """Return the patch tokens ``[B, N, W]`` after the final norm."""
-        return self.features(pixels).patches
-
     def project_tokens(self, tokens: Tensor) -> Tensor:
         """Return what single tokens of the last block would be in the embedding space, ``[..., W]`` to ``[..., D]``.
 

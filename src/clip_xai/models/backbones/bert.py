@@ -12,8 +12,6 @@ from transformers import BertConfig, BertModel
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.transformer import Block, TextTower, split_heads
 
-POOLINGS = ("class", "mean", "medclip")
-
 
 class BertBlock(Block):
     """transformers' ``BertLayer``, which normalises after attention: its ``normed`` is the residual stream itself."""

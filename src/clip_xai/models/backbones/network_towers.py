@@ -15,9 +15,7 @@ from clip_xai.models.backbones.timm_trunk import trunk_of
 from clip_xai.models.backbones.timm_vit import TimmVisionTower
 from clip_xai.models.backbones.torchvision_vit import TorchvisionVisionTower
 from clip_xai.models.backbones.tower import ImageTower
-
-# What a subclass may not do otherwise, if its blocks are to be run from outside.
-_OWN_PASS = ("forward_features", "forward_head", "pool", "_pos_embed")
+from clip_xai.private_api import TIMM_OWN_PASS
 
 
 def timm_tower(module: nn.Module, image_size: int | None = None) -> ImageTower:
@@ -30,7 +28,7 @@ def timm_tower(module: nn.Module, image_size: int | None = None) -> ImageTower:
     if isinstance(trunk, VisionTransformer):
         # Behind a convolutional stem, patches are no squares of the image: what is opened would have no place on it.
         hybrid = not isinstance(trunk.patch_embed, PatchEmbed)
-        same = all(getattr(type(trunk), name) is getattr(VisionTransformer, name) for name in _OWN_PASS)
+        same = all(getattr(type(trunk), name) is getattr(VisionTransformer, name) for name in TIMM_OWN_PASS)
         return TimmVisionTower(module, image_size) if same and not hybrid else OpaqueTower(module, image_size)
     return OpaqueTower(module, image_size) if cut_of(trunk) is None else NetworkTower(module, image_size)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -23,6 +22,7 @@ from clip_xai.models.backbones.panderm import PanDermTower, PanDermVisionTransfo
 from clip_xai.models.backbones.resnet import ResNetTower
 from clip_xai.models.backbones.tower import ImageTower
 from clip_xai.models.backbones.transformer import TextTower
+from clip_xai.private_api import open_clip_text_tower, open_clip_vision_tower
 
 _PUBMEDBERT = {
     "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
@@ -125,7 +125,7 @@ def towers_of(model: Any, image_size: int | None) -> tuple[ImageTower, TextTower
 def _vision(config: dict[str, Any], quick_gelu: bool) -> nn.Module:
     vision, embed_dim = config["vision_cfg"], config["embed_dim"]
     if "pretrain_path" not in vision:
-        return _build_vision_tower(embed_dim, {**vision, "timm_model_pretrained": False}, quick_gelu)
+        return open_clip_vision_tower(embed_dim, vision, quick_gelu)
     sizes = {key: vision[key] for key in ("image_size", "patch_size", "width", "layers") if key in vision}
     return PanDermVisionTransformer(**sizes, heads=vision["width"] // vision.get("head_width", 64), embed_dim=embed_dim)
 
@@ -133,7 +133,7 @@ def _vision(config: dict[str, Any], quick_gelu: bool) -> nn.Module:
 def _text(config: dict[str, Any], quick_gelu: bool, name: str) -> nn.Module:
     text, embed_dim = config["text_cfg"], config["embed_dim"]
     if "hf_model_name" not in text:
-        return _build_text_tower(embed_dim, text, quick_gelu)
+        return open_clip_text_tower(embed_dim, text, quick_gelu)
     encoder, pooler = str(text["hf_model_name"]), text.get("hf_pooler_type", "mean_pooler")
     sizes = text.get("hf_model_cfg")
     if sizes is None:

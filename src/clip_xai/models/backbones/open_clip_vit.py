@@ -29,6 +29,7 @@ from clip_xai.models.backbones.transformer import (
     resample_positions,
     whole_grid,
 )
+from clip_xai.private_api import open_clip_embeds, open_clip_global_pool, open_clip_pooled
 
 
 class OpenClipBlock(Block):
@@ -94,7 +95,7 @@ class OpenClipPool(AttentionPool):
 
     def finish(self, attended: Tensor) -> Tensor:
         """Normalise, choose or average the queries' rows, project."""
-        return self.embedding(self.visual._global_pool(self.visual.ln_post(attended))[0])
+        return self.embedding(open_clip_global_pool(self.visual, self.visual.ln_post(attended)))
 
 
 class OpenClipVisionTower(TransformerTower):
@@ -147,7 +148,7 @@ class OpenClipVisionTower(TransformerTower):
         """Return patches with positions, the class token in front; positions are resampled for other sizes."""
         visual = self.module
         if self.grid == tuple(visual.grid_size):
-            return visual._embeds(pixels)
+            return open_clip_embeds(visual, pixels)
         patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([visual.class_embedding.to(patches).expand(len(patches), 1, -1), patches], dim=1)
         tokens = tokens + resample_positions(visual.positional_embedding, self.grid, 1).to(tokens)
@@ -155,7 +156,7 @@ class OpenClipVisionTower(TransformerTower):
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Pool, normalise and project as the tower does."""
-        return self.of_pooled(self.module._pool(tokens)[0])
+        return self.of_pooled(open_clip_pooled(self.module, tokens))
 
     def last_norm(self, tokens: Tensor) -> Tensor:
         """Return all tokens after the norm in front of the pooling."""

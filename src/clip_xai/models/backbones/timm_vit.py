@@ -21,6 +21,7 @@ from clip_xai.models.backbones.transformer import (
     split_heads,
     whole_grid,
 )
+from clip_xai.private_api import timm_positions
 
 
 class TimmBlock(Block):
@@ -150,7 +151,7 @@ class TimmVisionTower(TransformerTower):
         """Return patches with positions, prefix tokens in front; positions are resampled for other sizes."""
         trunk = self.trunk
         if self.grid == tuple(trunk.patch_embed.grid_size):
-            tokens = trunk._pos_embed(trunk.patch_embed(pixels))
+            tokens = timm_positions(trunk, trunk.patch_embed(pixels))
             return trunk.norm_pre(trunk.patch_drop(tokens))
         patches = trunk.patch_embed.norm(trunk.patch_embed.proj(pixels).flatten(2).transpose(1, 2))
         prefix = [t.expand(len(patches), -1, -1) for t in (trunk.cls_token, trunk.reg_token) if t is not None]

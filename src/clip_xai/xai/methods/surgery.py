@@ -50,8 +50,7 @@ class ClipSurgery(TraceExplainer):
     no backward pass of the tower; the empty text is one pass of the text tower.
 
     Deviations from the published code: the empty text is not ensembled over 85 templates (give a ``class`` target to
-    ensemble the texts), and nothing is scaled to [0, 1]. A text is read off patch by patch (what the paper shows as
-    multimodal reading) by ``token_map``.
+    ensemble the texts), and nothing is scaled to [0, 1].
 
     Attributes:
         layers: How many of the last blocks have the second stream; the paper takes 6, which stands for all of them in
@@ -126,25 +125,6 @@ class ClipSurgery(TraceExplainer):
 
     def _count(self, backbone: VisionBackbone) -> int:
         return min(self.layers, blocks_of(backbone))
-
-
-def token_map(backbone: VisionBackbone, pixels: Tensor, target: SimilarityTarget, layers: int = 6) -> Tensor:
-    """Read an image-text pair patch by patch and text by text: CLIP Surgery's features against every text.
-
-    Args:
-        backbone: The tower.
-        pixels: ``[B, 3, S, S]``.
-        target: The texts, such as the words of a vocabulary.
-        layers: As above.
-
-    Returns:
-        For each patch, the similarity to each text without their mean over texts, ``[B, N, T]``: its largest entries
-        are the words that stand at that place.
-    """
-    explainer = ClipSurgery(layers, "none")
-    trace = Trace(backbone, pixels, target, explainer.needs(backbone, target))
-    similar = explainer.maps(trace).flatten(2).transpose(1, 2)
-    return similar - similar.mean(dim=-1, keepdim=True)
 
 
 def _softmax(target: SimilarityTarget) -> bool:
