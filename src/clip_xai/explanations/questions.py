@@ -134,13 +134,13 @@ def ask(
         warnings.simplefilter("ignore", CutTextWarning)  # the page marks it, and the log says it once
         made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids, pixels)
     _say_once(tuple(note for one in made for note in one.target.notes))
+    pooled = [one.name for one in made if one.name in needing(CAPTION) and one.target.reads == "pooled"]
     return {
         one.name: TargetSpecification(
             one.target,
             one.spans,
             one.target.score_name,
-            ((POOLED_NOTE,) if one.name in needing(CAPTION) and one.target.reads == "pooled" else ())
-            + one.target.notes,
+            ((POOLED_NOTE,) if one.name in pooled else ()) + one.target.notes,
         )
         for one in made
     }
