@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -88,6 +91,12 @@ class Registry(Mapping[str, T], Generic[T]):
     def of_plugins(self) -> dict[str, T]:
         """Return what was registered so far by modules outside this package."""
         return {name: thing for name, thing in self._things.items() if self.module_of(name)}
+
+    def code(self) -> str:
+        """Return a digest of the files that plugins' things of this kind are defined in; empty where there are none."""
+        files = {inspect.getsourcefile(self._definitions[name]) for name in self if self.module_of(name)}
+        digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(filter(None, files))]
+        return " ".join(digests)
 
     def forget(self, name: str) -> None:
         """Drop a thing, for whoever tries one out."""
