@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, field, fields, is_dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
+from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 from clip_xai.errors import UserError
 
@@ -41,8 +42,7 @@ def setting(
         free_text: A text or a path, which may hold any sign: the command line reads it as it is typed.
         path: A free text that may be a file or directory: on the command line, ``~/`` before it is the user's home.
     """
-    bounds = {"least": least, "most": most, "above": above, "below": below, "one_of": one_of}
-    metadata: dict[str, Any] = {key: value for key, value in bounds.items() if value is not None}
+    metadata = bounds(least=least, most=most, above=above, below=below, one_of=one_of)
     if free_text or path:
         metadata[FREE_TEXT] = True
     if path:
@@ -50,6 +50,43 @@ def setting(
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def bounds(
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    one_of: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return what a value may be, as a field's metadata has it; in ``Annotated`` it is the range of a parameter.
+
+    >>> bounds(least=1)
+    {'least': 1}
+    """
+    given = {"least": least, "most": most, "above": above, "below": below, "one_of": one_of}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def settings_of_parameters(function: Callable[..., Any], leaving_out: Collection[str] = ()) -> type:
+    """Return a dataclass of a function's parameters with defaults: their types, and the ranges in ``Annotated``.
+
+    Args:
+        function: A function, or a class for those of its constructor.
+        leaving_out: Names of parameters that are no settings.
+    """
+    definition = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    hints = get_type_hints(definition, include_extras=True)
+    items = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is inspect.Parameter.empty or name in leaving_out:
+            continue
+        kind, metadata = hints[name], {}
+        if get_origin(kind) is Annotated:
+            kind, metadata = kind.__origin__, kind.__metadata__[0]
+        items.append((name, kind, field(default=parameter.default, metadata=metadata)))
+    return make_dataclass(f"{function.__name__}Settings", items)
 
 
 class Checked:

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -48,6 +51,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._package = package
         self._order = order
         self._things: dict[str, T] = {}
+        self._definitions: dict[str, Any] = {}
         self._loading = False
         _REGISTRIES.append(self)
 
@@ -63,17 +67,41 @@ class Registry(Mapping[str, T], Generic[T]):
         """
 
         def add(thing: T) -> T:
-            known = self._things.get(name)
-            if known is not None and _origin(known) != _origin(thing):
-                raise UserError(
-                    f"two {self.kind}s are called {name}: {_origin(known)} and {_origin(thing)}; rename one of them"
-                )
+            self._add(name, thing, thing)
             for key, value in {"name": name, **facts}.items():
                 setattr(thing, key, value)
-            self._things[name] = thing
             return thing
 
         return add
+
+    def _add(self, name: str, thing: T, definition: Any) -> None:
+        """Keep a thing under a name, with the module of the class or function that defines it."""
+        known = self._definitions.get(name)
+        if known is not None and _origin(known) != _origin(definition):
+            raise UserError(
+                f"two {self.kind}s are called {name}: {_origin(known)} and {_origin(definition)}; rename one of them"
+            )
+        self._things[name], self._definitions[name] = thing, definition
+
+    def module_of(self, name: str) -> str:
+        """Return the module that registered a thing; empty where it is not registered, or one of this package."""
+        module = str(getattr(self._definitions.get(name), "__module__", ""))
+        return "" if module.startswith(GROUP_PREFIX) else module
+
+    def of_plugins(self) -> dict[str, T]:
+        """Return what was registered so far by modules outside this package."""
+        return {name: thing for name, thing in self._things.items() if self.module_of(name)}
+
+    def code(self) -> str:
+        """Return a digest of the files that plugins' things of this kind are defined in; empty where there are none."""
+        files = {inspect.getsourcefile(self._definitions[name]) for name in self if self.module_of(name)}
+        digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(filter(None, files))]
+        return " ".join(digests)
+
+    def forget(self, name: str) -> None:
+        """Drop a thing, for whoever tries one out."""
+        self._things.pop(name, None)
+        self._definitions.pop(name, None)
 
     def named(self, name: str, setting: str = "") -> T:
         """Return the thing of a name.

@@ -18,7 +18,7 @@ from clip_xai.config.refusals import setting_names
 from clip_xai.config.schemas import SCHEMAS, TrainConfig, dataclasses_in
 from clip_xai.errors import UserError
 from clip_xai.models.clipcap import DECODING as CLIPCAP
-from clip_xai.models.mappers import MAPPERS, build_mapper
+from clip_xai.models.mappers import build_mapper, mappers
 from clip_xai.models.settings import Decoding
 from clip_xai.runs.instantiate import decoding, explainers_of
 from clip_xai.tasks.captions.opened import captioner_settings
@@ -109,7 +109,7 @@ def test_numbers_that_are_settings_stay_numbers() -> None:
     assert config.stage.unfreeze == [0, 1, 3]
 
 
-@pytest.mark.parametrize("mapper", sorted(MAPPERS))
+@pytest.mark.parametrize("mapper", sorted(mappers))
 def test_mapper_settings_are_what_the_mapper_takes(mapper: str) -> None:
     config = composed("train", f"mapper={mapper}")
     settings = captioner_settings(config.backbone, config.mapper, config.language_model)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.mappers import (
-    MAPPERS,
     BottleneckMLP,
     ClipCapMLP,
     ClipCapTransformer,
@@ -20,6 +20,7 @@ from clip_xai.models.mappers import (
     LinearPatch,
     Resampler,
     build_mapper,
+    mappers,
 )
 from clip_xai.models.mappers.mapper_table import mapper_table
 from tests.models.conftest import build_captioner, shaken
@@ -202,7 +203,7 @@ def test_a_closed_gate_leaves_the_language_model_as_it_was(captioner_parts: tupl
     assert not any(block._forward_pre_hooks or block.attn._forward_hooks for block in language_model.transformer.h)
 
 
-@pytest.mark.parametrize("name", MAPPERS)
+@pytest.mark.parametrize("name", mappers)
 def test_log_probabilities_differentiate_to_what_the_mapper_reads(name: str, captioner_parts: tuple) -> None:
     captioner = build_captioner(name, *captioner_parts).double()
     torch.manual_seed(4)
@@ -218,7 +219,7 @@ def test_log_probabilities_differentiate_to_what_the_mapper_reads(name: str, cap
     torch.testing.assert_close(slope, 2 * (gradient * step).sum().reshape(1), rtol=1e-5, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", MAPPERS)
+@pytest.mark.parametrize("name", mappers)
 def test_what_a_mapper_says_of_itself_is_true(name: str) -> None:
     mapper = build_mapper(name, embed_dim=16, width=24, embedding_dim=64, grid=(3, 4), blocks=2).eval()
     read = torch.randn(2, 16) if mapper.reads == "pooled" else torch.randn(2, 12, 24)
@@ -228,8 +229,12 @@ def test_what_a_mapper_says_of_itself_is_true(name: str) -> None:
 
 
 def test_an_unknown_mapper_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose one of bottleneck_mlp, clipcap_mlp"):
-        build_mapper("transformer", embed_dim=1, width=1, embedding_dim=1)
+    with pytest.raises(UserError, match=r"^mapper\.name=nothing: there is no mapper 'nothing'; choose one of bott"):
+        build_mapper("nothing", embed_dim=1, width=1, embedding_dim=1)
+    with pytest.raises(UserError, match=r"^mapper\.heads: bottleneck_mlp does not have this setting; its own are p"):
+        build_mapper("bottleneck_mlp", embed_dim=1, width=1, embedding_dim=1, heads=3)
+    with pytest.raises(UserError, match=r"^mapper\.hidden=0: give at least 1$"):
+        build_mapper("bottleneck_mlp", embed_dim=1, width=1, embedding_dim=1, hidden=0)
 
 
 @pytest.mark.parametrize("name", ["linear_patch", "cross_attention"])
@@ -248,4 +253,4 @@ def test_heads_must_divide_the_embedding() -> None:
 def test_the_table_of_mappers_counts_them() -> None:
     counted = {row.split("`")[1]: row for row in mapper_table().splitlines()[2:]}
     assert counted["bottleneck_mlp"].endswith("| 68.2 M |")  # the original's, beside GPT-2 medium
-    assert set(counted) == set(MAPPERS)
+    assert set(counted) == set(mappers)

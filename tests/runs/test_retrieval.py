@@ -44,7 +44,9 @@ def config_of(directory: Path, count: int = 1, **parts: object) -> TrainConfig:
     settings = {
         "language_model": LanguageModelConfig("small", retrieved_captions=count, retrieval_template=TEMPLATE),
         "stage": StageConfig(number=1, name="test", epochs=1, batch_size=4),
-        "data": DataConfig("twins", str(directory), str(directory), str(directory / "cache")),
+        "data": DataConfig(
+            name="twins", root=str(directory), output_dir=str(directory), cache_dir=str(directory / "cache")
+        ),
         "trainer": TrainerConfig(accelerator="cpu"),
         "callbacks": CallbacksConfig(progress_bar=False, score_captions=1, scored_photographs=3, sample_captions=2),
         "generation": SHORT,

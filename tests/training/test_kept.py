@@ -59,9 +59,7 @@ def config_of(directory: Path, number: int = 1, **callbacks: Any) -> TrainConfig
     trains = ["mapper"] if number else ["image"]
     config = TrainConfig(
         stage=StageConfig(number=number, name="test", trains=trains, epochs=4, batch_size=4, sources=["skincap"]),
-        data=DataConfig(
-            name="few", root=str(directory), output_dir=str(directory), cache_dir=str(directory / "cache")
-        ),
+        data=DataConfig(name="few", root=str(directory), output_dir=str(directory), cache_dir=str(directory / "cache")),
         trainer=TrainerConfig(accelerator="cpu"),
         callbacks=CallbacksConfig(**told),
         generation=GenerationConfig(max_new_tokens=4, whole_sentences=False),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_xai.config.schemas import TARGETS as CONFIG_TARGETS
+from clip_xai.config.schemas import TARGETS
 from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
@@ -22,8 +22,9 @@ from clip_xai.xai.target import (
     SimilarityTarget,
     Target,
 )
+from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.caption import diagnosis_words
-from clip_xai.xai.targets.target_builder import TARGETS, Question, caption_parts, targets_of
+from clip_xai.xai.targets.target_builder import Question, caption_parts, targets_of
 from clip_xai.xai.words import words_of
 from tests.support.captions import log_prob
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
@@ -212,7 +213,7 @@ def test_a_contrast_in_the_middle_counts_what_follows(captioner: Captioner, pixe
 
 def test_a_question_names_its_targets(backbone: OpenClipBackbone, captioner: Captioner) -> None:
     ids = captioner.tokenizer.encode(CAPTION)
-    of_a_clip = tuple(name for name in TARGETS if name != "logit")  # which needs a classifier
+    of_a_clip = tuple(name for name in targets if name != "logit")  # which needs a classifier
     question = Question(
         of_a_clip, text="a nevus", against=("a blue lesion",), classes=("nevus", "melanoma"), dimensions=(3, 5)
     )
@@ -232,7 +233,7 @@ def test_a_question_names_its_targets(backbone: OpenClipBackbone, captioner: Cap
     assert asked["caption"].target.labels[-2:] == ["diagnosis: melanoma", "whole caption"]
     assert asked["caption"].spans[-3:] == [(47, 48), None, None]
     assert asked["contrast"].target.labels == ["a nevus", "a blue lesion"]
-    assert CONFIG_TARGETS == TARGETS
+    assert tuple(targets) == TARGETS
 
 
 def test_one_word_of_a_caption_knows_its_place(captioner: Captioner) -> None:
@@ -247,7 +248,7 @@ def test_without_a_captioner_only_texts_can_be_asked(backbone: OpenClipBackbone)
         targets_of(Question(("caption",)), backbone)
     with pytest.raises(UserError, match="text="):
         targets_of(Question(("similarity",)), backbone)
-    with pytest.raises(UserError, match="smile is not of"):
+    with pytest.raises(UserError, match=r"^target\.names=smile: there is no target 'smile'; choose one of caption_"):
         targets_of(Question(("smile",)), backbone)
 
 

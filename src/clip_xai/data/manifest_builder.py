@@ -296,6 +296,7 @@ def _stamp(root: Path, states: list[tuple[str, State | None]], settings: BuildSe
     """Digest of everything the manifest depends on: each file's name, size and times, and the settings."""
     chosen = {name: value for name, value in asdict(settings).items() if name != "workers"}
     digest = hashlib.sha256(json.dumps([VERSION, str(root), chosen], sort_keys=True).encode())
+    digest.update(SOURCES.code().encode())
     for path, state in states:
         digest.update(f"{path}\0{state}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

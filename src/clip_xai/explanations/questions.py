@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,12 +20,11 @@ from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.report.explained import POOLED_NOTE
 from clip_xai.xai.target import CaptionTarget, Target
+from clip_xai.xai.targets.base import CAPTION, TEXT, needing
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
 from clip_xai.xai.targets.similarity import CutTextWarning
 from clip_xai.xai.targets.target_builder import (
     CAPTION_PARTS,
-    OF_CAPTIONS,
-    OF_TEXTS,
     Question,
     caption_parts,
     targets_of,
@@ -90,8 +89,8 @@ def question_of(
             raise UserError('a CLIP by itself is asked about a text: add text="a photo of melanoma"')
         log.info("a CLIP alone does not write captions: target=similarity is explained")
         names = ("similarity",)
-    of_caption = [name for name in names if name in OF_CAPTIONS]
-    of_text = [name for name in names if name in OF_TEXTS]
+    of_caption = [name for name in names if name in needing(CAPTION)]
+    of_text = [name for name in names if name in needing(TEXT)]
     if of_caption and not captioner:
         raise UserError(
             f"target={of_caption[0]} explains a caption, and a CLIP by itself writes none: leave out backbone=, or "
@@ -104,7 +103,7 @@ def question_of(
             f"text= is for target=similarity and contrast, and target={names[0]} is asked: choose one of them, or "
             "leave out text="
         )
-    if settings.kind == "log_probability" and any(name in OF_TEXTS for name in names):
+    if settings.kind == "log_probability" and of_text:
         raise UserError(
             "target.kind=log_probability is one of classes: choose target=class, or target.kind=cosine, dot or logit"
         )
@@ -114,7 +113,9 @@ def question_of(
     if settings.templates is None:
         del asked["templates"]
     asked |= {"names": names, "text": text if text is None or isinstance(text, str) else tuple(text)}
-    return Question(**asked)
+    own = {item.name for item in fields(Question)}
+    options = {key: value for key, value in asked.items() if key not in own}  # of a plugin's target
+    return Question(**{key: value for key, value in asked.items() if key in own}, options=options)
 
 
 def ask(
@@ -133,12 +134,13 @@ def ask(
         warnings.simplefilter("ignore", CutTextWarning)  # the page marks it, and the log says it once
         made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids, pixels)
     _say_once(tuple(note for one in made for note in one.target.notes))
+    pooled = [one.name for one in made if one.name in needing(CAPTION) and one.target.reads == "pooled"]
     return {
         one.name: TargetSpecification(
             one.target,
             one.spans,
             one.target.score_name,
-            ((POOLED_NOTE,) if one.name in OF_CAPTIONS and one.target.reads == "pooled" else ()) + one.target.notes,
+            ((POOLED_NOTE,) if one.name in pooled else ()) + one.target.notes,
         )
         for one in made
     }

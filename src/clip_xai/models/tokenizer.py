@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from clip_xai.files import reading, replacing
+from clip_xai.errors import UserError
+from clip_xai.files import reading, replacing, write_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+MARKERS = "tokenizer_config.json"  # beside a tokenizer whose markers have other names
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how tokenizers made by SentencePiece spell a single byte
+_SPACE = "\u2581"  # and how they spell a space
 
 
 class CaptionTokenizer:
-    """A byte-level BPE tokenizer as GPT-2 uses it, kept in one ``tokenizer.json``.
+    """A language model's tokenizer, kept in ``tokenizer.json``: byte-level BPE as GPT-2's, or that of another family.
 
-    Any text can be encoded, and decoding gives it back exactly. The end marker doubles as the padding id; padding is
-    never supervised, so the two do not mix.
+    Any text can be encoded, and a byte-level one gives it back exactly. The end marker doubles as the padding id;
+    padding is never supervised, so the two do not mix.
 
     Example:
         >>> tokenizer = CaptionTokenizer.train(["a brown lesion", "a red lesion"], vocabulary_size=300)
@@ -25,17 +31,23 @@ class CaptionTokenizer:
         'a red lesion'
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Wrap a ``tokenizers.Tokenizer`` that has GPT-2's end marker.
+    def __init__(self, tokenizer: Tokenizer, end_marker: str = END, start_marker: str = START) -> None:
+        """Wrap a ``tokenizers.Tokenizer``.
+
+        Args:
+            tokenizer: The tokenizer.
+            end_marker: The token that ends a text.
+            start_marker: The token that starts one; the end marker where there is none.
 
         Raises:
-            ValueError: The vocabulary has no ``<|endoftext|>``.
+            ValueError: The vocabulary does not have the end marker.
         """
         self._tokenizer = tokenizer
-        end = tokenizer.token_to_id(END)
+        self._markers = (end_marker, start_marker)
+        end = tokenizer.token_to_id(end_marker)
         if end is None:
-            raise ValueError(f"the tokenizer has no {END} token")
-        start = tokenizer.token_to_id(START)
+            raise ValueError(f"the tokenizer has no {end_marker} token")
+        start = tokenizer.token_to_id(start_marker)
         self.eos_id: int = end
         self.pad_id: int = end
         # GPT-2's own vocabulary has one marker for both ends.
@@ -59,16 +71,30 @@ class CaptionTokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> CaptionTokenizer:
-        """Read ``tokenizer.json`` from a directory."""
+        """Read ``tokenizer.json`` from a directory, and the names of other markers than GPT-2's beside it.
+
+        Raises:
+            UserError: Nothing says which token ends a text.
+        """
         file = directory / "tokenizer.json"
         with reading(file, "name another directory"):
-            return cls(Tokenizer.from_file(str(file)))
+            tokenizer = Tokenizer.from_file(str(file))
+        if tokenizer.token_to_id(END) is not None:
+            return cls(tokenizer)
+        end, start = _named_markers(directory)
+        if end is None or tokenizer.token_to_id(end) is None:
+            raise UserError(
+                f"{file} has no {END}, and no {MARKERS} beside it names an eos_token that it has: add that file"
+            )
+        return cls(tokenizer, end, start or end)
 
     def save(self, directory: Path) -> None:
         """Write ``tokenizer.json`` into a directory."""
         directory.mkdir(parents=True, exist_ok=True)
         with replacing(directory / "tokenizer.json") as unfinished:
             self._tokenizer.save(str(unfinished))
+        if self._markers != (END, START):
+            write_json(directory / MARKERS, dict(zip(("eos_token", "bos_token"), self._markers, strict=True)))
 
     def json(self) -> str:
         """Return what ``tokenizer.json`` holds."""
@@ -79,14 +105,32 @@ class CaptionTokenizer:
         """Number of tokens, markers included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id, markers included."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
         """The bytes that each token id spells; none for markers and for ids without a token."""
         alphabet = _byte_of_letter()
-        spelled = [b""] * (max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1)
-        for token, index in self._tokenizer.get_vocab(with_added_tokens=False).items():
-            if token not in (START, END):
+        markers = {
+            START,
+            END,
+            *self._markers,
+            *(one.content for one in self._tokenizer.get_added_tokens_decoder().values()),
+        }
+        known = self._tokenizer.get_vocab(with_added_tokens=False)
+        byte_level = all(letter in alphabet for token in known if token not in markers for letter in token)
+        spelled = [b""] * (self.largest_id + 1)
+        for token, index in known.items():
+            if token in markers:
+                continue
+            byte = _BYTE.fullmatch(token)
+            if byte_level:
                 spelled[index] = bytes(alphabet[letter] for letter in token)
+            else:
+                spelled[index] = bytes([int(byte[1], 16)]) if byte else token.replace(_SPACE, " ").encode()
         return tuple(spelled)
 
     def encode(self, text: str) -> list[int]:
@@ -101,6 +145,18 @@ class CaptionTokenizer:
         """Return the character span ``(start, end)`` of each token, the space before a word left out."""
         spans = self._tokenizer.encode(text, add_special_tokens=False).offsets
         return [_without_leading_space(text, start, end) for start, end in spans]
+
+
+def _named_markers(directory: Path) -> tuple[str | None, str | None]:
+    """The end and start markers that a tokenizer's configuration names: each a text, or a mapping that holds it."""
+    file = directory / MARKERS
+    if not file.is_file():
+        return None, None
+    with reading(file, "download it again"):
+        named = json.loads(file.read_text(encoding="utf-8"))
+        end, start = (named.get(key) for key in ("eos_token", "bos_token"))
+    found = [one.get("content") if isinstance(one, dict) else one for one in (end, start)]
+    return found[0], found[1]
 
 
 def _without_leading_space(text: str, start: int, end: int) -> tuple[int, int]:

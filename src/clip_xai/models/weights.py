@@ -15,7 +15,7 @@ from clip_xai.errors import UserError
 from clip_xai.files import reading, replacing, write_json
 from clip_xai.models.backbones.backbone_builder import BackboneSource, build_backbone
 from clip_xai.models.backbones.base import VisionBackbone
-from clip_xai.models.backbones.blueprint import TOWER, Blueprint
+from clip_xai.models.backbones.blueprint import TOWER, plan_from_plain
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.causal_model import blocks_of, tied_output, word_embeddings
 from clip_xai.models.finite import require_finite
@@ -187,7 +187,7 @@ def tower_of(directory: Path, source: BackboneSource, held: bool) -> VisionBackb
     if not held:
         return build_backbone(**asdict(source))
     if (directory / TOWER).is_file():
-        return Blueprint.from_plain(read_json(directory / TOWER)).build(source.name)
+        return plan_from_plain(read_json(directory / TOWER)).build(source.name)
     return build_backbone(**asdict(replace(source, pretrained=None)))  # exports of before there was this file
 
 

@@ -16,10 +16,10 @@ from clip_xai.errors import UserError
 from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones import open_clip_models
 from clip_xai.models.backbones.base import VisionBackbone
-from clip_xai.models.backbones.blueprint import OPEN_CLIP, TOWER, Blueprint
-from clip_xai.models.backbones.classifier_builder import build_classifier
+from clip_xai.models.backbones.blueprint import OPEN_CLIP, TOWER, Blueprint, plan_from_plain
 from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.described import HF, family_of, place_of, preprocessing_of, processed, say_assumed
+from clip_xai.models.backbones.families import RegisteredPlan, backbones, built_by
 from clip_xai.models.backbones.networks import LIBRARIES
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.own_tokenizers import clip_tokenizer, published_tokenizer
@@ -78,11 +78,11 @@ def build_backbone(
     noted = _noted(source)
     if noted is not None:
         return noted
-    if library is not None:
-        return build_classifier(source)
-    if architecture == "tiny":
-        return _tiny(source)
-    return _transformers(source) if architecture in (HF, *KINDS) else _open_clip(source)
+    family = library or architecture
+    if family not in backbones:
+        return _open_clip(source)
+    builder = backbones[family]
+    return built_by(source) if backbones.module_of(family) else builder(source)
 
 
 def tiny_backbone(
@@ -113,6 +113,7 @@ def tiny_config() -> dict[str, Any]:
     return read_json(TINY_CLIP / OPEN_CLIP_CONFIG)["model_cfg"]
 
 
+@backbones.register("tiny")
 def _tiny(source: BackboneSource) -> VisionBackbone:
     config = tiny_config()
     text = ByteLevelClipTokenizer(CaptionTokenizer.load(TINY_GPT2), config["text_cfg"]["context_length"])
@@ -163,11 +164,15 @@ def _open_clip_of(source: BackboneSource, published: Published | None, stored: d
 
 
 def _transformers(source: BackboneSource) -> CLIPBackbone:
-    """Build a model in transformers' format, or MedCLIP."""
+    """Build a model in transformers' format, or MedCLIP: any of ``KINDS``, or what the folder says."""
     published = None if source.pretrained is None else _find(source)
     stored = (published.config(CONFIG) if published else None) or {}
     with following(published, CONFIG if stored else None):
         return _transformers_of(source, published, stored)
+
+
+for _family in (HF, *KINDS):
+    backbones.register(_family)(_transformers)
 
 
 def _transformers_of(source: BackboneSource, published: Published | None, stored: dict[str, Any]) -> CLIPBackbone:
@@ -234,7 +239,12 @@ def _noted(source: BackboneSource) -> VisionBackbone | None:
         raise UserError(
             f"backbone.quick_gelu: {file.parent / TOWER} says how {file.name} is built: leave the setting out"
         )
-    plan = Blueprint.from_plain(read_json(file.parent / TOWER))
+    plan = plan_from_plain(read_json(file.parent / TOWER))
+    if isinstance(plan, RegisteredPlan):
+        backbone = plan.build(source.name, source.pretrained)
+        load_exactly(backbone.model, read_state(file), file)
+        backbone.source = source.pretrained
+        return backbone
     if not source.text:
         plan = replace(plan, text=False, tokenizer=None)
     if source.image_size is not None:

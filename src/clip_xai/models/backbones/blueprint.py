@@ -14,6 +14,7 @@ from clip_xai.models.backbones import open_clip_models
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.models.backbones.clip import CLIPBackbone
+from clip_xai.models.backbones.families import REGISTERED, RegisteredPlan
 from clip_xai.models.backbones.networks import LIBRARIES, build_network, tower_of
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.backbones.text_tokenizers import TextTokenizer, tokenizer_from_plain
@@ -112,6 +113,11 @@ class Blueprint:
         scaled = own.scaled if own.scaled is None else round(own.scaled * size / own.image_size)
         preprocess = replace(own, image_size=size, scaled=scaled)
         return VisionClassifier(network, tower, preprocess, name, self.family, self.config.get("classes"), source)
+
+
+def plan_from_plain(values: dict[str, Any]) -> Blueprint | RegisteredPlan:
+    """Return the plan that ``plain`` wrote: of a family of this package, or of a plugin's."""
+    return (RegisteredPlan if values["family"] == REGISTERED else Blueprint).from_plain(values)
 
 
 def random_twin(backbone: VisionBackbone) -> VisionBackbone:

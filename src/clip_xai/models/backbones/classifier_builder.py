@@ -13,6 +13,7 @@ from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.blueprint import Blueprint
 from clip_xai.models.backbones.classifier import VisionClassifier
+from clip_xai.models.backbones.families import backbones
 from clip_xai.models.backbones.networks import LIBRARIES, build_network, classifier_of, preprocessing_of
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.backbones.weight_files import CONFIG, find, load_exactly
@@ -21,6 +22,8 @@ from clip_xai.models.reading import read_state
 log = logging.getLogger(__name__)
 
 
+@backbones.register("timm")
+@backbones.register("torchvision")
 def build_classifier(source: BackboneSource) -> VisionClassifier:
     """Build a network with its classifier, in evaluation mode, frozen, in float32.
 

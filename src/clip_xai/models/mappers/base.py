@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from clip_xai.ranges import bounds, settings_of_parameters
+from clip_xai.registry import Registry
+
+Count = Annotated[int, bounds(least=1)]
+Share = Annotated[float, bounds(least=0, below=1)]
+NEIGHBOURS = ("grid", "blocks", "class_token")
 
 
 class Mapper(nn.Module):
@@ -15,7 +22,7 @@ class Mapper(nn.Module):
 
     Most mappers write a prefix: K vectors that stand before the caption as if they were words. A mapper with a
     ``memory_length`` M keeps its last M vectors out of the sequence; the language model's blocks look at them through
-    ``looking_at`` instead.
+    ``looking_at`` instead. The parameters of the constructor that have a default are the mapper's settings.
 
     Attributes:
         reads: ``"pooled"`` (``[B, D]``), ``"patches"`` (``[B, N, W]``) or ``"tokens"`` (``[B, P + N, W]``, the class
@@ -27,13 +34,21 @@ class Mapper(nn.Module):
             embedding is read at a class token).
         prefix_length: K.
         memory_length: M, 0 for a plain prefix.
+        order: Its place in tables; ``mappers.register`` gives a class its name and order.
     """
 
+    name: ClassVar[str]
+    order: ClassVar[int] = 100
     reads: ClassVar[str]
     idea: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     prefix_length: int
     memory_length: int = 0
+
+    @classmethod
+    def settings(cls) -> type:
+        """Return the dataclass of its settings: names, types, defaults and ranges of its constructor's parameters."""
+        return settings_of_parameters(cls, NEIGHBOURS)
 
     @contextmanager
     def looking_at(self, language_model: PreTrainedModel, memory: Tensor | None) -> Iterator[None]:
@@ -44,3 +59,8 @@ class Mapper(nn.Module):
             memory: The mapper's last M vectors, None where M is 0.
         """
         yield
+
+
+mappers: Registry[type[Mapper]] = Registry(
+    "mapper", "mappers", "clip_xai.models.mappers", order=lambda mapper: mapper.order
+)

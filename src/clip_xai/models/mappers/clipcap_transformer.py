@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_xai.models.mappers.base import Mapper
+from clip_xai.models.mappers.base import Count, Mapper, Share, mappers
 
 
+@mappers.register("clipcap_transformer", order=2)
 class ClipCapTransformer(Mapper):
     """ClipCap's transformer (arXiv 2111.09734): the embedding as a few tokens beside K learned constants.
 
@@ -27,14 +28,24 @@ class ClipCapTransformer(Mapper):
         self,
         feature_dim: int,
         embedding_dim: int,
-        prefix_length: int = 10,
-        clip_length: int = 10,
-        layers: int = 8,
-        heads: int = 8,
-        dropout: float = 0.0,
+        prefix_length: Count = 10,
+        clip_length: Count = 10,
+        layers: Count = 8,
+        heads: Count = 8,
+        dropout: Share = 0.0,
         normalize: bool = False,
     ) -> None:
         """Build the mapper.
+
+        Args:
+            feature_dim: D.
+            embedding_dim: E.
+            prefix_length: Number of prefix vectors.
+            clip_length: Vectors that the embedding is spread over.
+            layers: Number of layers.
+            heads: Attention heads of each layer.
+            dropout: Probability of dropping an activation while training.
+            normalize: Whether the embedding is brought to length 1 first; ClipCap trains without unless told so.
 
         Raises:
             ValueError: The embedding does not divide into the heads.

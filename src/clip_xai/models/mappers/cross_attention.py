@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from clip_xai.models.causal_model import attention_of, blocks_of
-from clip_xai.models.mappers.base import Mapper
+from clip_xai.models.mappers.base import Count, Mapper, Share, mappers
 
 
+@mappers.register("cross_attention", order=5)
 class CrossAttention(Mapper):
     """Thin cross-attention to the patches in every block of the language model, as in SmallCap (arXiv 2209.15323).
 
@@ -36,11 +37,23 @@ class CrossAttention(Mapper):
         embedding_dim: int,
         grid: tuple[int, int],
         blocks: int,
-        heads: int = 12,
-        head_width: int = 16,
+        heads: Count = 12,
+        head_width: Count = 16,
         gated: bool = True,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
+        """Build the mapper.
+
+        Args:
+            feature_dim: W.
+            embedding_dim: E.
+            grid: Rows and columns of the patches.
+            blocks: Number of the language model's blocks.
+            heads: Attention heads of each layer.
+            head_width: Width of one attention head.
+            gated: Whether its gates open from zero, so that it begins as the language model alone; false for none.
+            dropout: Probability of dropping an activation while training.
+        """
         super().__init__()
         self.memory_length = grid[0] * grid[1]
         self.prefix_length = 1 + self.memory_length

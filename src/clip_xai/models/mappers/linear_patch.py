@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_xai.models.mappers.base import Mapper
+from clip_xai.models.mappers.base import Count, Mapper, Share, mappers
 
 
+@mappers.register("linear_patch", order=3)
 class LinearPatch(Mapper):
     """One linear layer on patch tokens (LiMBeR, arXiv 2209.15162), averaged over squares of ``pool`` by ``pool``.
 
@@ -24,8 +25,17 @@ class LinearPatch(Mapper):
     needs: ClassVar[tuple[str, ...]] = ("grid",)
 
     def __init__(
-        self, feature_dim: int, embedding_dim: int, grid: tuple[int, int], pool: int = 2, dropout: float = 0.0
+        self, feature_dim: int, embedding_dim: int, grid: tuple[int, int], pool: Count = 2, dropout: Share = 0.0
     ) -> None:
+        """Build the mapper.
+
+        Args:
+            feature_dim: W.
+            embedding_dim: E.
+            grid: Rows and columns of the patches.
+            pool: Side of the squares of patches that are averaged.
+            dropout: Probability of dropping an activation while training.
+        """
         super().__init__()
         self.grid = (int(grid[0]), int(grid[1]))
         self.pool = pool

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from clip_xai.models.mappers.base import Mapper
-from clip_xai.models.mappers.clipcap_transformer import ClipCapTransformer
-from clip_xai.models.mappers.cross_attention import CrossAttention
-from clip_xai.models.mappers.linear_patch import LinearPatch
-from clip_xai.models.mappers.mlp import BottleneckMLP, ClipCapMLP
-from clip_xai.models.mappers.resampler import Resampler
-
-MAPPERS: dict[str, type[Mapper]] = {
-    "bottleneck_mlp": BottleneckMLP,
-    "clipcap_mlp": ClipCapMLP,
-    "clipcap_transformer": ClipCapTransformer,
-    "linear_patch": LinearPatch,
-    "resampler": Resampler,
-    "cross_attention": CrossAttention,
-}
+from clip_xai.errors import UserError
+from clip_xai.models.mappers.base import NEIGHBOURS, Mapper, mappers
+from clip_xai.ranges import check
 
 
 def build_mapper(
@@ -35,7 +24,7 @@ def build_mapper(
     """Build a mapper for a backbone and a language model.
 
     Args:
-        name: A key of ``MAPPERS``.
+        name: A key of ``mappers``.
         embed_dim: D of the backbone, read by pooled mappers.
         width: W of the backbone, read by patch mappers.
         embedding_dim: E of the language model.
@@ -45,16 +34,17 @@ def build_mapper(
         settings: The mapper's own settings, such as ``prefix_length``.
 
     Raises:
-        ValueError: No mapper has that name, or it needs a grid or blocks that were not given.
+        UserError: No mapper has that name, or it does not have such a setting.
+        ValueError: It needs a grid or blocks that were not given.
     """
-    if name not in MAPPERS:
-        raise ValueError(f"no mapper is called {name!r}; choose one of {', '.join(MAPPERS)}")
-    cls = MAPPERS[name]
-    neighbours = {
-        key: value
-        for key, value in (("grid", grid), ("blocks", blocks), ("class_token", class_token))
-        if key in cls.needs
-    }
+    cls = mappers.named(name, "mapper.name")
+    known = [item.name for item in fields(cls.settings())]
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise UserError(f"mapper.{unknown[0]}: {name} does not have this setting; its own are {', '.join(known)}")
+    check(cls.settings()(**settings), "mapper")
+    told = zip(NEIGHBOURS, (grid, blocks, class_token), strict=True)
+    neighbours = {key: value for key, value in told if key in cls.needs}
     if None in neighbours.values():
         raise ValueError(f"the mapper {name} needs {' and '.join(cls.needs)} of its neighbours")
     feature_dim = embed_dim if cls.reads == "pooled" else width

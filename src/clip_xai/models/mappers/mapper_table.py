@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from clip_xai.models.mappers.mapper_builder import MAPPERS, build_mapper
+from clip_xai.models.mappers.base import mappers
+from clip_xai.models.mappers.mapper_builder import build_mapper
 
 # DermLIP's ViT-B/16 beside GPT-2 small, and beside GPT-2 medium as in the original.
 TOWER = {"embed_dim": 512, "width": 768, "grid": (14, 14)}
@@ -22,7 +23,7 @@ def mapper_table() -> str:
         *(f"parameters, {name}" for name in LANGUAGE_MODELS),
     ]
     rows = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
-    for name, cls in MAPPERS.items():
+    for name, cls in mappers.items():
         counts = []
         for width, blocks in LANGUAGE_MODELS.values():
             with torch.device("meta"):

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_xai.models.mappers.base import Mapper
+from clip_xai.models.mappers.base import Count, Mapper, Share, mappers
 
 
+@mappers.register("bottleneck_mlp", order=0)
 class BottleneckMLP(Mapper):
     """The original captioner's mapper: one hidden layer, K slots, LayerNorm and a learnable scale.
 
@@ -22,8 +23,22 @@ class BottleneckMLP(Mapper):
     idea: ClassVar[str] = "one narrow hidden layer, LayerNorm, a learned scale: the original's"
 
     def __init__(
-        self, feature_dim: int, embedding_dim: int, prefix_length: int = 32, hidden: int = 2048, dropout: float = 0.05
+        self,
+        feature_dim: int,
+        embedding_dim: int,
+        prefix_length: Count = 32,
+        hidden: Count = 2048,
+        dropout: Share = 0.05,
     ) -> None:
+        """Build the mapper.
+
+        Args:
+            feature_dim: D.
+            embedding_dim: E.
+            prefix_length: Number of prefix vectors.
+            hidden: Width of the hidden layer.
+            dropout: Probability of dropping an activation while training.
+        """
         super().__init__()
         self.prefix_length = prefix_length
         self.hidden = nn.Linear(feature_dim, hidden)
@@ -42,6 +57,7 @@ class BottleneckMLP(Mapper):
         return self.dropout(self.scale * self.norm(slots))
 
 
+@mappers.register("clipcap_mlp", order=1)
 class ClipCapMLP(Mapper):
     """ClipCap's MLP (arXiv 2111.09734): ``prefix = reshape(W2 tanh(W1 e))``, hidden half as wide as the output.
 
@@ -56,10 +72,19 @@ class ClipCapMLP(Mapper):
         self,
         feature_dim: int,
         embedding_dim: int,
-        prefix_length: int = 10,
-        dropout: float = 0.0,
+        prefix_length: Count = 10,
+        dropout: Share = 0.0,
         normalize: bool = False,
     ) -> None:
+        """Build the mapper.
+
+        Args:
+            feature_dim: D.
+            embedding_dim: E.
+            prefix_length: Number of prefix vectors.
+            dropout: Probability of dropping an activation while training.
+            normalize: Whether the embedding is brought to length 1 first; ClipCap trains without unless told so.
+        """
         super().__init__()
         self.prefix_length = prefix_length
         self.normalize = normalize

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_xai.models.mappers.base import Mapper
+from clip_xai.models.mappers.base import Count, Mapper, Share, mappers
 
 
+@mappers.register("resampler", order=4)
 class Resampler(Mapper):
     """A Perceiver resampler (Flamingo, arXiv 2204.14198): K learned latents look at the tower's tokens.
 
@@ -28,10 +29,10 @@ class Resampler(Mapper):
         self,
         feature_dim: int,
         embedding_dim: int,
-        prefix_length: int = 32,
-        layers: int = 2,
-        head_width: int = 64,
-        dropout: float = 0.0,
+        prefix_length: Count = 32,
+        layers: Count = 2,
+        head_width: Count = 64,
+        dropout: Share = 0.0,
         class_token: bool = True,
     ) -> None:
         """Build the resampler.
@@ -39,10 +40,10 @@ class Resampler(Mapper):
         Args:
             feature_dim: W.
             embedding_dim: E.
-            prefix_length: K.
-            layers: Layers.
-            head_width: Width of a head of attention.
-            dropout: After attention and MLP.
+            prefix_length: Number of prefix vectors.
+            layers: Number of layers.
+            head_width: Width of one attention head.
+            dropout: Probability of dropping an activation while training.
             class_token: Whether the first token is a class token that the tower's embedding is read at.
 
         Raises:

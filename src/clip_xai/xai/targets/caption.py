@@ -14,7 +14,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.causal_model import word_embeddings
-from clip_xai.xai.targets.base import Target
+from clip_xai.xai.targets.base import CAPTION, Target, TargetContext, targets
 from clip_xai.xai.words import Word, places_of, spans_of_ids, words_of
 
 WHOLE_CAPTION = "whole caption"
@@ -284,3 +284,9 @@ def _between(words: Sequence[Word], start: int, end: int) -> list[Word]:
 def _refuse_empty(words: Sequence[Word]) -> None:
     if not words:
         raise UserError("the caption has no words to explain: train the captioner first, or choose target=similarity")
+
+
+@targets.register("caption_contrast", needs=CAPTION, order=3)
+def caption_contrast(context: TargetContext) -> CaptionContrastTarget:
+    """Make the caption over those with other words in the span's place."""
+    return CaptionContrastTarget(*context.caption(), context.question.against, context.question.span)

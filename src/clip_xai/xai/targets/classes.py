@@ -14,9 +14,9 @@ from clip_xai.data.field_words import vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.classifier import VisionClassifier
-from clip_xai.models.backbones.clip import CLIPBackbone
+from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.recording import evaluation_mode
-from clip_xai.xai.targets.base import Target
+from clip_xai.xai.targets.base import Target, TargetContext, targets
 from clip_xai.xai.targets.similarity import SimilarityTarget, cut_notes
 
 CLASSIFIER_KINDS = {
@@ -243,3 +243,16 @@ def _number(backbone: VisionClassifier, asked: str | int) -> int:
         f"target.classes: backbone {backbone.name} has {len(backbone.classes)} classes (0 to "
         f"{len(backbone.classes) - 1}), and {name!r} is none of them; {hint}"
     )
+
+
+@targets.register("class", order=6)
+def zero_shot_class(context: TargetContext) -> ClassTarget:
+    """Make the scores of the classes that are asked."""
+    asked = context.question
+    return ClassTarget.from_classes(with_texts(context.backbone), asked.classes, asked.templates, asked.kind)
+
+
+@targets.register("logit", order=7)
+def classifier_logit(context: TargetContext) -> ClassifierTarget:
+    """Make the scores of a classifier's classes: those that are asked, or the likeliest of each image."""
+    return ClassifierTarget.of(context.backbone, context.question.classes, context.question.kind, context.pixels)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.recording import outside_inference
-from clip_xai.xai.targets.base import Target
+from clip_xai.xai.targets.base import Target, TargetContext, targets
 
 
 class EmbeddingDimensionTarget(Target):
@@ -69,3 +69,9 @@ class EmbeddingDimensionTarget(Target):
             return scores, chosen.expand(len(read), -1, -1)
         unit, length = F.normalize(read, dim=-1), read.norm(dim=-1)
         return scores, (chosen - scores[..., None] * unit[:, None]) / length[:, None, None]
+
+
+@targets.register("embedding_dimension", order=8)
+def embedding_dimension(context: TargetContext) -> EmbeddingDimensionTarget:
+    """Make the dimensions of the embedding that are asked."""
+    return EmbeddingDimensionTarget(context.question.dimensions, embed_dim=context.backbone.embed_dim)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.clip import CLIPBackbone
+from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
-from clip_xai.xai.targets.base import Target
+from clip_xai.xai.targets.base import TEXT, Target, TargetContext, targets
 
 KINDS = ("cosine", "dot", "logit")
 
@@ -150,3 +150,17 @@ class ContrastTarget(SimilarityTarget):
         similarity = super().score_of(read, text_embeddings)
         others = similarity.sum(dim=1, keepdim=True) - similarity
         return similarity - others / (similarity.shape[1] - 1)
+
+
+@targets.register("similarity", needs=TEXT, order=4)
+def similarity(context: TargetContext) -> SimilarityTarget:
+    """Make the similarity to the texts that are asked, or to the caption."""
+    texts = context.texts()
+    return SimilarityTarget.from_texts(with_texts(context.backbone), texts, context.question.kind)
+
+
+@targets.register("contrast", needs=TEXT, order=5)
+def contrast(context: TargetContext) -> SimilarityTarget:
+    """Make the margin of the texts that are asked, or of the caption, over the others."""
+    texts = [*context.texts(), *context.question.against]
+    return ContrastTarget.from_texts(with_texts(context.backbone), texts, context.question.kind)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
-from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner
-from clip_xai.xai.targets.base import Target
-from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionContrastTarget, CaptionTarget, diagnosis_words
-from clip_xai.xai.targets.classes import TEMPLATES, ClassifierTarget, ClassTarget
-from clip_xai.xai.targets.embedding import EmbeddingDimensionTarget
-from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
+from clip_xai.xai.targets.base import CAPTION, TEXT, Target, TargetContext, made_of, needing, targets
+from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionTarget, diagnosis_words
+from clip_xai.xai.targets.classes import TEMPLATES
 
 CAPTION_PARTS = ("caption_word", "caption_span", "caption")
-OF_CAPTIONS = (*CAPTION_PARTS, "caption_contrast")
-OF_TEXTS = ("similarity", "contrast")
-TARGETS = (*OF_CAPTIONS, *OF_TEXTS, "class", "logit", "embedding_dimension")
 Span = tuple[int, int] | None
 
 
@@ -29,7 +24,7 @@ class Question:
     """What is asked of each photograph.
 
     Attributes:
-        names: Names of targets, out of ``TARGETS``. ``caption_word``, ``caption_span`` and ``caption`` of one question
+        names: Names of targets, keys of ``targets``. ``caption_word``, ``caption_span`` and ``caption`` of one question
             are one target with several scores, for they share each pass.
         kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``. Of a classifier
             ``logit``, ``margin`` or ``log_probability``.
@@ -40,6 +35,7 @@ class Question:
         dimensions: The dimensions of ``embedding_dimension``.
         word: The word of ``caption_word``; None for every word.
         span: The words of ``caption_span`` and ``caption_contrast``; None for the diagnosis that the caption states.
+        options: Settings that single targets have of their own.
     """
 
     names: tuple[str, ...] = (*CAPTION_PARTS, "similarity")
@@ -51,12 +47,13 @@ class Question:
     dimensions: tuple[int, ...] = ()
     word: str | None = None
     span: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def needs_captioner(self) -> bool:
         """Whether it cannot be answered by the backbone alone."""
-        of_text = self.text is None and bool(set(OF_TEXTS) & set(self.names))
-        return of_text or bool(set(OF_CAPTIONS) & set(self.names))
+        of_text = self.text is None and bool(set(needing(TEXT)) & set(self.names))
+        return of_text or bool(set(needing(CAPTION)) & set(self.names))
 
 
 @dataclass(frozen=True)
@@ -93,27 +90,16 @@ def targets_of(
     Raises:
         UserError: A target is unknown, or lacks what it is made of.
     """
-    unknown = [name for name in question.names if name not in TARGETS]
-    if unknown or not question.names:
-        raise UserError(f"target.names: {', '.join(unknown) or 'nothing'} is not of {', '.join(TARGETS)}")
+    if not question.names:
+        raise UserError(f"target.names: nothing is not of {', '.join(targets)}")
+    for name in question.names:
+        targets.named(name, "target.names")
     asked: list[TargetSpecification] = []
     for name in dict.fromkeys("caption" if one in CAPTION_PARTS else one for one in question.names):
-        if name in OF_CAPTIONS:
-            if captioner is None or token_ids is None:
-                raise UserError(
-                    f"target={name} needs a captioner: train one, or choose target=similarity with text=..."
-                )
-            if name == "caption":
-                asked.append(_parts(question, captioner, token_ids))
-            else:
-                target: Target = CaptionContrastTarget(captioner, token_ids, question.against, question.span)
-                asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
-            continue
-        if name == "logit":
-            target = ClassifierTarget.of(backbone, question.classes, question.kind, pixels)
-        else:
-            target = _of_backbone(name, question, backbone, captioner, token_ids)
-        asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
+        made = made_of(TargetContext(name, question, backbone, captioner, token_ids, pixels))
+        if not isinstance(made, TargetSpecification):
+            made = TargetSpecification(name, made, [None] * len(made.labels))
+        asked.append(made)
     return asked
 
 
@@ -154,34 +140,28 @@ def caption_parts(
     return CaptionTarget(captioner, token_ids, parts, labels), [place for _, places in made for place in places]
 
 
-def _parts(question: Question, captioner: Captioner, token_ids: Sequence[int]) -> TargetSpecification:
+@targets.register("caption_word", needs=CAPTION, order=0)
+def caption_word(context: TargetContext) -> TargetSpecification:
+    """Make the words of the caption; as every part of it, together with the other parts that are asked."""
+    return _parts(context)
+
+
+@targets.register("caption_span", needs=CAPTION, order=1)
+def caption_span(context: TargetContext) -> TargetSpecification:
+    """Make some words of the caption, such as the diagnosis."""
+    return _parts(context)
+
+
+@targets.register("caption", needs=CAPTION, order=2)
+def whole_caption(context: TargetContext) -> TargetSpecification:
+    """Make the whole caption."""
+    return _parts(context)
+
+
+def _parts(context: TargetContext) -> TargetSpecification:
+    question = context.question
     names = [name for name in CAPTION_PARTS if name in question.names]
-    return TargetSpecification("caption", *caption_parts(captioner, token_ids, names, question.word, question.span))
+    return TargetSpecification("caption", *caption_parts(*context.caption(), names, question.word, question.span))
 
 
-def _of_backbone(
-    name: str,
-    question: Question,
-    backbone: VisionBackbone,
-    captioner: Captioner | None,
-    token_ids: Sequence[int] | None,
-) -> Target:
-    if name == "class":
-        return ClassTarget.from_classes(with_texts(backbone), question.classes, question.templates, question.kind)
-    if name == "embedding_dimension":
-        return EmbeddingDimensionTarget(question.dimensions, embed_dim=backbone.embed_dim)
-    texts = (question.text,) if isinstance(question.text, str) else question.text
-    if texts is None:
-        if captioner is None or token_ids is None:
-            raise UserError(f"without a captioner target={name} needs a text: add text=...")
-        texts = (captioner.tokenizer.decode(token_ids),)
-        if not texts[0].strip():
-            raise UserError("the generated caption is empty; train the captioner further, or give text=...")
-    if not all(text.strip() for text in texts):
-        raise UserError('text= is blank: give a text, such as text="a photo of melanoma"')
-    if name == "similarity":
-        return SimilarityTarget.from_texts(with_texts(backbone), texts, question.kind)
-    return ContrastTarget.from_texts(with_texts(backbone), [*texts, *question.against], question.kind)
-
-
-__all__ = ["TARGETS", "WHOLE_CAPTION", "Question", "TargetSpecification", "caption_parts", "targets_of"]
+__all__ = ["WHOLE_CAPTION", "Question", "TargetSpecification", "caption_parts", "targets_of"]
