@@ -115,7 +115,7 @@ def test_mapper_settings_are_what_the_mapper_takes(mapper: str) -> None:
     settings = captioner_settings(config.backbone, config.mapper, config.language_model)
     neighbours = {"embed_dim": 8, "width": 8, "embedding_dim": 128, "grid": (4, 4), "blocks": 2}
     built = build_mapper(settings.mapper, **neighbours, **settings.mapper_settings)
-    assert type(built) is MAPPERS[mapper]
+    assert type(built) is mappers[mapper]
     assert built.prefix_length == settings.mapper_settings.get("prefix_length", built.prefix_length)
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_xai.config.schemas import DataConfig, GenerationConfig, LanguageModelConfig, LoggerConfig, TrainConfig
+from clip_xai.config.schemas import (
+    DataConfig,
+    GenerationConfig,
+    LanguageModelConfig,
+    LoggerConfig,
+    MapperConfig,
+    TrainConfig,
+)
 from clip_xai.config.training_settings import CallbacksConfig, StageConfig, TrainerConfig
 from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
@@ -54,7 +61,8 @@ def config_of(directory: Path, count: int = 1, **parts: object) -> TrainConfig:
         **parts,
     }
     config = TrainConfig(**settings)  # type: ignore[arg-type]
-    config.backbone.name, config.mapper.name, config.backbone.architecture = "small", "resampler", "tiny"
+    config.backbone.name, config.backbone.architecture = "small", "tiny"
+    config.mapper = MapperConfig(name="resampler")
     return config
 
 

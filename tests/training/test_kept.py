@@ -16,7 +16,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from safetensors.torch import load_file
 
-from clip_xai.config.schemas import BackboneConfig, DataConfig, GenerationConfig, LoggerConfig, TrainConfig
+from clip_xai.config.schemas import (
+    BackboneConfig,
+    DataConfig,
+    GenerationConfig,
+    LanguageModelConfig,
+    LoggerConfig,
+    MapperConfig,
+    TrainConfig,
+)
 from clip_xai.config.training_settings import CallbacksConfig, StageConfig, TrainerConfig
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
@@ -67,8 +75,8 @@ def config_of(directory: Path, number: int = 1, **callbacks: Any) -> TrainConfig
         runs_root=str(directory),
         run_dir=str(directory / "run"),
     )
-    config.backbone.name, config.mapper.name, config.backbone.architecture = "small", "resampler", "tiny"
-    config.language_model.name = "small"
+    config.backbone.name, config.backbone.architecture = "small", "tiny"
+    config.mapper, config.language_model = MapperConfig(name="resampler"), LanguageModelConfig(name="small")
     return config
 
 
