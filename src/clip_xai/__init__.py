@@ -17,11 +17,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clip_xai.api import Explanations, Run, explain, load_backbone, read_run
+    from clip_xai.api import Explanations, Run, explain, load_backbone, read_run, wrap_classifier
     from clip_xai.models.export import from_pretrained
 
 __version__ = "0.1.0"
-__all__ = ["Explanations", "Run", "explain", "from_pretrained", "load_backbone", "read_run"]
+__all__ = ["Explanations", "Run", "explain", "from_pretrained", "load_backbone", "read_run", "wrap_classifier"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.models.backbones.clip import with_texts
+from clip_xai.models.backbones.module_tower import wrapped_classifier as wrap_classifier
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.settings import Decoding
 from clip_xai.report.assemble import Answer, assemble
@@ -39,6 +40,8 @@ from clip_xai.xai.explainer import Explainer, defined_for, explain_apart, explai
 from clip_xai.xai.target import ClassifierTarget, ContrastTarget, SimilarityTarget, Target
 from clip_xai.xai.targets.similarity import KINDS
 from clip_xai.xai.targets.target_builder import CAPTION_PARTS, Question
+
+__all__ = ["Explanations", "Run", "explain", "load_backbone", "read_run", "wrap_classifier"]
 
 PUBLISHED = "published"
 
