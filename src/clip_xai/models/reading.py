@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import pickle
@@ -75,7 +76,9 @@ def read_pickle(file: Path) -> Any:
             "it, best as .safetensors"
         )
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        # Settings of a training program, which many checkpoints hold, are names and values and nothing that runs.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _names_in_pickle(file)
         if named is None:

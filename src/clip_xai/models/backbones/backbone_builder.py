@@ -49,6 +49,8 @@ def build_backbone(
     library: str | None = None,
     num_classes: int | None = None,
     classes: str | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
 ) -> VisionBackbone:
     """Build a backbone in evaluation mode, frozen, in float32.
 
@@ -63,16 +65,20 @@ def build_backbone(
         library: ``timm`` or ``torchvision`` for a classifier, a vision model without texts; None for a CLIP.
         num_classes: Number of classes of a classifier at random weights.
         classes: File with the name of one class a line.
+        mean: Of a classifier's normalisation, in the place of its library's.
+        std: Likewise.
 
     Raises:
         UserError: The architecture is unknown, the weights are nowhere to be had or do not fit, or the image size is no
             multiple of the patches.
     """
     source = BackboneSource(
-        name, architecture, pretrained, revision, image_size, text, quick_gelu, library, num_classes, classes
+        name, architecture, pretrained, revision, image_size, text, quick_gelu, library, num_classes, classes, mean, std
     )
-    if library is None and (num_classes is not None or classes is not None):
-        raise UserError("backbone.num_classes and backbone.classes are settings of classifiers: choose backbone=timm")
+    of_classifiers = {"num_classes": num_classes, "classes": classes, "mean": mean, "std": std}
+    given = [name for name, value in of_classifiers.items() if value is not None]
+    if library is None and given:
+        raise UserError(f"backbone.{given[0]} is a setting of classifiers: choose backbone=timm or torchvision")
     if quick_gelu is not None and architecture in ("tiny", HF, *KINDS):
         raise UserError("backbone.quick_gelu is a setting of models in open_clip's format: leave it out")
     noted = _noted(source)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clip_xai.data.preprocess import Preprocess
@@ -18,8 +21,10 @@ from clip_xai.models.backbones.networks import LIBRARIES, build_network, classif
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.backbones.weight_files import CONFIG, find, load_exactly
 from clip_xai.models.reading import read_state
+from clip_xai.text import counted
 
 log = logging.getLogger(__name__)
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.(\d\.\w+)$")
 
 
 @backbones.register("timm")
@@ -44,11 +49,15 @@ def build_classifier(source: BackboneSource) -> VisionClassifier:
     state: dict[str, Tensor] = {}
     if source.pretrained is not None:
         published = find(source.name, source.architecture, source.pretrained, source.revision)
-        stored, state = published.config(CONFIG) or {}, read_state(published.weights)
+        stored = published.config(CONFIG) or {}
+        state = as_named_now(source, read_state(published.weights), published.weights)
     held = stored.get("architecture")
     if held is not None and str(held).split(".")[0] != source.architecture.split(".")[0]:
         raise UserError(f"backbone {source.name}: {source.pretrained} holds a {held}: set backbone.architecture={held}")
-    config: dict[str, Any] = {"architecture": source.architecture, "model_args": stored.get("model_args") or {}}
+    config: dict[str, Any] = {
+        "architecture": source.architecture,
+        "model_args": {**pooling_of(state), **(stored.get("model_args") or {})},
+    }
     names = _names(source, stored)
     config["num_classes"] = _number_of_classes(source, library, config, state, names)
     if names is not None and config["num_classes"] not in (None, len(names)):
@@ -59,14 +68,65 @@ def build_classifier(source: BackboneSource) -> VisionClassifier:
     config["classes"] = names
     network = build_network(library, config)
     preprocess = preprocessing_of(library, network, {**config, "pretrained_cfg": stored.get("pretrained_cfg")})
-    plan = Blueprint(library, config, preprocess, source.image_size, text=False)
+    plan = Blueprint(library, config, normalised(preprocess, source), source.image_size, text=False)
     backbone = plan.build(source.name, source.pretrained)
     assert isinstance(backbone, VisionClassifier)
     if published is not None:
-        load_exactly(backbone.model, state, published.weights)
-        if not stored.get("pretrained_cfg"):
+        load_exactly(backbone.model, {**_missing_head(source, backbone, state), **state}, published.weights)
+        if not stored.get("pretrained_cfg") and source.mean is None:
             _say_assumed(source, published.weights, backbone.preprocess)
     return backbone
+
+
+def pooling_of(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the pooling that a vision transformer of timm was trained with, where its weights show it.
+
+    A transformer whose head reads the mean of the patches has its last norm behind that mean, ``fc_norm``, in the place
+    of ``norm``. Read at the class token instead, its head would be given what it was never trained on.
+    """
+    by_mean = "fc_norm.weight" in state and "norm.weight" not in state
+    return {"global_pool": "avg"} if by_mean else {}
+
+
+def as_named_now(source: BackboneSource, state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """Return weights under the names of today's libraries, without those of a masked autoencoder's decoder.
+
+    torchvision's first DenseNets have ``norm.1`` where there is ``norm1`` now.
+    """
+    renamed = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+    decoder = [key for key in renamed if key.startswith(("decoder_", "mask_token"))]
+    if decoder and "patch_embed.proj.weight" in renamed:
+        log.warning("backbone %s: left out of %s: %s of a decoder", source.name, file, counted(len(decoder), "weight"))
+        renamed = {key: value for key, value in renamed.items() if key not in decoder}
+    return renamed
+
+
+def normalised(preprocess: Preprocess, source: BackboneSource) -> Preprocess:
+    """Return the preprocessing with the mean and the standard deviation that the settings name.
+
+    Raises:
+        UserError: One of them is named alone, or for two channels.
+    """
+    if source.mean is None and source.std is None:
+        return preprocess
+    mean, std = source.mean or [], source.std or []
+    if len(mean) != len(std) or len(mean) not in (1, 3) or not all(value > 0 for value in std):
+        raise UserError(
+            f"backbone.mean={source.mean} backbone.std={source.std}: give both, one value or three, std above 0"
+        )
+    return replace(preprocess, mean=tuple(mean * (3 // len(mean))), std=tuple(std * (3 // len(std))))
+
+
+def _missing_head(source: BackboneSource, backbone: VisionClassifier, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for a network's own head where its file has none and another head is to stand on the tower: always alike,
+    so that the tower's fingerprint, by which its features are kept, does not change.
+    """
+    name, head = classifier_of(str(source.library), backbone.model)
+    if source.text or f"{name}.weight" in state:
+        return {}
+    log.info("backbone %s: %s has no classifier; the tower is taken", source.name, source.pretrained)
+    draw = torch.Generator().manual_seed(0)
+    return {f"{name}.{key}": torch.randn(value.shape, generator=draw) for key, value in head.state_dict().items()}
 
 
 def _number_of_classes(
@@ -80,6 +140,8 @@ def _number_of_classes(
         return source.num_classes or (None if names is None else len(names))
     name, _ = classifier_of(library, build_network(library, config))
     weight = state.get(f"{name}.weight")
+    if weight is None and not source.text:
+        return source.num_classes
     if weight is None:
         raise UserError(
             f"backbone {source.name}: {source.pretrained} has no classifier ({name}.weight), so that there is no class "

@@ -24,6 +24,9 @@ class BackboneSource(Checked):
         library: ``timm`` or ``torchvision``, of whose networks ``architecture`` names one; None for a CLIP.
         num_classes: Number of classes of such a network at random weights; None for the file's own, or the library's.
         classes: File with the name of one class a line; None where the weights' own configuration names them, if any.
+        mean: What is subtracted from each channel (0 to 1) of such a network's pixels, one value or three; None for
+            what its weights' configuration or its library says.
+        std: What they are then divided by, likewise.
     """
 
     prefix: ClassVar[str] = "backbone"
@@ -38,3 +41,5 @@ class BackboneSource(Checked):
     library: str | None = setting(None, one_of=("timm", "torchvision"))
     num_classes: int | None = setting(None, least=1)
     classes: str | None = setting(None, path=True)
+    mean: list[float] | None = None
+    std: list[float] | None = None

@@ -88,7 +88,7 @@ class ClassifierTraining(Training):
                 raise UserError(f"there is no {split} photograph with a label; widen data.limit, or check the labels")
         self.sizes = {"train_photographs": len(train), "val_photographs": len(val)}
         self.settings = ClassifierSettings(
-            BackboneSource(**vars(config.backbone)),
+            BackboneSource(**{**vars(config.backbone), "text": False}),
             question.classes,
             question.several,
             self.told.head,
@@ -198,7 +198,7 @@ def _told(config: TrainConfig) -> ClassifyConfig:
 
 def _tower(config: TrainConfig) -> VisionBackbone:
     """The tower alone: a text tower or the classes of a network's own head are not needed."""
-    return build_backbone(**{**asdict(config.backbone), "text": config.backbone.library is not None})
+    return build_backbone(**{**asdict(config.backbone), "text": False})
 
 
 def _refuse(config: TrainConfig, told: ClassifyConfig, plan: ClassifierPlan) -> None:
