@@ -21,8 +21,8 @@ from clip_xai.metrics.results import (
     SHUFFLED,
     Comparison,
     MetricInfo,
-    verdicts,
 )
+from clip_xai.metrics.verdicts import verdicts
 from tests.metrics.planted import Planted, planted_records
 
 RECORDS = planted_records(80, seed=1, source="a") + planted_records(40, seed=2, source="b")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from clip_xai.data.record import Record
-from clip_xai.metrics.results import Comparison, EvaluationResult, MetricInfo, Score, verdicts
+from clip_xai.metrics.results import Comparison, EvaluationResult, MetricInfo, Score
+from clip_xai.metrics.verdicts import verdicts
 from clip_xai.report.demo_page import Link, read_curves, write_index
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.pages import Table, script_json

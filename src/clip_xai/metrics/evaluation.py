@@ -18,8 +18,9 @@ from clip_xai.metrics.caption_metrics import (
 )
 from clip_xai.metrics.intervals import FEWEST, SAMPLES, bounds, paired_interval, resampled_sums
 from clip_xai.metrics.measures import ClipFeatures, Judged, Measure, in_english, measures
-from clip_xai.metrics.results import MODEL, OVERALL, Comparison, EvaluationResult, Score, verdicts
+from clip_xai.metrics.results import MODEL, OVERALL, Comparison, EvaluationResult, Score
 from clip_xai.metrics.tokens import AUTO
+from clip_xai.metrics.verdicts import verdicts
 from clip_xai.text import counted, plural
 
 __all__ = ["ClipFeatures", "Judged", "Measure", "evaluate_captions", "measures"]

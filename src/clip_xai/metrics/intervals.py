@@ -65,7 +65,17 @@ def effective_clusters(groups: Sequence[str]) -> float:
     (2.0, 1.25)
     """
     _, sizes = np.unique(np.asarray(groups, dtype=str), return_counts=True)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+    return effective_number(sizes)
+
+
+def effective_number(sizes: ArrayLike) -> float:
+    """Return `effective_clusters` of groups of these sizes; 0 where there is no row.
+
+    >>> effective_number([2, 2]), round(effective_number([8, 1]), 2)
+    (2.0, 1.25)
+    """
+    array = np.asarray(sizes, dtype=np.float64)
+    return float(array.sum() ** 2 / (array**2).sum()) if array.any() else 0.0
 
 
 def mean_interval(
@@ -157,11 +167,11 @@ def bootstrap(
         seed: Seed of the draws.
         level: Share of the resamples inside the interval.
     """
-    member, count = _group_numbers(groups)
+    member, count = group_numbers(groups)
     rows_of = [np.flatnonzero(member == group) for group in range(count)]
     draws = [
         statistic(np.concatenate([np.repeat(rows_of[group], times) for group, times in enumerate(counts) if times]))
-        for chunk in _group_counts(count, samples, seed)
+        for chunk in group_counts(count, samples, seed)
         for counts in chunk
     ]
     return bounds(statistic(np.arange(len(member))), np.asarray(draws), groups, level)
@@ -179,13 +189,13 @@ def resampled_sums(statistics: NDArray, groups: Sequence[str], samples: int = SA
     Returns:
         Sums [samples, ..., K].
     """
-    member, count = _group_numbers(groups)
+    member, count = group_numbers(groups)
     if statistics.shape[-2] != len(member):
         raise ValueError(f"{statistics.shape[-2]} rows of statistics have {len(member)} groups.")
     rows = np.moveaxis(statistics, -2, 0).reshape(len(member), -1)
     sums = np.zeros((count, rows.shape[1]))
     np.add.at(sums, member, rows)
-    draws = np.concatenate([counts @ sums for counts in _group_counts(count, samples, seed)])
+    draws = np.concatenate([counts @ sums for counts in group_counts(count, samples, seed)])
     return draws.reshape(samples, *statistics.shape[:-2], statistics.shape[-1])
 
 
@@ -212,17 +222,41 @@ def bounds(
         span: Least and largest value that there can be; without it, values that never vary have no interval.
         share: The value is a mean of rows that are right or wrong, 1 or 0.
     """
-    count, clusters = len(set(groups)), effective_clusters(groups)
+    return bounds_of_counts(value, draws, len(groups), len(set(groups)), effective_clusters(groups), level, span, share)
+
+
+def bounds_of_counts(
+    value: float,
+    draws: NDArray,
+    rows: int,
+    count: int,
+    clusters: float,
+    level: float = LEVEL,
+    span: tuple[float, float] | None = None,
+    share: bool = False,
+) -> Interval:
+    """Put `bounds` round a value whose rows and groups were counted before.
+
+    Args:
+        value: The statistic on the data themselves.
+        draws: Its values on the resamples.
+        rows: Number of rows.
+        count: Number of groups.
+        clusters: Their effective number; of a value that depends on a part of the rows most, that of this part.
+        level: Share of the resamples inside the interval.
+        span: As for `bounds`.
+        share: As for `bounds`.
+    """
     low, high = float("nan"), float("nan")
     if count > 1:
         if np.ptp(draws) <= 1e-9 * max(1.0, abs(value)):
             low, high = _unvarying(value, clusters, level, span)
         elif share:
-            low, high = exact_bounds(value, _trials(value, draws, len(groups), clusters, level), level)
+            low, high = exact_bounds(value, _trials(value, draws, rows, clusters, level), level)
         elif clusters >= FEWEST:
             tail = stats.norm.cdf(-np.sqrt(clusters / (clusters - 1)) * stats.t.isf((1 - level) / 2, clusters - 1))
             low, high = (float(bound) for bound in np.quantile(draws, [tail, 1 - tail]))
-    return Interval(float(value), low, high, len(groups), count, clusters)
+    return Interval(float(value), low, high, rows, count, clusters)
 
 
 def exact_bounds(share: float, count: float, level: float = LEVEL) -> tuple[float, float]:
@@ -260,14 +294,15 @@ def _with_count(values: ArrayLike) -> NDArray[np.float64]:
     return np.stack([array, np.ones_like(array)], axis=-1)
 
 
-def _group_numbers(groups: Sequence[str]) -> tuple[NDArray[np.int64], int]:
+def group_numbers(groups: Sequence[str]) -> tuple[NDArray[np.int64], int]:
+    """Number the groups; return the number of each row's group, and how many there are."""
     if not len(groups):
         raise ValueError("There are no rows to draw from.")
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     return member, len(names)
 
 
-def _group_counts(count: int, samples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def group_counts(count: int, samples: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield how often each group was drawn, [chunk, count] at a time: a matrix for thousands of groups is large."""
     generator = np.random.default_rng(seed)
     for start in range(0, samples, _CHUNK):
