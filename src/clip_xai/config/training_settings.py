@@ -108,7 +108,7 @@ class ClassifyConfig(TaskConfig):
         labels: The classes, in order; null for all that the training records state.
         of: What is classified: ``labels``, ``diagnosis`` or ``malignancy``; null for labels where the data states any,
             else the diagnosis.
-        several: Whether a photograph can show several classes at once, or exactly one; null to tell from the data.
+        multilabel: Whether a photograph can show several classes at once, or exactly one; null to tell from the data.
         head: ``linear`` on the pooled embedding, or ``attention_pool`` over the patch tokens.
         uncertain: What an uncertain label counts for: ``ignored``, ``present`` or ``absent``.
         balanced: Weigh classes against how often they occur.
@@ -120,7 +120,7 @@ class ClassifyConfig(TaskConfig):
 
     labels: list[str] | None = None
     of: str | None = setting(None, one_of=("labels", "diagnosis", "malignancy"))
-    several: bool | None = None
+    multilabel: bool | None = None
     head: str = setting("linear", one_of=("linear", "attention_pool"))
     uncertain: str = setting("ignored", one_of=("ignored", "present", "absent"))
     balanced: bool = False

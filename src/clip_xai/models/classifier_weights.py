@@ -33,7 +33,7 @@ class ClassifierSettings:
     Attributes:
         backbone: The tower and the place of its weights.
         classes: Names of the classes, in the order of the logits.
-        several: Whether a photograph can show several of them at once.
+        multilabel: Whether a photograph can show several of them at once.
         head: ``linear`` or ``attention_pool``.
         of: What is classified: ``labels``, ``diagnosis`` or ``malignancy``.
         uncertain: What an uncertain label counts for.
@@ -41,7 +41,7 @@ class ClassifierSettings:
 
     backbone: BackboneSource
     classes: tuple[str, ...]
-    several: bool
+    multilabel: bool
     head: str = "linear"
     of: str = "labels"
     uncertain: str = "ignored"
@@ -50,7 +50,7 @@ class ClassifierSettings:
 def put_head_on(backbone: VisionBackbone, settings: ClassifierSettings) -> VisionClassifier:
     """Return the classifier that settings describe on a backbone, its head at random weights."""
     head = build_head(settings.head, backbone.embed_dim, backbone.width, len(settings.classes))
-    return VisionClassifier.on(backbone, head, settings.classes, reads_of(settings.head), settings.several)
+    return VisionClassifier.on(backbone, head, settings.classes, reads_of(settings.head), settings.multilabel)
 
 
 def build_classifier(settings: ClassifierSettings) -> VisionClassifier:

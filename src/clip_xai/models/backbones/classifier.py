@@ -22,7 +22,7 @@ class VisionClassifier(VisionBackbone):
         library: Whose network it is; None where the head is not the network's own.
         classes: Names of the C classes.
         reads: What the head reads: ``pooled``, ``patches`` or ``tokens``.
-        several: Whether an image can show several classes at once, each with a probability of its own.
+        multilabel: Whether an image can show several classes at once, each with a probability of its own.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class VisionClassifier(VisionBackbone):
         source: str | None = None,
         head: nn.Module | None = None,
         reads: str = "pooled",
-        several: bool = False,
+        multilabel: bool = False,
         variant: str = "",
     ) -> None:
         """Wrap a tower and its head.
@@ -50,7 +50,7 @@ class VisionClassifier(VisionBackbone):
             raise ValueError("a classifier needs a head, or the library whose network brings one")
         self.library = library
         self.trained_head = head
-        self.reads, self.several = reads, several
+        self.reads, self.multilabel = reads, multilabel
         if head is None:
             count = class_count(self.head)
             if classes is not None and len(classes) != count:
@@ -63,7 +63,7 @@ class VisionClassifier(VisionBackbone):
 
     @classmethod
     def on(
-        cls, backbone: VisionBackbone, head: nn.Module, classes: Sequence[str], reads: str, several: bool
+        cls, backbone: VisionBackbone, head: nn.Module, classes: Sequence[str], reads: str, multilabel: bool
     ) -> VisionClassifier:
         """Put a head on a backbone, whose tower it shares.
 
@@ -72,7 +72,7 @@ class VisionClassifier(VisionBackbone):
             head: From what it reads, ``[B, D]`` or ``[B, N, W]``, to logits ``[B, C]``.
             classes: Names of the C classes.
             reads: What it reads.
-            several: Whether an image can show several classes at once.
+            multilabel: Whether an image can show several classes at once.
         """
         made = cls(
             backbone.model,
@@ -83,7 +83,7 @@ class VisionClassifier(VisionBackbone):
             source=backbone.source,
             head=head,
             reads=reads,
-            several=several,
+            multilabel=multilabel,
             variant=backbone.variant,
         )
         made.blueprint = backbone.blueprint

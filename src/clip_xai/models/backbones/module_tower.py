@@ -165,7 +165,7 @@ def wrapped_classifier(
     resize: str = "shortest",
     scaled: int | None = None,
     layers: Sequence[str] = (),
-    several: bool = False,
+    multilabel: bool = False,
     name: str = "mine",
 ) -> VisionClassifier:
     """Make a classifier of a module of one's own.
@@ -180,7 +180,7 @@ def wrapped_classifier(
         scaled: The shorter side before the centre is cut out; None for S.
         layers: Layers at which methods that read activations look, from the first to the last; none for methods that
             mask pixels or take gradients of them.
-        several: Whether an image can show several classes at once.
+        multilabel: Whether an image can show several classes at once.
         name: What it is called on pages.
 
     Raises:
@@ -208,7 +208,7 @@ def wrapped_classifier(
     if tower.embed_dim != len(classes):
         raise UserError(f"the module gives {tower.embed_dim} logits, and classes has {len(classes)} names")
     return VisionClassifier(
-        module, tower, preprocess, name, classes=classes, source=name, head=nn.Identity(), several=several
+        module, tower, preprocess, name, classes=classes, source=name, head=nn.Identity(), multilabel=multilabel
     )
 
 

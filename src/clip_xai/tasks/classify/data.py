@@ -110,7 +110,7 @@ class LabelSteps(Sampler[list[Place]]):
         dataset: LabelDataset,
         sampler: EpochSampler,
         batch_size: int,
-        several: bool,
+        multilabel: bool,
         accumulate: int = 1,
         devices: int = 1,
         rank: int = 0,
@@ -120,7 +120,7 @@ class LabelSteps(Sampler[list[Place]]):
         Raises:
             UserError: A step has fewer records than parts.
         """
-        self.dataset, self.sampler, self.several = dataset, sampler, several
+        self.dataset, self.sampler, self.multilabel = dataset, sampler, multilabel
         self.accumulate, self.devices, self.rank = accumulate, devices, rank
         self.steps = -(-len(sampler) // batch_size)
         if len(sampler) // self.steps < accumulate * devices:
@@ -137,7 +137,7 @@ class LabelSteps(Sampler[list[Place]]):
         parts = self.accumulate * self.devices
         for step in np.array_split(np.fromiter(self.sampler, dtype=np.int64), self.steps):
             rows = step.tolist()
-            total = sum(self.dataset.stated[row] for row in rows) if self.several else len(rows)
+            total = sum(self.dataset.stated[row] for row in rows) if self.multilabel else len(rows)
             places = [Place(row, total, parts) for row in rows]
             pieces = [places[start::parts] for start in range(parts)]
             yield from pieces[self.rank :: self.devices]
@@ -152,7 +152,7 @@ class LabelData(LightningDataModule):
         val: LabelDataset,
         *,
         batch_size: int,
-        several: bool,
+        multilabel: bool,
         seed: int,
         accumulate: int = 1,
         workers: int = 0,
@@ -163,20 +163,20 @@ class LabelData(LightningDataModule):
             train: Training records.
             val: Validation records.
             batch_size: Records a step of the optimiser, over all devices and accumulated batches.
-            several: Whether a photograph can show several classes at once.
+            multilabel: Whether a photograph can show several classes at once.
             seed: Seed of the order.
             accumulate: Batches that one step is cut into, one after the other.
             workers: Processes that read photographs beside the training.
         """
         super().__init__()
         self.train_set, self.val_set = train, val
-        self.batch_size, self.several, self.accumulate, self.workers = batch_size, several, accumulate, workers
+        self.batch_size, self.multilabel, self.accumulate, self.workers = batch_size, multilabel, accumulate, workers
         self.sampler = EpochSampler(range(len(train)), [], 0.0, seed)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """All training records, in an order that epoch and seed fix."""
         devices, rank = self._share()
-        steps = LabelSteps(self.train_set, self.sampler, self.batch_size, self.several, self.accumulate, devices, rank)
+        steps = LabelSteps(self.train_set, self.sampler, self.batch_size, self.multilabel, self.accumulate, devices, rank)
         return self._loader(self.train_set, steps)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:

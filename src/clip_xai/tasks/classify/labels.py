@@ -25,13 +25,13 @@ class Question:
 
     Attributes:
         classes: The classes, in the order of the logits.
-        several: Whether a photograph can show several of them at once.
+        multilabel: Whether a photograph can show several of them at once.
         of: ``labels``, ``diagnosis`` or ``malignancy``.
         uncertain: What an uncertain label counts for.
     """
 
     classes: tuple[str, ...]
-    several: bool
+    multilabel: bool
     of: str
     uncertain: str
 
@@ -51,7 +51,7 @@ class Question:
         values = self.truth(records)
         stated = ~np.isnan(values)
         one = np.logical_and(stated.all(axis=1), np.nansum(values, axis=1) == 1)
-        keep = np.atleast_1d(stated.any(axis=1) if self.several else one)
+        keep = np.atleast_1d(stated.any(axis=1) if self.multilabel else one)
         return [record for record, kept in zip(records, keep.tolist(), strict=True) if kept]
 
 
@@ -80,9 +80,9 @@ def question_of(config: ClassifyConfig, train: Sequence[Record]) -> Question:
         raise UserError(f"task.labels: a class stands there twice: {', '.join(classes)}")
     values = label_matrix(found, classes)
     one_each = bool((~np.isnan(values)).all() and (np.nansum(values, axis=1) == 1).all())
-    several = (not one_each if of == LABELS else False) if config.several is None else config.several
-    question = Question(tuple(classes), several, of, config.uncertain)
-    if not several and len(classes) < 2:
+    multilabel = (not one_each if of == LABELS else False) if config.multilabel is None else config.multilabel
+    question = Question(tuple(classes), multilabel, of, config.uncertain)
+    if not multilabel and len(classes) < 2:
         raise UserError(f"task.labels: one class alone, {classes[0]!r}, is nothing to tell apart; name another")
     empty = [name for name, count in zip(classes, np.nansum(values, axis=0), strict=True) if not count]
     if empty:
@@ -103,5 +103,5 @@ def say_left_out(question: Question, split: str, before: Sequence[Record], after
     """Count in the log which records say nothing of what is classified."""
     count = len(before) - len(after)
     if count:
-        what = "which one of the classes they show" if not question.several else "anything of the classes"
+        what = "which one of the classes they show" if not question.multilabel else "anything of the classes"
         log.warning("split %s: %s left out, which do not state %s", split, counted(count, "photograph"), what)

@@ -63,13 +63,13 @@ class ClassifierModule(LightningModule):
         self.backbone = classifier
         self.optimisation, self.plan = optimisation, plan
         self.head_factor, self.layer_decay = head_factor, layer_decay
-        self.several, self.flip, self.shift = settings.several, flip, shift
+        self.multilabel, self.flip, self.shift = settings.multilabel, flip, shift
         self.register_buffer("weights", weights, persistent=False)
         self.fingerprint = classifier.fingerprint
         self.strict_loading = False
         count = len(settings.classes)
         self.val_loss = mean_metric()
-        self.val_auroc = MultilabelAUROC(count, ignore_index=-1) if self.several else MulticlassAUROC(count)
+        self.val_auroc = MultilabelAUROC(count, ignore_index=-1) if self.multilabel else MulticlassAUROC(count)
         self.save_hyperparameters({"settings": asdict(settings), "optimisation": asdict(optimisation)})
 
     def logits(self, read: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class ClassifierModule(LightningModule):
     def losses(self, logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses and how many labels (of one class: photographs) they are of."""
         weights: Any = self.weights  # a buffer
-        if not self.several:
+        if not self.multilabel:
             smoothing = self.optimisation.label_smoothing if self.training else 0.0
             each = F.cross_entropy(logits, truth.argmax(1), weights, reduction="none", label_smoothing=smoothing)
             return each.sum(), torch.tensor(len(each), device=each.device)
@@ -101,7 +101,7 @@ class ClassifierModule(LightningModule):
         logits, truth = self.logits(batch["read"]), batch["truth"]
         total, count = self.losses(logits, truth)
         self.val_loss.update(total / count.clamp(min=1), count)
-        self.val_auroc.update(logits, truth.nan_to_num(nan=-1).long() if self.several else truth.argmax(1))
+        self.val_auroc.update(logits, truth.nan_to_num(nan=-1).long() if self.multilabel else truth.argmax(1))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/loss`` (nats a label) and ``val/auroc``, the mean over classes."""

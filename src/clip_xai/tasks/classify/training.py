@@ -78,7 +78,7 @@ class ClassifierTraining(Training):
         train, val = question.answered(records), question.answered(start.val)
         say_left_out(question, "train", records, train)
         say_left_out(question, config.trainer.validate_on, start.val, val)
-        log.info("%s: %s", "several classes at once" if question.several else "one class", ", ".join(question.classes))
+        log.info("%s: %s", "several classes at once" if question.multilabel else "one class", ", ".join(question.classes))
         images, unreadable = self._images(train + val)
         self.set_aside = {str(path): reason for path, reason in unreadable.items()}
         train = self.learned = [record for record in train if record.image not in unreadable]
@@ -90,7 +90,7 @@ class ClassifierTraining(Training):
         self.settings = ClassifierSettings(
             BackboneSource(**{**vars(config.backbone), "text": False}),
             question.classes,
-            question.several,
+            question.multilabel,
             self.told.head,
             question.of,
             question.uncertain,
@@ -104,7 +104,7 @@ class ClassifierTraining(Training):
             LabelDataset(train, truth, images),
             LabelDataset(val, question.truth(val), images),
             batch_size=stage.batch_size,
-            several=question.several,
+            multilabel=question.multilabel,
             seed=config.seed,
             accumulate=machine.accumulate_grad_batches,
             workers=machine.workers,
@@ -124,7 +124,7 @@ class ClassifierTraining(Training):
             self.plan,
             head_factor=self.told.head_learning_rate_factor,
             layer_decay=self.told.layer_decay,
-            weights=class_weights(truth, question.several) if self.told.balanced else None,
+            weights=class_weights(truth, question.multilabel) if self.told.balanced else None,
             flip=self.told.flip,
             shift=self.told.shift,
         )
@@ -169,7 +169,7 @@ class ClassifierTraining(Training):
         else:
             written = read_classifier_settings(read_json(start.origin / "config.json")["settings"])
             state = load_file(start.origin / "model.safetensors")
-        for part in ("backbone", "classes", "several", "head"):
+        for part in ("backbone", "classes", "multilabel", "head"):
             wanted, found = getattr(self.settings, part), getattr(written, part)
             if wanted != found:
                 raise UserError(
@@ -178,7 +178,7 @@ class ClassifierTraining(Training):
         load_classifier_state(self.classifier, state, start.origin)
 
 
-def class_weights(truth: NDArray[np.float32], several: bool) -> Tensor:
+def class_weights(truth: NDArray[np.float32], multilabel: bool) -> Tensor:
     """Return the weight of each class ``[C]`` that makes up for how often it occurs.
 
     Of several classes at once ``absent / present``, by which a present label counts; of one class ``n / (C n_c)``.
@@ -186,7 +186,7 @@ def class_weights(truth: NDArray[np.float32], several: bool) -> Tensor:
     """
     present = np.nansum(truth, axis=0)
     stated = (~np.isnan(truth)).sum(axis=0)
-    weights = (stated - present) / present if several else len(truth) / (truth.shape[1] * present)
+    weights = (stated - present) / present if multilabel else len(truth) / (truth.shape[1] * present)
     return torch.tensor(np.minimum(weights, MOST_WEIGHT), dtype=torch.float32)
 
 
@@ -224,5 +224,5 @@ def _refuse(config: TrainConfig, told: ClassifyConfig, plan: ClassifierPlan) -> 
             raise UserError(
                 "task.layer_decay is of a tower that trains: set stage.trains=[head,image], or leave it out"
             )
-    if stage.label_smoothing and told.several:
+    if stage.label_smoothing and told.multilabel:
         raise UserError("stage.label_smoothing is of one class a photograph: set it to 0")

@@ -149,7 +149,7 @@ class ClassifierTarget(Target):
         reads: str = "pooled",
         classes: Sequence[int] | None = None,
         kind: str = "logit",
-        several: bool = False,
+        multilabel: bool = False,
     ) -> None:
         """Take a head.
 
@@ -159,7 +159,7 @@ class ClassifierTarget(Target):
             reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             classes: Which classes are explained; all if None.
             kind: ``logit``, ``margin`` or ``log_probability``.
-            several: Whether an image can show several classes at once: a probability is then each class's own.
+            multilabel: Whether an image can show several classes at once: a probability is then each class's own.
 
         Raises:
             ValueError: A class is out of range, or the kind is unknown or has nothing to compare with.
@@ -169,7 +169,7 @@ class ClassifierTarget(Target):
             raise ValueError(f"classes {self.classes} are not all from 0 to {len(labels) - 1}")
         if kind not in CLASSIFIER_KINDS or (kind == "margin" and len(labels) < 2):
             raise ValueError(f"kind is {kind!r} of {len(labels)} classes; choose one of {', '.join(CLASSIFIER_KINDS)}")
-        self.head, self.reads, self.kind, self.several = head, reads, kind, several
+        self.head, self.reads, self.kind, self.multilabel = head, reads, kind, multilabel
         self.score_name = CLASSIFIER_KINDS[kind]
         self.labels = [labels[index] for index in self.classes]
 
@@ -206,8 +206,8 @@ class ClassifierTarget(Target):
                 chosen = sorted(set(backbone.logits(pixels).argmax(dim=1).tolist()))
         else:
             chosen = [_number(backbone, one) for one in classes]
-        several = backbone.several
-        return cls(backbone.logits_of, backbone.classes, backbone.reads, list(dict.fromkeys(chosen)), kind, several)
+        multilabel = backbone.multilabel
+        return cls(backbone.logits_of, backbone.classes, backbone.reads, list(dict.fromkeys(chosen)), kind, multilabel)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class ClassifierTarget(Target):
             return logits - (logits.sum(dim=1, keepdim=True) - logits) / (logits.shape[1] - 1)
         if self.kind != "log_probability":
             return logits
-        return F.logsigmoid(logits) if self.several else logits.log_softmax(dim=1)
+        return F.logsigmoid(logits) if self.multilabel else logits.log_softmax(dim=1)
 
 
 def _number(backbone: VisionClassifier, asked: str | int) -> int:
