@@ -100,7 +100,7 @@ def test_chips_say_right_wrong_and_unsaid(tmp_path, result, examples):
 def test_rendered_photographs_are_said_to_be_before_any_verdict(tmp_path, result, examples):
     [record] = [replace(RECORD, rendered=True)]
     said = rendered_note([record, record])["rendered"]
-    assert said == "All photographs are rendered, of no person: numbers on them say nothing of real skin."
+    assert said == "All photographs are rendered, of no person: numbers on them say nothing of real photographs."
     assert rendered_note([record, RECORD])["rendered"].startswith("1 of 2 photographs is rendered")
     assert rendered_note([RECORD]) == {}
     drawn = replace(result, settings={**result.settings, "rendered": said})

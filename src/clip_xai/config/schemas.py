@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from clip_xai.config.explainer_settings import XaiConfig
 from clip_xai.config.training_settings import CallbacksConfig, SearchConfig, StageConfig, TrainerConfig
 from clip_xai.data.settings import BuildSettings
+from clip_xai.data.vocabulary import require_known
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.settings import TEMPLATE, Decoding
@@ -168,9 +169,9 @@ class DataConfig(BuildSettings):
     max_tokens: int = setting(96, least=2)
 
     def __post_init__(self) -> None:
-        check(
-            self, self.prefix
-        )  # how settings go together is a matter of the data that are meant, which a run may hold
+        # How settings go together is a matter of the data that are meant, which a run may hold.
+        check(self, self.prefix)
+        require_known(self.vocabulary)
 
 
 @dataclass
@@ -226,9 +227,11 @@ class TargetConfig(Checked):
             whole against the same with other words in the span's place.
         kind: Of similarities and classes: ``cosine``, ``dot`` or ``logit``; of classes also ``log_probability``; of
             a classifier ``logit``, ``margin`` or ``log_probability``.
-        against: The other texts of ``contrast``; what could stand in the span's place for ``caption_contrast``.
-        classes: The classes of ``class``; of ``logit`` names or numbers of the classifier's, none for the likeliest.
-        templates: Texts with {} where the class stands; null for the built-in ones.
+        against: The other texts of ``contrast``; what could stand in the span's place for ``caption_contrast``; null
+            for the vocabulary's.
+        classes: The classes of ``class``, null for the vocabulary's; of ``logit`` names or numbers of the classifier's,
+            none for the likeliest.
+        templates: Texts with {} where the class stands; null for the vocabulary's.
         dimensions: The dimensions of ``embedding_dimension``.
         word: One word of the caption for ``caption_word``; null for every word.
         span: Words of the caption for ``caption_span`` and ``caption_contrast``; null for the diagnosis it states.
@@ -240,8 +243,8 @@ class TargetConfig(Checked):
         factory=lambda: ["caption_word", "caption_span", "caption", "similarity"], one_of=TARGETS
     )
     kind: str = setting("cosine", one_of=("cosine", "dot", "logit", "margin", "log_probability"))
-    against: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
+    against: list[str] | None = field(default_factory=list)
+    classes: list[str] | None = None
     templates: list[str] | None = None
     dimensions: list[int] = setting(factory=list, least=0)
     word: str | None = setting(None, free_text=True)
@@ -370,7 +373,7 @@ class ExplainConfig(Checked):
         if not all(isinstance(text, str) for text in texts):
             raise UserError(f"text: {self.text} is no text and no list of texts")
         if self.text is not None and not (texts and all(text.strip() for text in texts)):
-            raise UserError('text= is blank: give a text, such as text="a photo of melanoma", or leave it out')
+            raise UserError('text= is blank: give a text, as in text="words to look for", or leave it out')
 
 
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-from clip_xai.data.ontology import agree
 from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, NO_PATIENT, Record
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 
 #: Rows that share a key with this beginning show the very same photograph, not only the same patient or lesion.
 SAME_PHOTOGRAPH = "photo:"
@@ -30,19 +30,19 @@ def assign_groups(records: list[Record], near: Iterable[tuple[int, int]] = ()) -
         record.group = names[root]
 
 
-def mark_duplicates(records: list[Record]) -> None:
+def mark_duplicates(records: list[Record], vocabulary: Vocabulary | None = None) -> None:
     """Let the first row of each photograph stand for all that show it, in place.
 
     The others get its identifier as `duplicate_of`. Their captions are not lost: it takes them over as references, and
     their mask where it has none, unless they disagree with it on the diagnosis.
     """
-    first: dict[int, Record] = {}
+    known, first = vocabulary or load_vocabulary(), dict[int, Record]()
     for root, record in zip(_components(records, _photograph_edges), records, strict=True):
         stands = first.setdefault(root, record)
         if stands is record:
             continue
         record.duplicate_of = stands.identifier
-        if not _disagree(stands, record):
+        if not _disagree(stands, record, known):
             stands.references = tuple(dict.fromkeys((*stands.references, *record.references)))
             same_size = (stands.height, stands.width) == (record.height, record.width)
             if stands.mask is None and record.mask is not None and same_size:
@@ -51,12 +51,15 @@ def mark_duplicates(records: list[Record]) -> None:
                 stands.flags = (*stands.flags, *told)
 
 
-def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) -> list[tuple[Record, Record]]:
+def flag_conflicts(
+    records: list[Record], near: Iterable[tuple[int, int]] = (), vocabulary: Vocabulary | None = None
+) -> list[tuple[Record, Record]]:
     """Flag rows that show the same photograph, or look alike, but state diagnoses that cannot both be true, in place.
 
     Returns:
         The pairs that disagree.
     """
+    known = vocabulary or load_vocabulary()
     by_photograph: dict[int, list[Record]] = defaultdict(list)
     for root, record in zip(_components(records, _photograph_edges), records, strict=True):
         by_photograph[root].append(record)
@@ -65,12 +68,12 @@ def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) 
         for members in by_photograph.values()
         for place, two in enumerate(members)
         for one in members[:place]
-        if _disagree(one, two)
+        if _disagree(one, two, known)
     ]
     named = {(one.identifier, two.identifier) for one, two in pairs}
     for i, j in near:
         one, two = records[i], records[j]
-        if _disagree(one, two) and (one.identifier, two.identifier) not in named:
+        if _disagree(one, two, known) and (one.identifier, two.identifier) not in named:
             pairs.append((one, two))
     disputed = {record.identifier for pair in pairs for record in pair}
     # Every copy of a disputed photograph is disputed, also one that states no diagnosis.
@@ -95,8 +98,8 @@ def without_patients(records: Iterable[Record]) -> dict[str, int]:
     return dict(Counter(record.source for record in records if NO_PATIENT in record.flags))
 
 
-def _disagree(one: Record, two: Record) -> bool:
-    return bool(one.diagnosis and two.diagnosis and not agree(one.diagnosis, two.diagnosis))
+def _disagree(one: Record, two: Record, vocabulary: Vocabulary) -> bool:
+    return bool(one.diagnosis and two.diagnosis and not vocabulary.agree(one.diagnosis, two.diagnosis))
 
 
 def _edges(record: Record) -> list[str]:

@@ -57,6 +57,33 @@ class Phrase:
     last: int
 
 
+@dataclass(frozen=True)
+class StatementWords:
+    """What a field's texts deny, support and doubt with, beside the plain English of this module.
+
+    Attributes:
+        denials: Phrases before a name that deny it.
+        not_denials: Phrases that begin like a denial and are none: ``no change in``.
+        denied_after: Phrases behind a name that do so: ``resolved``.
+        hedges: Phrases before a name that leave it open.
+        hedged_after: Phrases behind a name that do so: ``cannot be excluded``.
+        asides: Phrases before a name that speak of another matter.
+        supports: Phrases before a name that speak for it.
+        conclusions: Phrases before a name that conclude it.
+    """
+
+    denials: tuple[str, ...] = ()
+    not_denials: tuple[str, ...] = ()
+    denied_after: tuple[str, ...] = ()
+    hedges: tuple[str, ...] = ()
+    hedged_after: tuple[str, ...] = ()
+    asides: tuple[str, ...] = ()
+    supports: tuple[str, ...] = ()
+    conclusions: tuple[str, ...] = ()
+
+
+ENGLISH = StatementWords()
+
 _DENIALS = (
     "no", "not", "nothing", "without", "never", "neither", "nor", "cannot", "absence of", "lack of", "lacks", "lacking",
     "free of", "free from", "negative for", "rule out", "rules out", "ruled out", "ruling out", "r o", "exclude",
@@ -123,8 +150,8 @@ _STOP = re.compile(r"[.!?;](?=\s|$|[\"')\]])|[:()\[\]\n。；！？：]|[—–]
 _COMMA = re.compile(r"[,，、]")
 
 
-@lru_cache(maxsize=1)
-def _triggers() -> dict[tuple[str, ...], Standing | None]:
+@lru_cache
+def _triggers(more: StatementWords) -> dict[tuple[str, ...], Standing | None]:
     """Words of every trigger -> what it makes of a name; None for what only ends the reach of another."""
     lists: tuple[tuple[Iterable[str], Standing | None], ...] = (
         (_DENIALS, Standing.DENIED),
@@ -133,28 +160,57 @@ def _triggers() -> dict[tuple[str, ...], Standing | None]:
         (_SUPPORTS, Standing.SUPPORTED),
         (_CONCLUSIONS, Standing.CONCLUDED),
         (_CONTRASTS, None),
+        (more.denials, Standing.DENIED),
+        (more.asides, Standing.ASIDE),
+        (more.hedges, Standing.HEDGED),
+        (more.supports, Standing.SUPPORTED),
+        (more.conclusions, Standing.CONCLUDED),
     )
-    return {tuple(phrase.split()): standing for phrases, standing in lists for phrase in phrases}
+    return {tuple(phrase.lower().split()): standing for phrases, standing in lists for phrase in phrases}
 
 
-def standings(text: str, words: Sequence[Word], phrases: Sequence[Phrase]) -> list[Standing]:
+@lru_cache
+def _behind_patterns(more: StatementWords) -> tuple[tuple[re.Pattern[str], Standing], ...]:
+    """What follows a name in its clause, and what that makes of it; the first that fits counts."""
+    own = ((more.hedged_after, Standing.HEDGED), (more.denied_after, Standing.DENIED))
+    of_field = [
+        (re.compile(rf"^(?:{_VERBS} )*(?:{'|'.join(re.escape(one.lower()) for one in phrases)})\b"), standing)
+        for phrases, standing in own
+        if phrases
+    ]
+    return (
+        *of_field,
+        (_OPEN_AFTER, Standing.HEDGED),
+        (_DENIED_AFTER, Standing.DENIED),
+        (_CONCLUDED_AFTER, Standing.CONCLUDED),
+        (_SUPPORTED_AFTER, Standing.SUPPORTED),
+        (_HEDGED_AFTER, Standing.HEDGED),
+        (_ALONE_AFTER, Standing.SUPPORTED),
+    )
+
+
+def standings(
+    text: str, words: Sequence[Word], phrases: Sequence[Phrase], more: StatementWords = ENGLISH
+) -> list[Standing]:
     """Tell how each name of a text stands.
 
     Args:
         text: The text.
         words: All of its words.
         phrases: The names in it, in their order; no two share a word.
+        more: What the field of the text says beside plain English.
 
     Returns:
         One standing for each name. Conclusions matter to diagnoses alone; what is denied or 'X-like' is so for all.
     """
-    return _Clauses(text, words, phrases).read()
+    return _Clauses(text, words, phrases, more).read()
 
 
 class _Clauses:
     """One text, cut where its clauses end, with its triggers and names by the word at which they start."""
 
-    def __init__(self, text: str, words: Sequence[Word], phrases: Sequence[Phrase]) -> None:
+    def __init__(self, text: str, words: Sequence[Word], phrases: Sequence[Phrase], more: StatementWords) -> None:
+        self.more = more
         self.words = [word.text for word in words]
         gaps = [text[left.end : right.start] for left, right in pairwise(words)]
         self.stops = [False, *(bool(_STOP.search(gap)) for gap in gaps)]
@@ -184,9 +240,9 @@ class _Clauses:
 
     def _found(self, words: Sequence[Word]) -> list[tuple[int, int, Standing | None]]:
         """Triggers outside of names: first word, one past the last, and what they do."""
-        table = _triggers()
-        skipped = {tuple(phrase.split()) for phrase in _NO_DENIALS}
-        longest = max(map(len, table))
+        table = _triggers(self.more)
+        skipped = {tuple(phrase.lower().split()) for phrase in (*_NO_DENIALS, *self.more.not_denials)}
+        longest = max(map(len, (*table, *skipped)))
         found: list[tuple[int, int, Standing | None]] = []
         position = 0
         while position < len(words):
@@ -225,14 +281,7 @@ class _Clauses:
             while end < len(self.words) and not self._cut(end) and end not in self.at:
                 end += 1
             after = " ".join(self.words[phrase.last : end])
-            for pattern, standing in (
-                (_OPEN_AFTER, Standing.HEDGED),
-                (_DENIED_AFTER, Standing.DENIED),
-                (_CONCLUDED_AFTER, Standing.CONCLUDED),
-                (_SUPPORTED_AFTER, Standing.SUPPORTED),
-                (_HEDGED_AFTER, Standing.HEDGED),
-                (_ALONE_AFTER, Standing.SUPPORTED),
-            ):
+            for pattern, standing in _behind_patterns(self.more):
                 match = pattern.search(after)
                 # 'melanoma most likely nevus' is about the nevus.
                 if match is None or (pattern is _ALONE_AFTER and end in self.at):

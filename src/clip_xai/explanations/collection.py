@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.images import read_image, read_mask
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.lesion_maps import LesionMaps
 from clip_xai.explanations.photographs import Photograph
@@ -36,6 +37,7 @@ def collect(
     seed: int = 0,
     evidence: Evidence | None = None,
     measure_with: str = "python -m clip_xai.studies.localise",
+    vocabulary: Vocabulary | None = None,
 ) -> dict[str, Any]:
     """Write the index of the raw attributions and the page from the results; return the numbers of the run.
 
@@ -46,9 +48,10 @@ def collect(
         seed: Seed of the intervals.
         evidence: What is known of the methods' maps for this tower.
         measure_with: The command that measures it where nothing is known.
+        vocabulary: Says what masks mark; that of skin if None.
     """
     rows: list[dict[str, Any]] = []
-    lesions = LesionMaps()
+    lesions = LesionMaps(vocabulary=vocabulary or load_vocabulary())
     count = 0
     for place, result in store.results():
         rows.extend(index_rows(place, store.run_dir, result))

@@ -20,8 +20,9 @@ from torch import Tensor
 from clip_xai.config.schemas import EvaluateConfig
 from clip_xai.data.groups import without_patients
 from clip_xai.data.images import number_of
+from clip_xai.data.lexicon import read_diagnosis
 from clip_xai.data.record import NO_PATIENT, Record
-from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json, write_text
 from clip_xai.metrics.attributes import true_diagnosis
@@ -75,11 +76,13 @@ class Evaluation:
         records: The records that were judged; those with an unreadable photograph are not among them.
         predictions: Captions of each system, row by row as the records; None where a baseline has none.
         result: Scores, intervals, comparisons and verdicts.
+        vocabulary: What diagnoses are read with; that of skin if None.
     """
 
     records: list[Record]
     predictions: dict[str, list[str | None]]
     result: EvaluationResult
+    vocabulary: Vocabulary | None = None
 
     def table(self) -> pd.DataFrame:
         """Return one row per photograph: all captions, the diagnosis read and true, and the model's measures."""
@@ -90,8 +93,8 @@ class Evaluation:
                 "source": record.source,
                 "group": record.group,
                 "references": list(record.references),
-                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
-                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or ""),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references, self.vocabulary),
+                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or "", self.vocabulary),
             }
             row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
             row |= {metric: values[index] for metric, values in self.result.rows.items()}
@@ -107,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     require_tokenizer(config.tokenizer)
     on = judged(config)
-    captioner, retrieval = open_captioner(on.place)
+    captioner, retrieval = open_captioner(on.place, on.data.vocabulary)
     captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
     run_dir = Path(config.run_dir)
     claim(run_dir, "evaluate", asked_of_evaluation(config, on, captioner), noted_of_model(on.place))
@@ -205,7 +208,8 @@ def evaluate_captioner(
     prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
     captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
     features = pooled.stack([record.image for record in judged])
-    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer)
+    words = captioner.vocabulary
+    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer, words)
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
@@ -227,8 +231,9 @@ def evaluate_captioner(
         tokenizer=tokenizer,
         samples=samples,
         seed=seed,
+        vocabulary=words,
     )
-    return Evaluation(judged, predictions, result)
+    return Evaluation(judged, predictions, result, words)
 
 
 def cut_for_clip(captioner: Captioner, captions: Sequence[str]) -> dict[str, str]:
@@ -266,12 +271,13 @@ def baseline_captions(
     pooled: FeatureTable,
     seed: int,
     tokenizer: str = AUTO,
+    vocabulary: Vocabulary | None = None,
 ) -> tuple[dict[str, list[str | None]], dict[str, str]]:
     """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
     found: dict[str, list[str | None]] = {}
     reasons: dict[str, str] = {}
     if train:
-        majority = majority_captions(records, train, seed, tokenizer)
+        majority = majority_captions(records, train, seed, tokenizer, vocabulary)
         found[BLIND] = [majority[record.source] for record in records]
     else:
         reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
@@ -347,7 +353,7 @@ def rendered_note(records: Sequence[Record]) -> dict[str, str]:
         return {}
     which = "All photographs" if drawn == len(records) else f"{drawn} of {counted(len(records), 'photograph')}"
     said = f"{which} {plural(drawn, 'is', 'are')} rendered, of no person"
-    return {RENDERED: f"{said}: numbers on them say nothing of real skin."}
+    return {RENDERED: f"{said}: numbers on them say nothing of real photographs."}
 
 
 def training_records(on: Judged) -> list[Record]:
@@ -398,8 +404,8 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
                 "source": record.shown_source,
                 "group": record.group,
                 "references": list(record.references),
-                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
-                "diagnosis_read": read_diagnosis(captions[MODEL]),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references, found.vocabulary),
+                "diagnosis_read": read_diagnosis(captions[MODEL], found.vocabulary),
                 "captions": captions,
                 "scores": {metric: values[row] for metric, values in found.result.rows.items()},
             }

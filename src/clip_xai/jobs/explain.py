@@ -21,7 +21,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from clip_xai.config.schemas import BackboneConfig, DataConfig, ExplainConfig, TrainerConfig
+from clip_xai.config.schemas import BackboneConfig, DataConfig, DataOfTheRun, ExplainConfig, TrainerConfig
+from clip_xai.data.vocabulary import DEFAULT, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.explanation_job import ExplanationJob
@@ -37,7 +38,7 @@ from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, explainers_of, open_captioner
-from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
+from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model, require_vocabulary, vocabulary_of
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.text import counted
@@ -113,7 +114,9 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     if not is_first_process():
         return {}
     subtitle = " · ".join((model, *chosen.notes))
-    metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place))
+    metrics = collect(
+        store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place), job.vocabulary
+    )
     metrics |= {"model": model}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     write_json(store.run_dir / "metrics.json", metrics)
@@ -176,9 +179,13 @@ def job_of(config: ExplainConfig, place: Path | None) -> ExplanationJob:
     """What the settings ask, of the captioner of a place or of the backbone that they choose."""
     classifier = place is None and config.backbone is not None and config.backbone.library is not None
     # Refused before weights are read.
-    question = question_of(config.target, config.text, captioner=place is not None, classifier=classifier)
+    chosen = DEFAULT if config.data is None else config.data.vocabulary
+    if place is not None and isinstance(config.data, DataOfTheRun) and "vocabulary" in config.data.changed:
+        require_vocabulary(config.data, place)
+    words = (None if place is None else vocabulary_of(place)) or load_vocabulary(chosen)
+    question = question_of(config.target, config.text, place is not None, classifier, words)
     methods, how = explainers_of(config.xai), decoding(config.generation)
-    captioner, retrieval = (None, None) if place is None else open_captioner(place)
+    captioner, retrieval = (None, None) if place is None else open_captioner(place, chosen)
     backbone = captioner.backbone if captioner is not None else build_backbone(**vars(config.backbone))
     return ExplanationJob(backbone, captioner, methods, question, how, retrieval)
 
@@ -205,7 +212,7 @@ def model_in_words(place: Path | None, job: ExplanationJob, backbone: BackboneCo
 def asked_of(config: ExplainConfig, chosen: Chosen, job: ExplanationJob) -> dict[str, Any]:
     """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
     settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
-    settings |= {name: getattr(config, name) for name in ("image", "text")}
+    settings |= {name: getattr(config, name) for name in ("image", "text")} | {"vocabulary": job.vocabulary.digest}
     if chosen.data is not None:
         of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
         settings |= {"split": config.split, "samples": config.samples, "data": of_data}

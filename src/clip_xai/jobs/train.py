@@ -19,6 +19,7 @@ from torch import Tensor
 from clip_xai.config.schemas import TrainConfig
 from clip_xai.config.training_settings import CONTRASTIVE, StageConfig
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.files import write_json
 from clip_xai.jobs.train_contrastive import train_contrastive
@@ -95,7 +96,8 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         )
     learned = [record for record in learned_records(config, start.train) if record.image in table.rows]
     lineage = start.lineage.with_learned(Learned.from_records(learned))
-    captioner.provenance = lineage.packed()
+    vocabulary = load_vocabulary(config.data.vocabulary)
+    captioner.provenance = lineage.packed() | vocabulary.packed()
     require_positions(captioner, data, config)
     if is_first_process():
         start.card.write(run_dir)
@@ -104,7 +106,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
             (run_dir / EXPORT).mkdir(exist_ok=True)
             retrieval.index.save(run_dir / EXPORT / INDEX)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        remember = Remember(start.asked, lineage)
+        remember = Remember(start.asked, lineage, vocabulary)
         best, before = fit(captioner, settings, data, config, loggers, resumed, [remember, *callbacks])
         if not is_first_process():
             return best_metrics(best)
@@ -112,7 +114,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
             captioner = build_captioner(settings)  # the other one's weights belong to the strategy
         content = read_checkpoint(best)
         load_state(captioner, captioner_state(content), best)
-        captioner.provenance = lineage.with_updates(content["global_step"]).packed()
+        captioner.provenance = lineage.with_updates(content["global_step"]).packed() | vocabulary.packed()
         captioner.cpu().eval()
         save_captioner(captioner, settings, run_dir / EXPORT)
         log_samples(captioner, data, config, loggers)

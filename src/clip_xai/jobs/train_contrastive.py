@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from clip_xai.config.schemas import TrainConfig
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.backbone_builder import build_backbone
@@ -78,7 +79,7 @@ def train_contrastive(config: TrainConfig, callbacks: Sequence[Callback] = ()) -
     )
     module = ContrastiveModule(backbone, optimisation, plan)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        used = [plan, Remember(start.asked, lineage), *callbacks]
+        used = [plan, Remember(start.asked, lineage, load_vocabulary(config.data.vocabulary)), *callbacks]
         trainer, keeper = build_trainer(config, loggers, used, strategy_of(config, plan), resumed)
         before = run_epochs(trainer, module, data, config, resumed, judge_first=True)
         best = keeper.best()

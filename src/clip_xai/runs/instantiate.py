@@ -18,6 +18,8 @@ from clip_xai.config.schemas import (
     TrainerConfig,
 )
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import KEY as VOCABULARY
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.backbone_builder import BackboneSource
 from clip_xai.models.captioner import Captioner
@@ -108,15 +110,23 @@ def feature_table(
     return cache.table([record.image for record in records], reads or captioner.reads, trainer.feature_batch_size)
 
 
-def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
+def open_captioner(place: Path, vocabulary: str | None = None) -> tuple[Captioner, Retrieval | None]:
     """The captioner of a place, in evaluation mode, and what makes its prompts where it retrieves any.
 
     Args:
         place: The directory of an exported model, or a ``.ckpt`` file.
+        vocabulary: What it is to be read with where its weights do not say which vocabulary it was trained with.
 
     Raises:
         UserError: Nothing usable is there.
     """
+    captioner, retrieval = _opened(place)
+    if vocabulary is not None and VOCABULARY not in captioner.provenance:
+        captioner.provenance |= load_vocabulary(vocabulary).packed()
+    return captioner, retrieval
+
+
+def _opened(place: Path) -> tuple[Captioner, Retrieval | None]:
     if place.suffix != ".ckpt":
         return load_captioner(place), load_retrieval(load_settings(place), place)
     checkpoint = read_checkpoint(place)
@@ -128,7 +138,7 @@ def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
             f"{place} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} holds "
             "now; train again or restore the tower's weights"
         )
-    captioner.provenance = {key: checkpoint[key] for key in (LINEAGE,) if key in checkpoint}
+    captioner.provenance = {key: checkpoint[key] for key in (LINEAGE, VOCABULARY) if key in checkpoint}
     # A run writes its index before its first step.
     return captioner.eval(), load_retrieval(settings, run_of(place) / EXPORT)
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts, compose
-from clip_xai.data.ontology import DIAGNOSES
+from clip_xai.data.lexicon import canonical_diagnosis
 from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.sources.photograph_files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
-from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.text import counted, plural, printable
 
 _TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
@@ -28,12 +28,14 @@ class SourceReader:
         photographs: Where its photographs are looked up.
         expected: Rows that the publisher's tables have, where they are the ones that were found.
         path: Its table, where there is one.
+        vocabulary: What its labels are read with.
     """
 
     source: str
     photographs: PhotographIndex
     expected: int | None = None
     path: Path | None = None
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -81,7 +83,7 @@ class SourceReader:
         """
         stated = [label for label in labels if label]
         for label in stated:
-            name = canonical_diagnosis(label)
+            name = canonical_diagnosis(label, self.vocabulary)
             if name is not None:
                 self.labels.setdefault(label, Counter())[name] += 1
                 return name
@@ -117,7 +119,7 @@ class SourceReader:
             official_split: The publisher's own split.
             flags: What a reader should know of the row.
         """
-        captions, shared = compose(facts), tuple(keys)
+        captions, shared = compose(facts, vocabulary=self.vocabulary), tuple(keys)
         self.records.append(
             Record(
                 image=photograph,
@@ -125,7 +127,7 @@ class SourceReader:
                 name=printable(photograph.name),
                 group=shared[0],
                 diagnosis=diagnosis,
-                malignancy=DIAGNOSES[diagnosis].malignancy if diagnosis else malignancy,
+                malignancy=self.vocabulary.malignancy(diagnosis) if diagnosis else malignancy,
                 caption=captions[0],
                 references=captions,
                 mask=mask,

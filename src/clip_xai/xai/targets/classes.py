@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_xai.data.field_words import vocabulary
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.classifier import VisionClassifier
@@ -24,7 +24,6 @@ CLASSIFIER_KINDS = {
     "margin": "logit margin",
     "log_probability": "log-probability of the class",
 }
-TEMPLATES = vocabulary().templates
 
 
 class ClassTarget(SimilarityTarget):
@@ -79,7 +78,7 @@ class ClassTarget(SimilarityTarget):
         cls,
         backbone: CLIPBackbone,
         classes: Sequence[str],
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
         kind: str = "cosine",
         labels: Sequence[str] | None = None,
     ) -> ClassTarget:
@@ -88,13 +87,14 @@ class ClassTarget(SimilarityTarget):
         Args:
             backbone: Gives the embeddings.
             classes: What is put into the templates.
-            templates: Texts with ``{}`` where the class stands.
+            templates: Texts with ``{}`` where the class stands; those of skin if None.
             kind: As above.
             labels: Names to show; the classes if None.
 
         Raises:
             UserError: There is no class, or a template has no place for it.
         """
+        templates = load_vocabulary().templates if templates is None else templates
         if not classes or not templates:
             raise UserError("a class target needs classes and templates: set target.classes and target.templates")
         misplaced = [template for template in templates if template.count("{}") != 1]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionContrastTarget, CaptionTarget, diagnosis_words
-from clip_xai.xai.targets.classes import TEMPLATES, ClassifierTarget, ClassTarget
+from clip_xai.xai.targets.classes import ClassifierTarget, ClassTarget
 from clip_xai.xai.targets.embedding import EmbeddingDimensionTarget
 from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
 
@@ -34,23 +35,27 @@ class Question:
         kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``. Of a classifier
             ``logit``, ``margin`` or ``log_probability``.
         text: The text, or the texts, of ``similarity`` and ``contrast``; None for the generated caption.
-        against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place.
-        classes: Texts for ``class``; for ``logit`` a classifier's names or numbers, none of them for the likeliest.
-        templates: Texts with ``{}`` where the class stands.
+        against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place;
+            None for the vocabulary's.
+        classes: Texts for ``class``, None for the vocabulary's; for ``logit`` a classifier's names or numbers, none of
+            them for the likeliest.
+        templates: Texts with ``{}`` where the class stands; None for the vocabulary's.
         dimensions: The dimensions of ``embedding_dimension``.
         word: The word of ``caption_word``; None for every word.
         span: The words of ``caption_span`` and ``caption_contrast``; None for the diagnosis that the caption states.
+        vocabulary: What is taken where nothing is given, and what captions are read with. A captioner brings its own.
     """
 
     names: tuple[str, ...] = (*CAPTION_PARTS, "similarity")
     kind: str = "cosine"
     text: str | tuple[str, ...] | None = None
-    against: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    templates: tuple[str, ...] = TEMPLATES
+    against: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = None
     dimensions: tuple[int, ...] = ()
     word: str | None = None
     span: str | None = None
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
 
     @property
     def needs_captioner(self) -> bool:
@@ -96,6 +101,7 @@ def targets_of(
     unknown = [name for name in question.names if name not in TARGETS]
     if unknown or not question.names:
         raise UserError(f"target.names: {', '.join(unknown) or 'nothing'} is not of {', '.join(TARGETS)}")
+    words = question.vocabulary if captioner is None else captioner.vocabulary
     asked: list[TargetSpecification] = []
     for name in dict.fromkeys("caption" if one in CAPTION_PARTS else one for one in question.names):
         if name in OF_CAPTIONS:
@@ -106,13 +112,14 @@ def targets_of(
             if name == "caption":
                 asked.append(_parts(question, captioner, token_ids))
             else:
-                target: Target = CaptionContrastTarget(captioner, token_ids, question.against, question.span)
+                others = words.alternatives if question.against is None else question.against
+                target: Target = CaptionContrastTarget(captioner, token_ids, others, question.span)
                 asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
             continue
         if name == "logit":
-            target = ClassifierTarget.of(backbone, question.classes, question.kind, pixels)
+            target = ClassifierTarget.of(backbone, question.classes or (), question.kind, pixels)
         else:
-            target = _of_backbone(name, question, backbone, captioner, token_ids)
+            target = _of_backbone(name, question, backbone, captioner, token_ids, words)
         asked.append(TargetSpecification(name, target, [None] * len(target.labels)))
     return asked
 
@@ -145,7 +152,9 @@ def caption_parts(
     if "caption_span" in names:
         text = captioner.tokenizer.decode(token_ids)
         alone = len(names) == 1 or span is not None
-        if alone or diagnosis_words(text, CaptionTarget.words(captioner, token_ids).caption_words()):
+        if alone or diagnosis_words(
+            text, CaptionTarget.words(captioner, token_ids).caption_words(), captioner.vocabulary
+        ):
             made.append((CaptionTarget.span(captioner, token_ids, span), [None]))
     if "caption" in names:
         made.append((CaptionTarget.whole(captioner, token_ids), [None]))
@@ -165,9 +174,12 @@ def _of_backbone(
     backbone: VisionBackbone,
     captioner: Captioner | None,
     token_ids: Sequence[int] | None,
+    vocabulary: Vocabulary,
 ) -> Target:
     if name == "class":
-        return ClassTarget.from_classes(with_texts(backbone), question.classes, question.templates, question.kind)
+        classes = vocabulary.classes if question.classes is None else question.classes
+        templates = vocabulary.templates if question.templates is None else question.templates
+        return ClassTarget.from_classes(with_texts(backbone), classes, templates, question.kind)
     if name == "embedding_dimension":
         return EmbeddingDimensionTarget(question.dimensions, embed_dim=backbone.embed_dim)
     texts = (question.text,) if isinstance(question.text, str) else question.text
@@ -178,10 +190,11 @@ def _of_backbone(
         if not texts[0].strip():
             raise UserError("the generated caption is empty; train the captioner further, or give text=...")
     if not all(text.strip() for text in texts):
-        raise UserError('text= is blank: give a text, such as text="a photo of melanoma"')
+        raise UserError(f'text= is blank: give a text, such as text="{vocabulary.probe}"')
     if name == "similarity":
         return SimilarityTarget.from_texts(with_texts(backbone), texts, question.kind)
-    return ContrastTarget.from_texts(with_texts(backbone), [*texts, *question.against], question.kind)
+    against = vocabulary.contrast if question.against is None else question.against
+    return ContrastTarget.from_texts(with_texts(backbone), [*texts, *against], question.kind)
 
 
 __all__ = ["TARGETS", "WHOLE_CAPTION", "Question", "TargetSpecification", "caption_parts", "targets_of"]
