@@ -13,6 +13,7 @@ from PIL import Image
 
 from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.settings import BuildSettings
+from clip_xai.data.synthetic.dermacap import write_dermacap
 from clip_xai.errors import UserError
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.evaluate import evaluate
@@ -100,3 +101,10 @@ def test_a_file_that_changes_makes_another_manifest(root: Path, tmp_path: Path) 
     file.write_text('templates: ["{}"]\ndiagnoses: {fluid: {synonyms: [effusion]}}\n', encoding="utf-8")
     second = pd.read_parquet(build_manifest(root, tmp_path / "out", wanted))
     assert set(second["diagnosis"].dropna()) == {"fluid"} and len(second) == len(first)
+
+
+def test_publishers_of_another_field_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "six"
+    write_dermacap(root, seed=0, scale=0.005, height=64, width=64)
+    with pytest.raises(UserError, match=r"data.vocabulary=chest does not have the diagnosis '[a-z ]+' of ham10000"):
+        build_manifest(root, tmp_path / "out", BuildSettings(vocabulary="chest", near_bits=None))

@@ -8,8 +8,8 @@ structure, "dark skin" is a skin tone, "upper centre" is not "centre", and only 
 What is denied ("no sign of melanoma", "not red") or only compared with ("scar-like") is not stated
 (`clip_xai.data.statements`). Of the diagnoses that are left those count that the text holds most firmly: concluded
 ("most likely", "diagnosis:") before supported ("consistent with"), these before plain ones, these before possible
-ones. Are they one, or one above the other in the ontology, then the most specific is the answer; are they several, the
-text is undecided and has none. Of an attribute the first value is the answer, unless an "or" offers another.
+ones. Are they one, or one above the other in the vocabulary, then the most specific is the answer; are they several,
+the text is undecided and has none. Of an attribute the first value is the answer, unless an "or" offers another.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import FILE, read_all
+from clip_xai.data.sources.common import require_of_field
 from clip_xai.data.sources.photograph_files import LEFT_OVERS, find_tables, is_ours
 from clip_xai.data.splits import assign_splits
 from clip_xai.data.synthetic.marker import MARKER, drawn_by_earlier_version
@@ -180,8 +181,7 @@ def _digests_of_written(output_dir: Path) -> list[str]:
 def _read_sources(root: Path, settings: BuildSettings, vocabulary: Vocabulary) -> list[SourceTable]:
     tables = [table for source in SOURCES.values() if (table := source.read(root)) is not None]
     tables += read_all(root, tuple(SOURCES), settings.columns.named(), vocabulary)
-    for table in tables:
-        _require_of_field(table, settings, vocabulary)
+    require_of_field(tables, settings.vocabulary, vocabulary)
     if not tables:
         raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}{_others(root)}; {_expected()}")
     if not any(table.records for table in tables):
@@ -192,16 +192,6 @@ def _read_sources(root: Path, settings: BuildSettings, vocabulary: Vocabulary) -
         hint = "; ".join(f"{name}: {SOURCES[name].expected}" for name in known) or "correct the table"
         raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs{why}; {hint}")
     return tables
-
-
-def _require_of_field(table: SourceTable, settings: BuildSettings, vocabulary: Vocabulary) -> None:
-    """Refuse a source whose diagnoses the vocabulary does not have: nothing of it could be read or compared."""
-    other = next((one.diagnosis for one in table.records if one.diagnosis not in (None, *vocabulary.diagnoses)), None)
-    if other is not None:
-        raise UserError(
-            f"data.vocabulary={settings.vocabulary} does not have the diagnosis {other!r} of {table.source}: choose "
-            "the vocabulary of that source's field, or a data.root without it"
-        )
 
 
 def _others(root: Path) -> str:
@@ -313,7 +303,7 @@ def _make(folder: Path) -> None:
 def _stamp(root: Path, states: list[tuple[str, State | None]], settings: BuildSettings, vocabulary: Vocabulary) -> str:
     """Digest of everything the manifest depends on: each file's name, size and times, and the settings."""
     chosen = {name: value for name, value in asdict(settings).items() if name != "workers"}
-    chosen["vocabulary"] = vocabulary.digest  # its content, not its place
+    chosen |= {"vocabulary": vocabulary.digest}
     digest = hashlib.sha256(json.dumps([VERSION, str(root), chosen], sort_keys=True).encode())
     for path, state in states:
         digest.update(f"{path}\0{state}\n".encode("utf-8", "surrogatepass"))

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from clip_xai.data.statements import ENGLISH, StatementWords
+from clip_xai.data.statement_words import ENGLISH, StatementWords
 from clip_xai.data.vocabulary_file import checked
 from clip_xai.errors import UserError
 from clip_xai.text import near_matches

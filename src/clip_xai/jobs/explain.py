@@ -74,7 +74,7 @@ class ExplainingModule(LightningModule):
             photograph = self.photographs[number - 1]
             try:
                 result = self.job.result(photograph)
-                image = shown(result, self.job.backbone)
+                image = shown(result, self.job.backbone, vocabulary=self.job.vocabulary)
             except UserError as error:
                 self.store.write_problem(number, photograph, str(error))
                 log.warning("%s: %s", photograph.name, error)
@@ -122,7 +122,7 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     write_json(store.run_dir / "metrics.json", metrics)
     with open_loggers(config.logger, store.run_dir, "explain", asdict(config)) as loggers:
         log_metrics(loggers, {"explained": metrics["explained"], "problems": len(metrics["problems"])})
-        log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, job.backbone)))
+        log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, job.backbone, job.vocabulary)))
     log.info("report: %s", store.run_dir / "index.html")
     return metrics
 

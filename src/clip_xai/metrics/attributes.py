@@ -58,7 +58,7 @@ class Reading:
 def true_diagnosis(
     diagnosis: str | None, references: Sequence[str], vocabulary: Vocabulary | None = None
 ) -> str | None:
-    """Return the canonical diagnosis of a record: its own, unless a reference states one below it in the ontology.
+    """Return the canonical diagnosis of a record: its own, unless a reference states one below it in the vocabulary.
 
     Publishers' classes can be umbrellas (HAM10000's ``bkl`` holds seborrheic keratosis and others), so that a
     description may know better. A record without a diagnosis has the one that its references state; where they
@@ -108,7 +108,7 @@ def read_diagnoses(
     Args:
         captions: N captions.
         truths: N canonical diagnoses from `true_diagnosis`, or None where unknown.
-        level: ``exact``, ``family`` (the root of the ontology above it: a melanoma in situ is a melanoma) or
+        level: ``exact``, ``family`` (the root of the vocabulary above it: a melanoma in situ is a melanoma) or
             ``malignancy`` (benign, malignant, inflammatory). A caption that names two carcinomas is undecided
             between them, and says all the same that it is malignant.
         vocabulary: The vocabulary.

@@ -14,6 +14,7 @@ from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.sources.photograph_files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
 from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
+from clip_xai.errors import UserError
 from clip_xai.text import counted, plural, printable
 
 _TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
@@ -112,7 +113,7 @@ class SourceReader:
             facts: What its caption may say.
             keys: What other photographs of the same patient, lesion or picture share; the first names the group.
             diagnosis: Canonical name, or None.
-            malignancy: What the publisher says of a diagnosis that the ontology does not know.
+            malignancy: What the publisher says of a diagnosis that the vocabulary does not know.
             fields: The publisher's fields that say something.
             view: ``clinical`` or ``dermoscopic``.
             mask: Lesion mask.
@@ -168,6 +169,27 @@ class SourceReader:
             labels={label: dict(names) for label, names in sorted(self.labels.items())},
             path=self.path,
         )
+
+
+def require_of_field(tables: Iterable[SourceTable], chosen: str, vocabulary: Vocabulary) -> None:
+    """Refuse a source whose diagnoses a vocabulary does not have: nothing of it could be read or compared.
+
+    Args:
+        tables: What was read of each source.
+        chosen: What the vocabulary was chosen by.
+        vocabulary: The vocabulary.
+
+    Raises:
+        UserError: One is of another field.
+    """
+    known = {None, *vocabulary.diagnoses}
+    for table in tables:
+        other = next((record.diagnosis for record in table.records if record.diagnosis not in known), None)
+        if other is not None:
+            raise UserError(
+                f"data.vocabulary={chosen} does not have the diagnosis {other!r} of {table.source}: choose the "
+                "vocabulary of that source's field, or a data.root without it"
+            )
 
 
 def stated_fields(row: Mapping[str, str], leave_out: Iterable[str] = ()) -> dict[str, object]:
