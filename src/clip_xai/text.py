@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 
 #: Marks that turn the direction of what follows, and the byte-order mark: they show nothing and change what is shown.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
@@ -54,6 +56,16 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     ('is', 'are', 'masks')
     """
     return one if count == 1 else many or f"{one}s"
+
+
+def near_matches(name: str, known: Sequence[str]) -> str:
+    """Return what to type instead of a name that is unknown: those that are near it, or all.
+
+    >>> near_matches("skim", ["chest", "skin"]), near_matches("heart", ["brain", "skin"])
+    ('did you mean skin?', 'choose one of brain, skin')
+    """
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
 
 
 def spreadsheet_cell(text: str) -> str:

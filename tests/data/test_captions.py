@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_xai.data.captions import POLICIES, CaptionFacts, compose
-from clip_xai.data.ontology import DIAGNOSES, agree, lineage
+from clip_xai.data.lexicon import canonical_diagnosis, read_diagnosis
 from clip_xai.data.own_text import gives_advice, names_a_diagnosis, without_answers
 from clip_xai.data.sources.common import labelled, skin_types_of
-from clip_xai.data.vocabulary import canonical_diagnosis, read_diagnosis
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from tests.data.rehearsal import VOCABULARY
+
+SKIN = load_vocabulary("skin")
 
 FACTS = CaptionFacts(
     name="a.jpg",
@@ -48,7 +50,7 @@ facts = st.builds(
     view=st.sampled_from(["dermoscopic image", "clinical photograph", "overview photograph"]),
     site=st.sampled_from([None, "the back", "acral skin"]),
     size_mm=st.sampled_from([(), (5.0,), (5.0, 5.0), (12.5, 3.0)]),
-    diagnosis=st.sampled_from([None, *sorted(DIAGNOSES)]),
+    diagnosis=st.sampled_from([None, *sorted(SKIN.diagnoses)]),
     confirmed_by=st.sampled_from([None, "biopsy"]),
     skin_types=st.sampled_from([(), (1,), (3, 4), (5, 6)]),
     concepts=st.lists(st.sampled_from(["scale", "papules", "a wheal"]), unique=True).map(tuple),
@@ -119,11 +121,11 @@ def test_every_label_of_the_publishers_has_a_name_or_is_known_to_have_none() -> 
 
 
 def test_a_name_agrees_with_what_stands_above_it() -> None:
-    assert lineage("nodular melanoma") == ("nodular melanoma", "melanoma")
-    assert agree("melanoma", "nodular melanoma") and agree("nodular melanoma", "melanoma")
-    assert not agree("nodular melanoma", "melanoma in situ") and not agree("melanoma", "melanocytic nevus")
-    for name in DIAGNOSES:
-        assert len(set(lineage(name))) == len(lineage(name))
+    assert SKIN.lineage("nodular melanoma") == ("nodular melanoma", "melanoma")
+    assert SKIN.agree("melanoma", "nodular melanoma") and SKIN.agree("nodular melanoma", "melanoma")
+    assert not SKIN.agree("nodular melanoma", "melanoma in situ") and not SKIN.agree("melanoma", "melanocytic nevus")
+    for name in SKIN.diagnoses:
+        assert len(set(SKIN.lineage(name))) == len(SKIN.lineage(name))
 
 
 @pytest.mark.parametrize(

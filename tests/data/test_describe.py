@@ -7,9 +7,12 @@ import re
 import numpy as np
 import pytest
 
+from clip_xai.data.lexicon import read_attribute, read_diagnosis, read_structures
 from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.scene import sample_scene
-from clip_xai.data.vocabulary import ATTRIBUTES, read_attribute, read_diagnosis, read_structures
+from clip_xai.data.vocabulary import load_vocabulary
+
+SKIN = load_vocabulary("skin")
 
 SCENES = [sample_scene(seed) for seed in range(400)]
 UNSEEN = re.compile(
@@ -18,7 +21,7 @@ UNSEEN = re.compile(
 
 
 def read_all(text: str) -> dict[str, str | None]:
-    found: dict[str, str | None] = {name: read_attribute(text, name) for name in ATTRIBUTES}
+    found: dict[str, str | None] = {name: read_attribute(text, name) for name in SKIN.attributes}
     return found | {"diagnosis": read_diagnosis(text), "structures": ", ".join(read_structures(text)) or "none"}
 
 

@@ -19,8 +19,10 @@ from clip_xai.data.synthetic.describe import describe
 from clip_xai.data.synthetic.layouts import LAYOUTS
 from clip_xai.data.synthetic.layouts.shared import PlannedPhotograph, photographed_again
 from clip_xai.data.synthetic.scene import render
-from clip_xai.data.vocabulary import DIAGNOSES
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
+
+SKIN = load_vocabulary("skin")
 
 SIZE = {"scale": 0.01, "height": 96, "width": 128, "workers": 1}
 FULL_ROWS = {"ham10000": 11720, "skincap": 4000, "mra_midas": 3416, "pad_ufes_20": 2298, "ddi2": 665, "ddi": 656}
@@ -68,8 +70,8 @@ def test_every_planned_photograph_is_read_back(planned: list[PlannedPhotograph],
         assert record.official_split == photograph.official_split
         # What a publisher's classes can tell: the scene's diagnosis, or the class above it, or (controls) nothing.
         if record.diagnosis is not None:
-            assert record.diagnosis in (scene.diagnosis, DIAGNOSES[scene.diagnosis].parent)
-            assert record.malignancy == DIAGNOSES[scene.diagnosis].malignancy
+            assert record.diagnosis in (scene.diagnosis, SKIN.diagnoses[scene.diagnosis].parent)
+            assert record.malignancy == SKIN.diagnoses[scene.diagnosis].malignancy
         else:
             assert photograph.source == "mra_midas"
 

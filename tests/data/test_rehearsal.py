@@ -112,7 +112,7 @@ def test_captions_say_nothing_private_and_visible_ones_no_diagnosis(root: Path, 
         ):
             assert f" {word}" not in text, (record.identifier, text)
     shown = load_manifest(build_manifest(root / "data", root / "out", BuildSettings(captions="visible")))
-    from clip_xai.data.vocabulary import read_diagnosis
+    from clip_xai.data.lexicon import read_diagnosis
 
     assert not [record.identifier for record in shown if read_diagnosis(record.caption)]
     assert not [record.identifier for record in shown if "biops" in record.caption.casefold()]

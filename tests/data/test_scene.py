@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from clip_xai.data.synthetic.composition import POSITIONS
 from clip_xai.data.synthetic.profiles import PROFILES, SIZE_RADII
 from clip_xai.data.synthetic.scene import Rendering, Scene, render, sample_scene
-from clip_xai.data.vocabulary import DIAGNOSES, POSITIONS
+from clip_xai.data.vocabulary import load_vocabulary
+
+SKIN = load_vocabulary("skin")
 
 SCENES = [sample_scene(seed) for seed in range(120)]
 
@@ -132,4 +135,4 @@ def test_what_is_fixed_stays_fixed_and_the_rest_stays_as_drawn() -> None:
 
 
 def test_rendered_diagnoses_are_in_the_ontology() -> None:
-    assert len(PROFILES) == 12 and set(PROFILES) <= set(DIAGNOSES)
+    assert len(PROFILES) == 12 and set(PROFILES) <= set(SKIN.diagnoses)

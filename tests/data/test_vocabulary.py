@@ -1,220 +1,87 @@
-"""The reading rule, the ontology and the publishers' labels."""
+"""The words of a field stand in a file, which travels with the package, and a person can bring her own."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
-from clip_xai.data.vocabulary import (
-    ATTRIBUTES,
-    DIAGNOSES,
-    LABEL_CODES,
-    POSITIONS,
-    STRUCTURES,
-    canonical_diagnosis,
-    diagnosis_span,
-    mentions_diagnosis,
-    read_attribute,
-    read_diagnosis,
-    read_malignancy,
-    read_structures,
-)
+from clip_xai.data.lexicon import read_diagnosis
+from clip_xai.data.vocabulary import FOLDER, load_vocabulary, unpacked
+from clip_xai.errors import UserError
 
 
-@pytest.mark.parametrize(
-    ("text", "diagnosis"),
-    [
-        ("Squamous cell carcinoma in situ of the ear", "squamous cell carcinoma in situ"),
-        ("squamous-cell-carcinoma", "squamous cell carcinoma"),
-        ("several melanocytic nevi", "melanocytic nevus"),
-        ("seborrheic keratoses", "seborrheic keratosis"),
-        ("Bowen's disease", "squamous cell carcinoma in situ"),
-        ("no melanomatous change", None),
-        ("a picture of skin", None),
-    ],
-)
-def test_longest_whole_word_phrase_is_read(text: str, diagnosis: str | None) -> None:
-    assert read_diagnosis(text) == diagnosis
+@pytest.mark.parametrize("name", ["skin", "chest"])
+def test_templates_come_from_the_file(name: str) -> None:
+    said, found = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), load_vocabulary(name)
+    assert list(found.templates) == said["templates"] and found.comparison == said["comparison"]
+    assert all(text.count("{}") == 1 for text in (*found.templates, found.comparison))
+    assert list(found.diagnoses) == list(said["diagnoses"]) and list(found.attributes) == list(said["attributes"])
 
 
-@pytest.mark.parametrize(
-    ("text", "diagnosis"),
-    [
-        ("a scar-like red plaque, most likely melanoma", "melanoma"),
-        ("no sign of melanoma; benign nevus", "melanocytic nevus"),
-        ("Diagnosis: melanoma.", "melanoma"),
-        ("The most likely diagnosis of this black lesion in the centre of the picture is melanoma", "melanoma"),
-        ("melanoma is the most likely diagnosis of this black lesion", "melanoma"),
-        ("eczema is most likely, psoriasis possible", "eczema"),
-        ("melanoma or nevus", None),
-        ("melanoma vs nevus", None),
-        ("consistent with psoriasis or eczema", None),
-        ("consistent with psoriasis, eczema less likely", "psoriasis"),
-        ("melanoma cannot be excluded; benign nevus", "melanocytic nevus"),
-        ("a nevus; melanoma should be excluded", "melanocytic nevus"),
-        ("melanoma has to be ruled out, psoriasis", "psoriasis"),
-        ("nothing suspicious for melanoma", None),
-        ("not a melanoma but a nevus", "melanocytic nevus"),
-        ("not only melanoma", "melanoma"),
-        ("rule out melanoma", None),
-        ("isn't psoriasis", None),
-        ("unlikely to be melanoma", None),
-        ("melanoma was ruled out. This is a dermatofibroma", "dermatofibroma"),
-        ("without evidence of basal cell carcinoma, melanoma or psoriasis", None),
-        ("without scale, consistent with psoriasis", "psoriasis"),
-        ("a plaque without scale consistent with psoriasis", "psoriasis"),
-        ("not consistent with psoriasis", None),
-        ("no clinical or dermoscopic evidence to support a diagnosis of melanoma", None),
-        ("no melanoma, nevus seen", "melanocytic nevus"),
-        ("nevus rather than melanoma", "melanocytic nevus"),
-        ("melanoma, not nevus", "melanoma"),
-        ("melanoma arising in a nevus", "melanoma"),
-        ("history of melanoma. Psoriasis on the elbow", "psoriasis"),
-        ("mimicking melanoma, this seborrheic keratosis", "seborrheic keratosis"),
-        ("non-melanoma skin cancer", None),
-        ("post-acne scar", "scar"),
-        ("acne-like papules in rosacea", "rosacea"),
-        ("post acne or psoriasis", "psoriasis"),
-        ("a non-melanoma or nevus", "melanocytic nevus"),
-        ("history of melanoma or nevus", None),
-        ("no scale, possibly melanoma", "melanoma"),
-        ("no scale possibly melanoma", "melanoma"),
-        ("psoriasiform plaque on scarred skin", None),
-        ("differential diagnosis includes nevus; final diagnosis melanoma", "melanoma"),
-        ("differential diagnosis: melanoma, nevus or scar", None),
-        ("nevus, possibly melanoma", "melanocytic nevus"),
-        ("possibly melanoma", "melanoma"),
-        ("a mole, dysplastic nevus", "dysplastic nevus"),
-        ("no diagnosis. Melanoma", "melanoma"),
-        ("Bowen’s disease", "squamous cell carcinoma in situ"),
-        ("Behçet's disease", "behcet disease"),
-    ],
-)
-def test_conclusions_denials_and_whole_words_decide(text: str, diagnosis: str | None) -> None:
-    assert read_diagnosis(text) == diagnosis
-    assert diagnosis is not None or diagnosis_span(text) is None
+def test_another_name_is_refused() -> None:
+    with pytest.raises(UserError, match="choose one of chest, skin"):
+        load_vocabulary("zebra")
+    with pytest.raises(UserError, match=r"data.vocabulary=skim: .* did you mean skin\?"):
+        load_vocabulary("skim")
 
 
-def test_the_span_is_the_phrase_that_was_matched() -> None:
-    """All phrases of the lexicon, behind rivals that must not win and inside of sentences."""
-    phrases = [(phrase, entry.name) for entry in DIAGNOSES.values() for phrase in (entry.name, *entry.synonyms)]
-    assert len(phrases) >= 273
-    for phrase, name in phrases:
-        for text in (
-            f"Scar-like; consistent with {phrase}.",
-            f"{phrase} on the arm",
-            f"not acne: most likely {phrase}",
-        ):
-            span = diagnosis_span(text)
-            assert span is not None and text[slice(*span)] == phrase and read_diagnosis(text) == name
+OWN = """\
+templates: ["an OCT scan of {}."]
+diagnoses:
+  drusen: {synonyms: [druse]}
+  macular edema:
+  cystoid macular edema: {parent: macular edema}
+statements: {denials: [free of any]}
+"""
+
+
+def own(folder: Path, content: str = OWN, name: str = "eye.yaml") -> str:
+    (folder / name).write_text(content, encoding="utf-8")
+    return str(folder / name)
+
+
+def test_a_persons_own_file_says_the_rest_by_itself(tmp_path: Path) -> None:
+    eye = load_vocabulary(own(tmp_path))
+    assert (eye.name, eye.comparison, eye.probe) == ("eye", "an OCT scan of {}.", "an OCT scan of drusen.")
+    assert eye.classes == ("drusen", "macular edema", "cystoid macular edema") and eye.truth == "finding"
+    assert read_diagnosis("druse, free of any macular edema", eye) == "drusen"
+    assert eye.lineage("cystoid macular edema") == ("cystoid macular edema", "macular edema")
+    assert read_diagnosis("melanoma", eye) is None
+    kept = unpacked(eye.packed())  # on a machine without the file
+    assert kept is not None and (kept.diagnoses, kept.templates) == (eye.diagnoses, eye.templates)
+    assert kept.digest == eye.digest != load_vocabulary(own(tmp_path, OWN.replace("druse]", "spot]"))).digest
+
+
+def test_names_alone_are_a_vocabulary(tmp_path: Path) -> None:
+    few = load_vocabulary(own(tmp_path, 'templates: ["{}"]\ndiagnoses: [drusen, edema]\n'))
+    assert tuple(few.diagnoses) == ("drusen", "edema")
 
 
 @pytest.mark.parametrize(
-    ("text", "attribute", "value"),
+    ("content", "message"),
     [
-        ("scarred skin", "colour", None),
-        ("surrounding skin", "shape", None),
-        ("not red but black", "colour", "black"),
-        ("no red spot; pink", "colour", "pink"),
-        ("a red or black lesion", "colour", None),
-        ("oval-like", "shape", None),
-        ("light brown skin", "colour", None),
-        ("light brown skin", "skin tone", "brown"),
+        ("templates: [a]\ndiagnoses: [b]", r"templates: 'a' must hold \{\} once"),
+        ("templates: ['{}']", "does not have diagnoses: add them"),
+        ("templates: ['{}']\ndiagnosis: [b]", "there is no 'diagnosis' in a vocabulary; did you mean diagnoses"),
+        ("templates: ['{}']\ndiagnoses: {b: {parent: c}}", "diagnoses.b.parent: 'c' is not among them"),
+        ("templates: ['{}']\ndiagnoses: {b: {parent: c}, c: {parent: b}}", "its own ancestor: b < c < b"),
+        ("templates: ['{}']\ndiagnoses: {b: {malignancy: bad}}", "malignancy is 'bad': choose one of benign"),
+        ("templates: ['{}']\ndiagnoses: [B]", "names are lower case"),
+        ("templates: ['{}']\ndiagnoses: [b]\nstatements: {denials: [no]}", "False is not a text: put it in quotes"),
+        ("templates: ['{}']\ndiagnoses: [b]\nlabel_codes: {x: y}", "'x' stands for 'y', which is not among"),
+        ("templates: ['{}']\ndiagnoses: [b]\ntruth_form: point", "choose one of mask, box"),
+        ("templates: ['{}'\ndiagnoses", "is not YAML"),
+        ("- a", "does not hold a vocabulary"),
     ],
 )
-def test_attributes_are_denied_and_offered_as_diagnoses_are(text: str, attribute: str, value: str | None) -> None:
-    assert read_attribute(text, attribute) == value
+def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_vocabulary(own(tmp_path, content))
+    assert "\n" not in str(caught.value) and "eye.yaml" in str(caught.value)
 
 
-def test_malignancy_and_structures_are_denied_likewise() -> None:
-    assert read_malignancy("a benign lesion") == "benign" and read_malignancy("not malignant, benign") == "benign"
-    assert read_malignancy("melanoma or basal cell carcinoma") == "malignant"
-    assert read_malignancy("melanoma or nevus") is None and read_malignancy("no malignant change") is None
-    assert read_structures("no ulceration, crust") == ("crust",)
-    assert mentions_diagnosis("no sign of melanoma") and not mentions_diagnosis("scarred")
-
-
-@pytest.mark.parametrize(
-    ("text", "attribute", "value"),
-    [
-        ("a blue-white veil over a dark brown lesion", "colour", "dark brown"),
-        ("a central white patch on dark skin", "colour", None),
-        ("brown skin with a red halo", "colour", None),
-        ("brown skin with a red halo", "skin tone", "brown"),
-        ("dark skin", "skin tone", "dark"),
-        ("in the upper centre of the image", "position", "upper centre"),
-        ("top left", "position", "upper left"),
-        ("the centre", "position", "centre"),
-        ("a medium lesion on medium skin", "size", "medium"),
-        ("on medium skin", "size", None),
-        ("reddened", "colour", None),
-        ("sharply demarcated", "border", "well-defined"),
-    ],
-)
-def test_words_taken_by_a_longer_phrase_are_not_read_again(text: str, attribute: str, value: str | None) -> None:
-    assert read_attribute(text, attribute) == value
-
-
-def test_structures_are_read_in_the_vocabularys_order() -> None:
-    assert read_structures("showing crust, globules and a pigment network") == ("pigment network", "globules", "crust")
-
-
-def test_an_unknown_attribute_is_refused() -> None:
-    with pytest.raises(KeyError, match="choose one of"):
-        read_attribute("red", "weight")
-
-
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("melanocytic-nevi", "melanocytic nevus"),
-        ("NEV", "melanocytic nevus"),
-        ("nv", "melanocytic nevus"),
-        ("bkl", "benign keratosis"),
-        ("vasc", "vascular lesion"),
-        ("ACK", "actinic keratosis"),
-        ("malignant- ak", "actinic keratosis"),
-        ("malignant- sccis", "squamous cell carcinoma in situ"),
-        ("benign-melanocytic nevus", "melanocytic nevus"),
-        ("benign-fibrous papule", "fibrous papule"),
-        ("7-malignant-bcc", "basal cell carcinoma"),
-        ("other- melanocytic lesion, possible re-excision (severe, spitz, aimp)", "atypical melanocytic lesion"),
-        ("other- non-neoplastic, inflammatory, infectious", "inflammatory skin disease"),
-        ("nodular-melanoma-(nm)", "nodular melanoma"),
-        ("benign-keratosis", "benign keratosis"),
-        ("verruca-vulgaris", "verruca vulgaris"),
-        ("wart", "verruca vulgaris"),
-        ("benign-other", None),
-        ("", None),
-    ],
-)
-def test_publishers_labels(label: str, name: str | None) -> None:
-    assert canonical_diagnosis(label) == name
-
-
-def test_frequent_ddi_diseases_are_known() -> None:
-    frequent = [
-        "melanocytic-nevi", "seborrheic-keratosis", "verruca-vulgaris", "basal-cell-carcinoma", "epidermal-cyst",
-        "mycosis-fungoides", "squamous-cell-carcinoma-in-situ", "dermatofibroma", "acrochordon",
-        "squamous-cell-carcinoma", "dysplastic-nevus", "seborrheic-keratosis-irritated", "pyogenic-granuloma",
-        "neurofibroma", "angioma", "eccrine-poroma", "melanoma", "melanoma-in-situ",
-        "squamous-cell-carcinoma-keratoacanthoma", "melanoma-acral-lentiginous", "lipoma", "blue-nevus",
-        "molluscum-contagiosum", "basal-cell-carcinoma-nodular", "nevus-lipomatosus-superficialis", "kaposi-sarcoma",
-        "inverted-follicular-keratosis", "prurigo-nodularis", "metastatic-carcinoma", "eczema-spongiotic-dermatitis",
-    ]  # fmt: skip
-    assert [name for name in frequent if canonical_diagnosis(name) is None] == []
-
-
-def test_the_ontology_is_closed_and_every_phrase_reads_as_itself() -> None:
-    for name, entry in DIAGNOSES.items():
-        assert entry.malignancy in ("benign", "malignant", "inflammatory")
-        assert entry.parent == "" or entry.parent in DIAGNOSES
-        assert read_diagnosis(name) == name
-        assert {read_diagnosis(phrase) for phrase in entry.synonyms} <= {name}
-    assert set(LABEL_CODES.values()) <= set(DIAGNOSES)
-    assert DIAGNOSES["seborrheic keratosis"].parent == DIAGNOSES["solar lentigo"].parent == "benign keratosis"
-    for attribute, values in ATTRIBUTES.items():
-        for value, phrases in values.items():
-            assert {read_attribute(phrase, attribute) for phrase in phrases} == {value}
-    for name, phrases in STRUCTURES.items():
-        assert {read_structures(phrase) for phrase in phrases} == {(name,)}
-    assert tuple(ATTRIBUTES["position"]) == POSITIONS
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml cannot be read: No such file"):
+        load_vocabulary(str(tmp_path / "none.yaml"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.explanations.comparison_texts import ComparisonTexts
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.xai.targets.similarity import SimilarityTarget
@@ -15,7 +18,9 @@ from clip_xai.xai.targets.similarity import SimilarityTarget
 def test_the_rank_is_that_of_sorting_all_scores(kind: str) -> None:
     backbone = build_backbone("tiny", "tiny", "embedded:tiny").eval()
     known = ["melanoma", "psoriasis", "eczema", "melanocytic nevus"]
-    texts = ComparisonTexts(backbone, known)
+    skin = load_vocabulary("skin")
+    few = replace(skin, diagnoses={name: skin.diagnoses[name] for name in known})
+    texts = ComparisonTexts(backbone, few)
     torch.manual_seed(0)
     image = torch.randn(1, backbone.embed_dim)
     asked = ["a photo of eczema", "a fog over the sea"]

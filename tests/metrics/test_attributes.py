@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from clip_xai.data.vocabulary import ATTRIBUTES, DIAGNOSES
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.metrics.attributes import (
     balanced_accuracy,
     balanced_statistics,
@@ -16,6 +16,8 @@ from clip_xai.metrics.attributes import (
     true_attribute,
     true_diagnosis,
 )
+
+SKIN = load_vocabulary("skin")
 
 CAPTIONS = [
     "a black lesion, most likely melanoma in situ",
@@ -73,7 +75,7 @@ def test_references_that_contradict_each_other_tell_no_truth() -> None:
 
 
 def test_every_family_is_a_root() -> None:
-    assert {DIAGNOSES[diagnosis_family(name)].parent for name in DIAGNOSES} == {""}
+    assert {SKIN.diagnoses[diagnosis_family(name)].parent for name in SKIN.diagnoses} == {""}
     assert diagnosis_family("irritated seborrheic keratosis") == "benign keratosis"
 
 
@@ -109,9 +111,9 @@ def test_attributes_count_where_a_reference_states_them() -> None:
         read_attributes(CAPTIONS, references, "smell")
 
 
-@pytest.mark.parametrize("attribute", sorted(ATTRIBUTES))
+@pytest.mark.parametrize("attribute", sorted(SKIN.attributes))
 def test_every_phrase_of_every_value_is_read_back(attribute: str) -> None:
-    for value, phrases in ATTRIBUTES[attribute].items():
+    for value, phrases in SKIN.attributes[attribute].items():
         captions = [f"the picture, {phrase}, is here" for phrase in phrases]
         reading = read_attributes(captions, [(captions[0],)] * len(captions), attribute)
         assert set(reading.truth) == {value}

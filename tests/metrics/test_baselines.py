@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.data.lexicon import read_diagnosis
 from clip_xai.errors import UserError
 from clip_xai.metrics.baselines import (
     majority_caption,

@@ -12,7 +12,7 @@ from clip_xai.metrics.verdicts import verdicts
 from clip_xai.report.demo_page import Link, read_curves, write_index
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.pages import Table, script_json
-from clip_xai.tasks.captions.evaluation import rendered_note
+from clip_xai.runs.notes import rendered_note
 from tests.report.planted import HOSTILE, photograph
 
 RECORD = Record(Path("a.jpg"), "ddi", "a.jpg", "1", None, None, "A nevus.", ("A nevus.",))
@@ -101,7 +101,7 @@ def test_chips_say_right_wrong_and_unsaid(tmp_path, result, examples):
 def test_rendered_photographs_are_said_to_be_before_any_verdict(tmp_path, result, examples):
     [record] = [replace(RECORD, rendered=True)]
     said = rendered_note([record, record])["rendered"]
-    assert said == "All photographs are rendered, of no person: numbers on them say nothing of real skin."
+    assert said == "All photographs are rendered, of no person: numbers on them say nothing of real photographs."
     assert rendered_note([record, RECORD])["rendered"].startswith("1 of 2 photographs is rendered")
     assert rendered_note([RECORD]) == {}
     drawn = replace(result, settings={**result.settings, "rendered": said})

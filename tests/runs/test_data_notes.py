@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_xai.data.record import EMPTY_MASK, FULL_MASK, NO_PATIENT, Record
+from clip_xai.runs.notes import patients_note
 from clip_xai.studies.localise import measurable
-from clip_xai.tasks.captions.evaluation import patients_note
 
 
 def test_sources_without_patients_are_named_beside_the_numbers() -> None:

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
+from clip_xai.data.lexicon import read_attribute, read_diagnosis
+from clip_xai.data.synthetic.composition import POSITIONS
 from clip_xai.data.synthetic.describe import facets
 from clip_xai.data.synthetic.rendered import RenderedScenes, short_captions, turned, turned_position
 from clip_xai.data.synthetic.scene import render, sample_scene
-from clip_xai.data.vocabulary import POSITIONS, read_attribute, read_diagnosis
 from clip_xai.training.contrastive_losses import multi_positive_loss, paraphrase_loss
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_xai.config.schemas import TARGETS
-from clip_xai.data.ontology import DIAGNOSES
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.captioner import Captioner
@@ -28,6 +28,8 @@ from clip_xai.xai.targets.target_builder import Question, caption_parts, targets
 from clip_xai.xai.words import words_of
 from tests.support.captions import log_prob
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
+
+SKIN = load_vocabulary("skin")
 
 
 def cotangents_by_loop(target: Target, read: Tensor) -> Tensor:
@@ -148,7 +150,7 @@ def test_the_diagnosis_is_the_phrase_that_the_lexicon_matched(captioner: Caption
 
 
 def test_every_phrase_of_the_lexicon_stays_whole() -> None:
-    phrases = [phrase for entry in DIAGNOSES.values() for phrase in (entry.name, *entry.synonyms)]
+    phrases = [phrase for entry in SKIN.diagnoses.values() for phrase in (entry.name, *entry.synonyms)]
     assert len(phrases) >= 273
     for phrase in phrases:
         text = f"a scar-like red spot, most likely {phrase}."

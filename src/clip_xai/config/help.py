@@ -27,7 +27,7 @@ Choose an option of a group with GROUP=OPTION, and change a setting with GROUP.S
 WHAT = {
     "train": "Train a captioner or its backbone: stage=contrastive (or 0), adaptation (1) or language (2).",
     "evaluate": "Judge a captioner: ckpt=latest, a run directory, a checkpoint or an exported model.",
-    "explain": 'Explain a captioner, or a CLIP by itself: backbone=dermlip image=photo.jpg text="a photo of melanoma".',
+    "explain": 'Explain a captioner, or a CLIP by itself: backbone=dermlip image=photo.jpg text="words to look for".',
 }
 
 

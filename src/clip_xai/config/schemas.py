@@ -22,6 +22,7 @@ from clip_xai.config.training_settings import (
     TrainerConfig,
 )
 from clip_xai.data.settings import BuildSettings
+from clip_xai.data.vocabulary import require_known
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.settings import TEMPLATE, Decoding
@@ -175,9 +176,9 @@ class DataConfig(BuildSettings):
     max_tokens: int = setting(96, least=2)
 
     def __post_init__(self) -> None:
-        check(
-            self, self.prefix
-        )  # how settings go together is a matter of the data that are meant, which a run may hold
+        # How settings go together is a matter of the data that are meant, which a run may hold.
+        check(self, self.prefix)
+        require_known(self.vocabulary)
 
 
 @dataclass
@@ -233,9 +234,11 @@ class TargetConfig(Checked):
             whole against the same with other words in the span's place.
         kind: Of similarities and classes: ``cosine``, ``dot`` or ``logit``; of classes also ``log_probability``; of
             a classifier ``logit``, ``margin`` or ``log_probability``.
-        against: The other texts of ``contrast``; what could stand in the span's place for ``caption_contrast``.
-        classes: The classes of ``class``; of ``logit`` names or numbers of the classifier's, none for the likeliest.
-        templates: Texts with {} where the class stands; null for the built-in ones.
+        against: The other texts of ``contrast``; what could stand in the span's place for ``caption_contrast``; null
+            for the vocabulary's.
+        classes: The classes of ``class``, null for the vocabulary's; of ``logit`` names or numbers of the classifier's,
+            none for the likeliest.
+        templates: Texts with {} where the class stands; null for the vocabulary's.
         dimensions: The dimensions of ``embedding_dimension``.
         word: One word of the caption for ``caption_word``; null for every word.
         span: Words of the caption for ``caption_span`` and ``caption_contrast``; null for the diagnosis it states.
@@ -247,8 +250,8 @@ class TargetConfig(Checked):
         factory=lambda: ["caption_word", "caption_span", "caption", "similarity"], one_of=TARGETS
     )
     kind: str = setting("cosine", one_of=("cosine", "dot", "logit", "margin", "log_probability"))
-    against: list[str] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
+    against: list[str] | None = field(default_factory=list)
+    classes: list[str] | None = None
     templates: list[str] | None = None
     dimensions: list[int] = setting(factory=list, least=0)
     word: str | None = setting(None, free_text=True)
@@ -322,6 +325,7 @@ class EvaluateConfig(Checked):
         tokenizer: How BLEU and ROUGE cut captions into tokens: ``auto`` for each caption by the script of its
             references, or one of sacrebleu's, such as ``13a``, ``zh``, ``ja-mecab`` or ``char``.
         bootstrap: Number of resamples behind each interval.
+        shortcuts: Of classifiers: fields of the records, such as the hospital, by which they might tell the classes.
     """
 
     data: DataConfig | None = None
@@ -336,6 +340,7 @@ class EvaluateConfig(Checked):
     clip_score: str | None = setting("own", one_of=("own",))
     tokenizer: str = "auto"
     bootstrap: int = setting(1000, least=20)
+    shortcuts: list[str] = field(default_factory=list)
     seed: int = setting(42, least=0, most=SEEDS)
     plugins: list[str] = field(default_factory=list)
     runs_root: str = setting("runs", path=True)
@@ -382,7 +387,7 @@ class ExplainConfig(Checked):
         if not all(isinstance(text, str) for text in texts):
             raise UserError(f"text: {self.text} is no text and no list of texts")
         if self.text is not None and not (texts and all(text.strip() for text in texts)):
-            raise UserError('text= is blank: give a text, such as text="a photo of melanoma", or leave it out')
+            raise UserError('text= is blank: give a text, as in text="words to look for", or leave it out')
 
 
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig}

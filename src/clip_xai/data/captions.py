@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from clip_xai.data.own_text import without_answers
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 
 POLICIES = ("visible", "clinical", "fields")
@@ -64,8 +65,13 @@ class CaptionFacts:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-def compose(facts: CaptionFacts, policy: str = "clinical") -> tuple[str, ...]:
+def compose(facts: CaptionFacts, policy: str = "clinical", vocabulary: Vocabulary | None = None) -> tuple[str, ...]:
     """Return the captions of a photograph: the first is learnt, all are references.
+
+    Args:
+        facts: What they may say.
+        policy: Of `POLICIES`.
+        vocabulary: The vocabulary, here and below; that of skin if None.
 
     Raises:
         UserError: There is no such policy.
@@ -73,26 +79,29 @@ def compose(facts: CaptionFacts, policy: str = "clinical") -> tuple[str, ...]:
     if policy not in POLICIES:
         raise UserError(f"data.captions={policy} is no caption policy; choose one of {', '.join(POLICIES)}.")
     if facts.own_text:
-        cut = without_answers if policy == "visible" else str.strip
-        texts = tuple(dict.fromkeys(text for text in map(cut, facts.own_text) if text))
+        cut = [without_answers(text, vocabulary) if policy == "visible" else text.strip() for text in facts.own_text]
+        texts = tuple(dict.fromkeys(text for text in cut if text))
         if texts:
             return texts
     if policy == "fields" and facts.fields:
         return (", ".join(f"{label}: {value}" for label, value in facts.fields.items()),)
-    return (visible_caption(facts) if policy == "visible" else clinical_caption(facts),)
+    return ((visible_caption if policy == "visible" else clinical_caption)(facts, vocabulary),)
 
 
-def clinical_caption(facts: CaptionFacts) -> str:
+def clinical_caption(facts: CaptionFacts, vocabulary: Vocabulary | None = None) -> str:
     """Compose a caption of one to four sentences from the facts that are there.
 
     The wording depends on the file name alone, so a data set reads varied and comes out the same every time.
     """
-    return _compose(facts, _finding(facts.diagnosis), facts.confirmed_by)
+    known = vocabulary or load_vocabulary()
+    finding = known.unnamed if facts.diagnosis is None else _finding(facts.diagnosis)
+    return _compose(facts, finding, facts.confirmed_by, known.truth)
 
 
-def visible_caption(facts: CaptionFacts) -> str:
+def visible_caption(facts: CaptionFacts, vocabulary: Vocabulary | None = None) -> str:
     """Compose a caption that a person who sees nothing but the photograph could have written."""
-    return _compose(facts, "a skin lesion", None)
+    known = vocabulary or load_vocabulary()
+    return _compose(facts, known.unnamed, None, known.truth)
 
 
 def size_in_mm(*diameters: float | None) -> tuple[float, ...]:
@@ -113,13 +122,13 @@ class _Choices:
         return listed[place]
 
 
-def _compose(facts: CaptionFacts, finding: str, confirmed_by: str | None) -> str:
+def _compose(facts: CaptionFacts, finding: str, confirmed_by: str | None, thing: str) -> str:
     choices = _Choices(facts.name)
     view = choices.one(_VIEWS.get(facts.view, (facts.view,)))
     opening = _opening(choices, view, finding, facts.site, confirmed_by)
     details = [
         *_morphology(choices, facts.concepts),
-        *_size(choices, facts.size_mm),
+        *_size(choices, facts.size_mm, thing),
         *_skin(choices, facts.skin_types),
     ]
     if len(details) > 1 and choices.one(("as listed", "turned")) == "turned":
@@ -145,10 +154,8 @@ def _opening(choices: _Choices, view: str, finding: str, site: str | None, confi
     return choices.one(patterns)
 
 
-def _finding(diagnosis: str | None) -> str:
+def _finding(diagnosis: str) -> str:
     """Write the diagnosis as it stands in a sentence: single growths take an article, diseases do not."""
-    if diagnosis is None:
-        return "a skin lesion"
     phrase = " ".join(_NAMED_AFTER.get(word, word) for word in diagnosis.split())
     return _with_article(phrase) if _GROWTH.search(diagnosis) else phrase
 
@@ -162,20 +169,24 @@ def _morphology(choices: _Choices, concepts: tuple[str, ...]) -> list[str]:
     return [f"{lead} {listed}."]
 
 
-def _size(choices: _Choices, size_mm: tuple[float, ...]) -> list[str]:
+def _size(choices: _Choices, size_mm: tuple[float, ...], thing: str) -> list[str]:
     if not size_mm:
         return []
     if len(size_mm) == 1 or size_mm[0] == size_mm[1]:
         extent = f"{size_mm[0]:g} mm across"
         return [
             choices.one(
-                (f"The lesion is {extent}.", f"The lesion measures {extent}.", f"The lesion is about {extent}.")
+                (f"The {thing} is {extent}.", f"The {thing} measures {extent}.", f"The {thing} is about {extent}.")
             )
         ]
     extent = f"{size_mm[0]:g} x {size_mm[1]:g} mm"
     return [
         choices.one(
-            (f"The lesion measures {extent}.", f"The lesion is {extent} in size.", f"The lesion extends over {extent}.")
+            (
+                f"The {thing} measures {extent}.",
+                f"The {thing} is {extent} in size.",
+                f"The {thing} extends over {extent}.",
+            )
         )
     ]
 

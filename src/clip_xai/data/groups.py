@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-from clip_xai.data.ontology import agree
 from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, NO_PATIENT, Record
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 
 #: Rows that share a key with this beginning show the very same photograph, not only the same patient or lesion.
 SAME_PHOTOGRAPH = "photo:"
@@ -30,20 +30,20 @@ def assign_groups(records: list[Record], near: Iterable[tuple[int, int]] = ()) -
         record.group = names[root]
 
 
-def mark_duplicates(records: list[Record]) -> None:
+def mark_duplicates(records: list[Record], vocabulary: Vocabulary | None = None) -> None:
     """Let the first row of each photograph stand for all that show it, in place.
 
     The others get its identifier as `duplicate_of`. Their captions are not lost: it takes them over as references, what
     they say of labels that it says nothing of, and their mask, boxes and masks of findings where it has none, unless
     they disagree with it on the diagnosis or a label.
     """
-    first: dict[int, Record] = {}
+    known, first = vocabulary or load_vocabulary(), dict[int, Record]()
     for root, record in zip(_components(records, _photograph_edges), records, strict=True):
         stands = first.setdefault(root, record)
         if stands is record:
             continue
         record.duplicate_of = stands.identifier
-        if not _contradict(stands, record):
+        if not _contradict(stands, record, known):
             stands.references = tuple(dict.fromkeys((*stands.references, *record.references)))
             stands.caption = stands.references[0] if stands.references else ""
             same_size = (stands.height, stands.width) == (record.height, record.width)
@@ -55,12 +55,15 @@ def mark_duplicates(records: list[Record]) -> None:
                 _take_over_findings(stands, record)
 
 
-def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) -> list[tuple[Record, Record]]:
+def flag_conflicts(
+    records: list[Record], near: Iterable[tuple[int, int]] = (), vocabulary: Vocabulary | None = None
+) -> list[tuple[Record, Record]]:
     """Flag rows that show the same photograph, or look alike, but state diagnoses that cannot both be true, in place.
 
     Returns:
         The pairs that disagree.
     """
+    known = vocabulary or load_vocabulary()
     by_photograph: dict[int, list[Record]] = defaultdict(list)
     for root, record in zip(_components(records, _photograph_edges), records, strict=True):
         by_photograph[root].append(record)
@@ -69,12 +72,12 @@ def flag_conflicts(records: list[Record], near: Iterable[tuple[int, int]] = ()) 
         for members in by_photograph.values()
         for place, two in enumerate(members)
         for one in members[:place]
-        if _contradict(one, two)
+        if _contradict(one, two, known)
     ]
     named = {(one.identifier, two.identifier) for one, two in pairs}
     for i, j in near:
         one, two = records[i], records[j]
-        if _disagree(one, two) and (one.identifier, two.identifier) not in named:
+        if _disagree(one, two, known) and (one.identifier, two.identifier) not in named:
             pairs.append((one, two))
     disputed = {record.identifier for pair in pairs for record in pair}
     # Every copy of a disputed photograph is disputed, also one that states no diagnosis.
@@ -107,17 +110,17 @@ def _take_over_findings(stands: Record, record: Record) -> None:
     stands.label_masks = stands.label_masks or record.label_masks
 
 
-def _disagree(one: Record, two: Record) -> bool:
-    return bool(one.diagnosis and two.diagnosis and not agree(one.diagnosis, two.diagnosis))
+def _disagree(one: Record, two: Record, vocabulary: Vocabulary) -> bool:
+    return bool(one.diagnosis and two.diagnosis and not vocabulary.agree(one.diagnosis, two.diagnosis))
 
 
-def _contradict(one: Record, two: Record) -> bool:
+def _contradict(one: Record, two: Record, vocabulary: Vocabulary) -> bool:
     """Tell whether two rows of one photograph say the opposite of each other, in its diagnosis or in a label."""
     opposite = any(
         said is not None and two.labels.get(name) is not None and said != two.labels[name]
         for name, said in one.labels.items()
     )
-    return opposite or _disagree(one, two)
+    return opposite or _disagree(one, two, vocabulary)
 
 
 def _edges(record: Record) -> list[str]:

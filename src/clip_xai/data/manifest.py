@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 from clip_xai.data.boxes import Box
 from clip_xai.data.groups import groups_in_two_splits
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import KEY, Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.files import replacing
 from clip_xai.text import counted
 
 _ROOT = b"clip_xai.root"
+_VOCABULARY = f"clip_xai.{KEY}".encode()
 
 _BOX = pa.struct([("label", pa.string()), *((edge, pa.float64()) for edge in ("left", "top", "width", "height"))])
 
@@ -55,10 +57,21 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_manifest(path: Path, records: list[Record], root: Path) -> None:
-    """Write the manifest. Paths are kept relative to the data root, whose place is noted in the file."""
+def write_manifest(path: Path, records: list[Record], root: Path, vocabulary: Vocabulary | None = None) -> None:
+    """Write the manifest. Paths are kept relative to the data root, whose place is noted in the file.
+
+    Args:
+        path: The parquet file.
+        records: Its rows.
+        root: The data root.
+        vocabulary: The vocabulary that the diagnoses are of, which is noted, too; that of skin if None.
+    """
+    noted = {
+        _ROOT: str(root.absolute()).encode(),
+        _VOCABULARY: (vocabulary or load_vocabulary()).packed()[KEY].encode(),
+    }
     rows = [_row(record, root) for record in records]
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_ROOT: str(root.absolute()).encode()}))
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(noted))
     with replacing(path) as unfinished:
         pq.write_table(table, unfinished)
 

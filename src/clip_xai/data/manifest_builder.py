@@ -25,9 +25,11 @@ from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.sources import SOURCES
 from clip_xai.data.sources.captions_csv import FILE, read_all
+from clip_xai.data.sources.common import require_of_field
 from clip_xai.data.sources.photograph_files import LEFT_OVERS, find_tables, is_ours
 from clip_xai.data.splits import assign_splits
 from clip_xai.data.synthetic.marker import MARKER, drawn_by_earlier_version
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.files import write_text
 from clip_xai.text import counted, plural, printable
@@ -76,6 +78,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
         UserError: No data set is there, one of its tables cannot be used, or something else would be overwritten.
     """
     settings = settings or BuildSettings()
+    vocabulary = load_vocabulary(settings.vocabulary)
     # Not resolved: users link data sets from other disks into one folder.
     root, output_dir = Path(root).absolute(), Path(output_dir).absolute()
     if not root.is_dir():
@@ -86,26 +89,26 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     _claim(output_dir, root)
     manifest, stamp_file = output_dir / "manifest.parquet", output_dir / "manifest.stamp"
     states, left_out = _states(root, output_dir)
-    stamp = _stamp(root, states, settings)
+    stamp = _stamp(root, states, settings, vocabulary)
     if _is_current(output_dir, stamp):
         return manifest
     started = time.monotonic()
-    tables = _read_sources(root, settings)
+    tables = _read_sources(root, settings, vocabulary)
     _make(output_dir)
     write_text(stamp_file, "unfinished\n")  # not removed: it also says whose the folder is
-    found = _checked(root, output_dir, tables, settings)
+    found = _checked(root, output_dir, tables, settings, vocabulary)
     found.left_out = [str(Path(folder).relative_to(root)) for folder in left_out]
     assign_groups(found.records, found.near)
     # Conflicts first: a row does not take over captions of one that it disagrees with.
-    found.conflicts = flag_conflicts(found.records, found.near)
-    mark_duplicates(found.records)
+    found.conflicts = flag_conflicts(found.records, found.near, vocabulary)
+    mark_duplicates(found.records, vocabulary)
     assign_splits(
         found.records,
         settings,
         withheld={record.identifier for record in found.records if CONFLICT in record.flags},
         evaluation_sets=[name for name, source in SOURCES.items() if source.evaluation_set],
     )
-    write_manifest(manifest, found.records, root)
+    write_manifest(manifest, found.records, root, vocabulary)
     write_report(output_dir, found, settings, seconds=time.monotonic() - started)
     write_text(stamp_file, " ".join((stamp, *_digests_of_written(output_dir))) + "\n")
     _say_what_is_left_out(found, output_dir)
@@ -168,9 +171,10 @@ def _digests_of_written(output_dir: Path) -> list[str]:
     return [hashlib.sha256((output_dir / name).read_bytes()).hexdigest() for name in _WRITTEN]
 
 
-def _read_sources(root: Path, settings: BuildSettings) -> list[SourceTable]:
+def _read_sources(root: Path, settings: BuildSettings, vocabulary: Vocabulary) -> list[SourceTable]:
     tables = [table for source in SOURCES.values() if (table := source.read(root)) is not None]
-    tables += read_all(root, tuple(SOURCES), settings.columns.named())
+    tables += read_all(root, tuple(SOURCES), settings.columns.named(), vocabulary)
+    require_of_field(tables, settings.vocabulary, vocabulary)
     if not tables:
         raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}{_others(root)}; {_expected()}")
     if not any(table.records for table in tables):
@@ -196,13 +200,15 @@ def _expected() -> str:
     return "expected below it: " + "; ".join(f"{name}: {source.expected}" for name, source in SOURCES.items())
 
 
-def _checked(root: Path, output_dir: Path, tables: list[SourceTable], settings: BuildSettings) -> Findings:
+def _checked(
+    root: Path, output_dir: Path, tables: list[SourceTable], settings: BuildSettings, vocabulary: Vocabulary
+) -> Findings:
     """Put captions on the rows, decode every photograph and mask once, and find what looks alike."""
     records = [record for table in tables for record in table.records]
     problems = [problem for table in tables for problem in table.problems]
     for record in records:
         if record.facts is not None:
-            record.references = compose(record.facts, settings.captions)
+            record.references = compose(record.facts, settings.captions, vocabulary)
             record.caption = record.references[0]
     problems += apply_descriptions(root, records)
     records = _with_names(records, root, problems)
@@ -292,9 +298,10 @@ def _make(folder: Path) -> None:
         raise UserError(f"data.output_dir={folder} cannot be written to ({error.strerror}); name another.") from error
 
 
-def _stamp(root: Path, states: list[tuple[str, State | None]], settings: BuildSettings) -> str:
+def _stamp(root: Path, states: list[tuple[str, State | None]], settings: BuildSettings, vocabulary: Vocabulary) -> str:
     """Digest of everything the manifest depends on: each file's name, size and times, and the settings."""
     chosen = {name: value for name, value in asdict(settings).items() if name != "workers"}
+    chosen |= {"vocabulary": vocabulary.digest}
     digest = hashlib.sha256(json.dumps([VERSION, str(root), chosen], sort_keys=True).encode())
     digest.update(SOURCES.code().encode())
     for path, state in states:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clip_xai.data.vocabulary import mentions_diagnosis
+from clip_xai.data.lexicon import mentions_diagnosis
+from clip_xai.data.vocabulary import Vocabulary
 
 #: Advice, management, tests and follow-up: what is to be done, not what is seen.
 _ADVICE = re.compile(
@@ -33,12 +34,12 @@ def gives_advice(text: str) -> bool:
     return _ADVICE.search(text) is not None
 
 
-def names_a_diagnosis(text: str) -> bool:
+def names_a_diagnosis(text: str, vocabulary: Vocabulary | None = None) -> bool:
     """Tell whether a text says what the lesion is."""
-    return _ANSWER.search(text) is not None or mentions_diagnosis(text)
+    return _ANSWER.search(text) is not None or mentions_diagnosis(text, vocabulary)
 
 
-def without_answers(text: str) -> str:
+def without_answers(text: str, vocabulary: Vocabulary | None = None) -> str:
     """Return a text without its sentences of advice, and without what says which disease it is.
 
     A clause that names the disease is cut off its sentence ('a red plaque, consistent with psoriasis' keeps 'a red
@@ -49,7 +50,7 @@ def without_answers(text: str) -> str:
         if gives_advice(sentence):
             continue
         cut = _ANSWER.sub("", sentence).strip(" ,;:")
-        if len(cut.split()) < 3 or mentions_diagnosis(cut):
+        if len(cut.split()) < 3 or mentions_diagnosis(cut, vocabulary):
             continue
         kept.append(cut if cut[-1] in ".!?" else f"{cut}.")
     return " ".join(kept)

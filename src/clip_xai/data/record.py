@@ -135,7 +135,7 @@ class SourceTable:
         records: One for each row whose photograph is on disk.
         problems: Rows that are left out.
         rows: Number of rows in the publisher's table(s).
-        unmapped: Names of diagnoses that the ontology does not know, with how often each occurs.
+        unmapped: Names of diagnoses that the vocabulary does not know, with how often each occurs.
         expected: Rows that the publisher's tables of this layout have, or None where it does not say.
         notes: What is to be said of the whole download, each in a sentence.
         path: The table, where it is one of a person's own.

@@ -6,16 +6,16 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clip_xai.data.images import MaskFacts, read_reduced
-from clip_xai.data.ontology import DIAGNOSES, MALIGNANT
 from clip_xai.data.record import NO_PATIENT, Problem, Record, SourceTable
 from clip_xai.data.settings import SPLITS, BuildSettings
 from clip_xai.data.sources import SOURCES
+from clip_xai.data.vocabulary import MALIGNANT, Diagnosis, load_vocabulary
 from clip_xai.files import write_json, write_text
 from clip_xai.page import render_page
 from clip_xai.text import counted, plural, printable
@@ -57,7 +57,7 @@ class Findings:
 
 def write_report(output_dir: Path, found: Findings, settings: BuildSettings, seconds: float) -> None:
     """Write ``report.json`` and ``report.html`` beside the manifest."""
-    report = summarise(found, settings)
+    report, known = summarise(found, settings), load_vocabulary(settings.vocabulary).diagnoses
     report["seconds"] = round(seconds, 1)
     write_json(output_dir / "report.json", report, indent=1)
     content = render_page(
@@ -73,7 +73,7 @@ def write_report(output_dir: Path, found: Findings, settings: BuildSettings, sec
         splits=[*SPLITS, "none"],
         columns=["expected"] if any(source["expected"] is not None for source in report["sources"].values()) else [],
         malignant=sorted(
-            name for name in report["by_diagnosis"] if name in DIAGNOSES and DIAGNOSES[name].malignancy == MALIGNANT
+            name for name in report["by_diagnosis"] if name in known and known[name].malignancy == MALIGNANT
         ),
         counted=counted,
         plural=plural,
@@ -98,7 +98,8 @@ def _samples(source: str, found: Findings) -> list[dict[str, Any]]:
 def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
     """Count rows, photographs, problems, duplicates and splits for each source and over all of them."""
     records = found.records
-    sources = {table.source: _source(table, found) for table in found.tables}
+    diagnoses = load_vocabulary(settings.vocabulary).diagnoses
+    sources = {table.source: _source(table, found, diagnoses) for table in found.tables}
     largest = Counter(record.group for record in records).most_common(5)
     return {
         "photographs": len(records),
@@ -162,7 +163,7 @@ def summary(manifest: Path) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
+def _source(table: SourceTable, found: Findings, diagnoses: Mapping[str, Diagnosis]) -> dict[str, Any]:
     mine = [record for record in found.records if record.source == table.source]
     kinds = Counter(problem.kind for problem in found.problems if problem.source == table.source)
     known = SOURCES.get(table.source)
@@ -189,7 +190,7 @@ def _source(table: SourceTable, found: Findings) -> dict[str, Any]:
         "splits": _counts(record.split or "none" for record in mine),
         "diagnoses": _counts(record.diagnosis or "not stated" for record in mine),
         "labels": [
-            {"label": label, "name": name, "parent": DIAGNOSES[name].parent, "malignancy": DIAGNOSES[name].malignancy,
+            {"label": label, "name": name, "parent": diagnoses[name].parent, "malignancy": diagnoses[name].malignancy,
              "rows": rows}
             for label, names in table.labels.items() for name, rows in names.items()
         ],

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
 from clip_xai.data.captions import POLICIES
+from clip_xai.data.vocabulary import DEFAULT, require_known
 from clip_xai.errors import UserError
 from clip_xai.ranges import SEEDS, Checked, setting
 
@@ -47,6 +48,8 @@ class BuildSettings(Checked):
     """Settings of a manifest; each is ``data.NAME`` on the command line.
 
     Attributes:
+        vocabulary: The field's words, ``skin`` or ``chest``, or the path of a YAML file of one's own: what diagnoses
+            are called, how captions are read, and what questions are made of where nothing else is given.
         captions: Caption policy: ``visible``, ``clinical`` or ``fields``.
         split: Scheme: ``stratified``, ``official``, ``skincap_holdout``, ``leave_one_source_out`` or ``kfold``.
         seed: Seed of the splits.
@@ -66,6 +69,7 @@ class BuildSettings(Checked):
 
     prefix: ClassVar[str] = "data"
 
+    vocabulary: str = setting(DEFAULT, path=True)
     captions: str = "clinical"
     split: str = "stratified"
     seed: int = setting(0, least=0, most=SEEDS)
@@ -81,6 +85,7 @@ class BuildSettings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_known(self.vocabulary)
         if self.captions not in POLICIES:
             raise UserError(
                 f"data.captions={self.captions} is not a caption policy; choose one of {', '.join(POLICIES)}."

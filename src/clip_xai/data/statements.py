@@ -19,6 +19,18 @@ from enum import IntEnum
 from functools import lru_cache
 from itertools import pairwise
 
+from clip_xai.data.statement_words import (
+    ASIDES,
+    CONCLUSIONS,
+    CONTRASTS,
+    DENIALS,
+    ENGLISH,
+    HEDGES,
+    NO_DENIALS,
+    SUPPORTS,
+    StatementWords,
+)
+
 
 class Standing(IntEnum):
     """How firmly a text holds that a name is so; what is below ``HEDGED`` is not stated at all."""
@@ -57,40 +69,6 @@ class Phrase:
     last: int
 
 
-_DENIALS = (
-    "no", "not", "nothing", "without", "never", "neither", "nor", "cannot", "absence of", "lack of", "lacks", "lacking",
-    "free of", "free from", "negative for", "rule out", "rules out", "ruled out", "ruling out", "r o", "exclude",
-    "excludes", "excluded", "excluding", "against", "rather than", "instead of", "other than", "unlike", "unlikely",
-    "less likely", "least likely", "except", "fails to", "denies",
-)  # fmt: skip
-_NO_DENIALS = ("not only", "not just", "no doubt", "without doubt", "without any doubt", "without a doubt")
-_ASIDES = (
-    "history of", "previous", "prior", "post", "site of", "arising in", "arising from", "arising within", "arising on",
-    "developing in", "developing from", "adjacent to", "next to", "beside", "near", "background of", "distinguish from",
-    "distinguished from", "differentiate from", "differentiated from", "differs from", "different from", "resembling",
-    "resembles", "resemble", "mimics", "mimicking", "mimic", "simulating", "simulates", "reminiscent of", "similar to",
-    "pseudo", "non",
-)  # fmt: skip
-_CONCLUSIONS = (
-    "most likely", "most probably", "most probable", "most likely diagnosis", "most consistent with",
-    "most compatible with", "most suggestive of", "highly suggestive of", "strongly suggestive of",
-    "strongly suggests", "strongly suggest", "highly likely", "very likely", "diagnosis", "diagnosis is",
-    "diagnosis of", "final diagnosis", "diagnosed as", "diagnosed with", "dx", "diagnostic of", "pathognomonic of",
-    "pathognomonic for", "confirmed as", "proven", "impression", "conclusion", "assessment", "classified as",
-)  # fmt: skip
-_SUPPORTS = (
-    "consistent with", "compatible with", "in keeping with", "in line with", "suggestive of", "suggests", "suggest",
-    "suggesting", "indicative of", "indicates", "indicating", "typical of", "typical for", "characteristic of",
-    "characteristic for", "likely", "probably", "probable", "presumably", "presumed", "suspicious for",
-    "suspicious of", "suspected", "suspicion of", "concerning for", "favours", "favors", "favouring", "favoring",
-    "findings of", "signs of", "features of", "evidence of", "looks like", "look like", "appears to be", "seems to be",
-    "represents", "representing",
-)  # fmt: skip
-_HEDGES = (
-    "possible", "possibly", "may be", "might be", "could be", "may represent", "could represent", "perhaps", "maybe",
-    "differential", "differentials", "differential diagnosis", "differential diagnoses", "ddx", "consider",
-)  # fmt: skip
-_CONTRASTS = ("but", "however", "although", "though", "whereas", "while", "yet")
 _LIKE = frozenset(("like", "mimic", "mimics", "mimicker", "mimickers", "lookalike"))
 # Between two names of one list.
 _JOINTS = frozenset(("or", "and", "vs", "versus", "a", "an", "the", "either", "also", "nor"))
@@ -123,38 +101,67 @@ _STOP = re.compile(r"[.!?;](?=\s|$|[\"')\]])|[:()\[\]\n。；！？：]|[—–]
 _COMMA = re.compile(r"[,，、]")
 
 
-@lru_cache(maxsize=1)
-def _triggers() -> dict[tuple[str, ...], Standing | None]:
+@lru_cache
+def _triggers(more: StatementWords) -> dict[tuple[str, ...], Standing | None]:
     """Words of every trigger -> what it makes of a name; None for what only ends the reach of another."""
     lists: tuple[tuple[Iterable[str], Standing | None], ...] = (
-        (_DENIALS, Standing.DENIED),
-        (_ASIDES, Standing.ASIDE),
-        (_HEDGES, Standing.HEDGED),
-        (_SUPPORTS, Standing.SUPPORTED),
-        (_CONCLUSIONS, Standing.CONCLUDED),
-        (_CONTRASTS, None),
+        (DENIALS, Standing.DENIED),
+        (ASIDES, Standing.ASIDE),
+        (HEDGES, Standing.HEDGED),
+        (SUPPORTS, Standing.SUPPORTED),
+        (CONCLUSIONS, Standing.CONCLUDED),
+        (CONTRASTS, None),
+        (more.denials, Standing.DENIED),
+        (more.asides, Standing.ASIDE),
+        (more.hedges, Standing.HEDGED),
+        (more.supports, Standing.SUPPORTED),
+        (more.conclusions, Standing.CONCLUDED),
     )
-    return {tuple(phrase.split()): standing for phrases, standing in lists for phrase in phrases}
+    return {tuple(phrase.lower().split()): standing for phrases, standing in lists for phrase in phrases}
 
 
-def standings(text: str, words: Sequence[Word], phrases: Sequence[Phrase]) -> list[Standing]:
+@lru_cache
+def _behind_patterns(more: StatementWords) -> tuple[tuple[re.Pattern[str], Standing], ...]:
+    """What follows a name in its clause, and what that makes of it; the first that fits counts."""
+    own = ((more.hedged_after, Standing.HEDGED), (more.denied_after, Standing.DENIED))
+    of_field = [
+        (re.compile(rf"^(?:{_VERBS} )*(?:{'|'.join(re.escape(one.lower()) for one in phrases)})\b"), standing)
+        for phrases, standing in own
+        if phrases
+    ]
+    return (
+        *of_field,
+        (_OPEN_AFTER, Standing.HEDGED),
+        (_DENIED_AFTER, Standing.DENIED),
+        (_CONCLUDED_AFTER, Standing.CONCLUDED),
+        (_SUPPORTED_AFTER, Standing.SUPPORTED),
+        (_HEDGED_AFTER, Standing.HEDGED),
+        (_ALONE_AFTER, Standing.SUPPORTED),
+    )
+
+
+def standings(
+    text: str, words: Sequence[Word], phrases: Sequence[Phrase], more: StatementWords = ENGLISH
+) -> list[Standing]:
     """Tell how each name of a text stands.
 
     Args:
         text: The text.
         words: All of its words.
         phrases: The names in it, in their order; no two share a word.
+        more: What the field of the text says beside plain English.
 
     Returns:
         One standing for each name. Conclusions matter to diagnoses alone; what is denied or 'X-like' is so for all.
     """
-    return _Clauses(text, words, phrases).read()
+    return _Clauses(text, words, phrases, more).read()
 
 
 class _Clauses:
     """One text, cut where its clauses end, with its triggers and names by the word at which they start."""
 
-    def __init__(self, text: str, words: Sequence[Word], phrases: Sequence[Phrase]) -> None:
+    def __init__(self, text: str, words: Sequence[Word], phrases: Sequence[Phrase], more: StatementWords) -> None:
+        self.more = more
         self.words = [word.text for word in words]
         gaps = [text[left.end : right.start] for left, right in pairwise(words)]
         self.stops = [False, *(bool(_STOP.search(gap)) for gap in gaps)]
@@ -184,9 +191,9 @@ class _Clauses:
 
     def _found(self, words: Sequence[Word]) -> list[tuple[int, int, Standing | None]]:
         """Triggers outside of names: first word, one past the last, and what they do."""
-        table = _triggers()
-        skipped = {tuple(phrase.split()) for phrase in _NO_DENIALS}
-        longest = max(map(len, table))
+        table = _triggers(self.more)
+        skipped = {tuple(phrase.lower().split()) for phrase in (*NO_DENIALS, *self.more.not_denials)}
+        longest = max(map(len, (*table, *skipped)))
         found: list[tuple[int, int, Standing | None]] = []
         position = 0
         while position < len(words):
@@ -225,14 +232,7 @@ class _Clauses:
             while end < len(self.words) and not self._cut(end) and end not in self.at:
                 end += 1
             after = " ".join(self.words[phrase.last : end])
-            for pattern, standing in (
-                (_OPEN_AFTER, Standing.HEDGED),
-                (_DENIED_AFTER, Standing.DENIED),
-                (_CONCLUDED_AFTER, Standing.CONCLUDED),
-                (_SUPPORTED_AFTER, Standing.SUPPORTED),
-                (_HEDGED_AFTER, Standing.HEDGED),
-                (_ALONE_AFTER, Standing.SUPPORTED),
-            ):
+            for pattern, standing in _behind_patterns(self.more):
                 match = pattern.search(after)
                 # 'melanoma most likely nevus' is about the nevus.
                 if match is None or (pattern is _ALONE_AFTER and end in self.at):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.images import read_image, read_mask
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.lesion_maps import LesionMaps
 from clip_xai.explanations.photographs import Photograph
@@ -36,6 +37,7 @@ def collect(
     seed: int = 0,
     evidence: Evidence | None = None,
     measure_with: str = "python -m clip_xai.studies.localise",
+    vocabulary: Vocabulary | None = None,
 ) -> dict[str, Any]:
     """Write the index of the raw attributions and the page from the results; return the numbers of the run.
 
@@ -46,13 +48,15 @@ def collect(
         seed: Seed of the intervals.
         evidence: What is known of the methods' maps for this tower.
         measure_with: The command that measures it where nothing is known.
+        vocabulary: Says what masks mark; that of skin if None.
     """
     rows: list[dict[str, Any]] = []
-    lesions = LesionMaps()
+    known = vocabulary or load_vocabulary()
+    lesions = LesionMaps(vocabulary=known)
     count = 0
     for place, result in store.results():
         rows.extend(index_rows(place, store.run_dir, result))
-        shown(result, backbone, lesions)
+        shown(result, backbone, lesions, known)
         count += 1
     with replacing(store.run_dir / "attributions.parquet") as unfinished:
         pd.DataFrame(rows).to_parquet(unfinished, index=False)
@@ -61,7 +65,7 @@ def collect(
     all_of_them = counted(count, "photograph")
     first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {all_of_them}"
     write_explanations(
-        (shown(result, backbone) for _, result in islice(store.results(), ON_THE_PAGE)),
+        (shown(result, backbone, vocabulary=known) for _, result in islice(store.results(), ON_THE_PAGE)),
         store.run_dir / "index.html",
         title="Explanations",
         subtitle=f"{first} · {subtitle}",
@@ -73,14 +77,21 @@ def collect(
     return {"explained": count, "problems": problems, "localisation": localised}
 
 
-def table_rows(store: ResultStore, backbone: VisionBackbone) -> Iterator[list[Any]]:
+def table_rows(
+    store: ResultStore, backbone: VisionBackbone, vocabulary: Vocabulary | None = None
+) -> Iterator[list[Any]]:
     """Rows of the logger's table: the first photographs of the run."""
     for place, result in islice(store.results(), IN_THE_TABLE):
-        yield from explanation_rows(shown(result, backbone), store.run_dir / "cards" / f"{place.stem}.png")
+        yield from explanation_rows(
+            shown(result, backbone, vocabulary=vocabulary), store.run_dir / "cards" / f"{place.stem}.png"
+        )
 
 
-def shown(result: Result, backbone: VisionBackbone, lesions: LesionMaps | None = None) -> ExplainedImage:
+def shown(
+    result: Result, backbone: VisionBackbone, lesions: LesionMaps | None = None, vocabulary: Vocabulary | None = None
+) -> ExplainedImage:
     """What a report shows of a result; with ``lesions``, its maps are added to the localisation of the run."""
+    known = vocabulary or load_vocabulary()
     photograph = result.photograph
     picture = read_image(photograph.path)
     mask = _mask_of(photograph, picture)
@@ -89,7 +100,7 @@ def shown(result: Result, backbone: VisionBackbone, lesions: LesionMaps | None =
     measured = {}
     if mask is not None:
         group = photograph.group or photograph.name
-        measured = (lesions or LesionMaps()).add(backbone, picture, geometry, mask, answers, group)
+        measured = (lesions or LesionMaps(vocabulary=known)).add(backbone, picture, geometry, mask, answers, group)
     return assemble(
         picture,
         geometry,
@@ -101,6 +112,7 @@ def shown(result: Result, backbone: VisionBackbone, lesions: LesionMaps | None =
         facts=photograph.facts,
         measurements=measured,
         warning=photograph.warning,
+        truth=(known.truth, known.truth_form),
     )
 
 

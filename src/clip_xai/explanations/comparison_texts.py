@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from clip_xai.data.field_words import vocabulary
-from clip_xai.data.ontology import DIAGNOSES
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.report.explained import number
 from clip_xai.xai.targets.similarity import SimilarityTarget
 
-TEMPLATE = vocabulary().comparison
-
 
 class ComparisonTexts:
-    """``a photo of DIAGNOSIS`` for every diagnosis that the package knows, embedded once for a tower.
+    """``a photo of DIAGNOSIS`` for every diagnosis of a vocabulary, embedded once for a tower.
 
     A cosine alone says little: between any photograph and any text of one field it moves within a few hundredths. Its
     rank among texts of one form, and their range, are its scale.
     """
 
-    def __init__(self, backbone: CLIPBackbone, diagnoses: Sequence[str] = tuple(DIAGNOSES)) -> None:
+    def __init__(self, backbone: CLIPBackbone, vocabulary: Vocabulary | None = None) -> None:
         """Embed the texts.
 
         Args:
             backbone: The tower, with its text side.
-            diagnoses: What stands in the texts.
+            vocabulary: Its diagnoses stand in its text of comparison; that of skin if None.
         """
-        self.texts = [TEMPLATE.format(name) for name in diagnoses]
+        known = vocabulary or load_vocabulary()
+        self.form = known.comparison.replace("{}", "…")
+        self.texts = [known.comparison.replace("{}", name) for name in known.diagnoses]
         with torch.no_grad(), evaluation_mode(backbone):
             self.embeddings = backbone.encode_text(self.texts)
         self.logit_scale = backbone.logit_scale.detach()
@@ -52,7 +49,7 @@ class ComparisonTexts:
             rest = torch.tensor([text != label for text in self.texts], device=known.device)
             rank = 1 + int((known[rest] > score).sum())
             said.append(
-                f"Rank {rank} of {int(rest.sum()) + 1} beside “{TEMPLATE.format('…')}” of every diagnosis known here, "
+                f"Rank {rank} of {int(rest.sum()) + 1} beside “{self.form}” of every diagnosis known here, "
                 f"whose {target.score_name} spans {low} to {high}."
             )
         return said

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip_xai.data.images import number_of, read_image
 from clip_xai.data.preprocess import Geometry
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.comparison_texts import ComparisonTexts
 from clip_xai.explanations.photographs import Photograph
@@ -75,6 +76,11 @@ class ExplanationJob:
             if self.captioner is not None and self.retrieval is not None:
                 photograph = replace(photograph, facts=photograph.facts | {"prompt": self.captioner.prompt})
             return self.result_of(photograph, pixels, geometry)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The words that captions are read with and default texts are made of: the captioner's, or the question's."""
+        return self.question.vocabulary if self.captioner is None else self.captioner.vocabulary
 
     @functools.cached_property
     def saw_rendered_alone(self) -> bool:
@@ -148,7 +154,7 @@ class ExplanationJob:
     @functools.cached_property
     def comparison(self) -> ComparisonTexts:
         """The other texts, embedded at the first question about one."""
-        return ComparisonTexts(with_texts(self.backbone))
+        return ComparisonTexts(with_texts(self.backbone), self.vocabulary)
 
     def _answer(
         self, pixels: Tensor, bank: PerturbationBank, asked: TargetSpecification, shorter: TargetSpecification

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.metrics.intervals import FEWEST
 from clip_xai.metrics.localisation import (
     MEASURES,
@@ -44,12 +45,14 @@ class LesionMaps:
         maps: Grids ``[h, w]`` by method and by what was explained.
         masks: For each of them the lesion in the model's pixels, bool ``[S, S]``.
         groups: For each of them the photograph's group.
+        vocabulary: Says what the masks mark: a lesion, a finding.
     """
 
     maps: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
     masks: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
     groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     photographs: int = 0
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
 
     def add(
         self, backbone: VisionBackbone, picture: Image.Image, geometry: Geometry, mask: NDArray[np.bool_],
@@ -64,7 +67,9 @@ class LesionMaps:
             ("control: centre", "any"): centre_maps(1, backbone.grid)[0],
             ("control: colour contrast", "any"): colour_contrast_maps(square, backbone.grid)[0],
         }
-        shown = {"Lesion's share of what the model saw": f"{float(lesion.float().mean()):.2f}"}
+        shown = {
+            f"{self.vocabulary.truth.capitalize()}'s share of what the model saw": f"{float(lesion.float().mean()):.2f}"
+        }
         for answer in answers:
             for attribution in answer.attributions:
                 if attribution.kind != "image":
@@ -75,7 +80,9 @@ class LesionMaps:
                     seen[attribution.method, what] = attribution.values[0, row].cpu()
                     title = title_of(attribution.method)
                     key = f"{title}, {what}" if what != "any" else title
-                    shown[key] = _text(localisation_rows(attribution.values[:, row].cpu(), lesion[None]))
+                    shown[key] = _text(
+                        localisation_rows(attribution.values[:, row].cpu(), lesion[None]), self.vocabulary.truth
+                    )
         for pair, values in seen.items():
             self.maps.setdefault(pair, []).append(values)
             self.masks.setdefault(pair, []).append(lesion)
@@ -106,15 +113,16 @@ class LesionMaps:
             title += " (random weights)" if row.get("weights") == RANDOM else ""
             cells = [cell for name in MEASURES for cell in _cells(row.get(name))]
             rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))
-        head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), "lesion's share")
+        truth, background = self.vocabulary.truth, self.vocabulary.background
+        head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), f"{truth}'s share")
         note = (
             "Value [95 % interval over patients or lesions], measured on the square that the model saw. Pointing game: "
-            "the hottest pixel lies on the lesion. AUPRC: how well heat ranks lesion above skin (chance: the "
-            "lesion's share). Energy: share of the positive heat that lies on the lesion; a map without any has none, "
-            f"and its n is smaller. Behind fewer than {FEWEST} patients or lesions only shares of hits have an "
+            f"the hottest pixel lies on the {truth}. AUPRC: how well heat ranks {truth} above {background} (chance: "
+            f"the {truth}'s share). Energy: share of the positive heat that lies on the {truth}; a map without any has "
+            f"none, and its n is smaller. Behind fewer than {FEWEST} patients or lesions only shares of hits have an "
             "interval, the exact one."
         )
-        return Table("Does the heat lie on the lesion?", head, tuple(rows), note)
+        return Table(f"Does the heat lie on the {truth}?", head, tuple(rows), note)
 
 
 def _measured(answer: Answer) -> list[tuple[int, str]]:
@@ -128,10 +136,10 @@ def _measured(answer: Answer) -> list[tuple[int, str]]:
     return rows
 
 
-def _text(rows: dict[str, Tensor]) -> str:
+def _text(rows: dict[str, Tensor], truth: str) -> str:
     values = {name: float(rows[name][0]) for name in (*MEASURES, "chance")}
     if np.isnan(values["pointing"]):
-        return "the model saw nothing of the lesion"
+        return f"the model saw nothing of the {truth}"
     hit = "hit" if values["pointing"] >= 1 else "miss" if values["pointing"] <= 0 else f"{values['pointing']:.2f}"
     energy = "undefined (no positive heat)" if np.isnan(values["energy"]) else f"{values['energy']:.2f}"
     return f"pointing {hit}, AUPRC {values['auprc']:.2f}, energy {energy}"

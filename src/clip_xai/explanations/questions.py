@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.config.schemas import TargetConfig
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Caption, Captioner
@@ -66,6 +67,7 @@ def question_of(
     text: str | Sequence[str] | None = None,
     captioner: bool = True,
     classifier: bool = False,
+    vocabulary: Vocabulary | None = None,
 ) -> Question:
     """Return the question that the settings of ``target`` and ``text=``, one or several, put.
 
@@ -75,10 +77,12 @@ def question_of(
         captioner: Whether a captioner is asked, and not a CLIP by itself. Where that leaves one of the default targets
             alone, it is taken.
         classifier: Whether a classifier is asked, for which the default target is ``logit``.
+        vocabulary: What is taken where nothing is given; that of skin if None. A captioner brings its own.
 
     Raises:
         UserError: What is asked lacks what it is made of, or a text is given that nothing asks for.
     """
+    words = vocabulary or load_vocabulary()
     names = tuple(settings.names)
     if classifier and names == tuple(TargetConfig().names):
         log.info("a classifier writes no caption and reads no text: target=logit is explained")
@@ -86,7 +90,7 @@ def question_of(
         names = ("logit",)
     if not captioner and names == tuple(TargetConfig().names):
         if text is None:
-            raise UserError('a CLIP by itself is asked about a text: add text="a photo of melanoma"')
+            raise UserError(f'a CLIP by itself is asked about a text: add text="{words.probe}"')
         log.info("a CLIP alone does not write captions: target=similarity is explained")
         names = ("similarity",)
     of_caption = [name for name in names if name in needing(CAPTION)]
@@ -97,7 +101,7 @@ def question_of(
             "choose target=similarity with text=..."
         )
     if of_text and text is None and not captioner:
-        raise UserError(f'target={of_text[0]} needs a text: add text="a photo of melanoma"')
+        raise UserError(f'target={of_text[0]} needs a text: add text="{words.probe}"')
     if text is not None and not of_text:
         raise UserError(
             f"text= is for target=similarity and contrast, and target={names[0]} is asked: choose one of them, or "
@@ -110,9 +114,11 @@ def question_of(
     asked: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in vars(settings).items()
     }
-    if settings.templates is None:
-        del asked["templates"]
-    asked |= {"names": names, "text": text if text is None or isinstance(text, str) else tuple(text)}
+    asked |= {
+        "vocabulary": words,
+        "names": names,
+        "text": text if text is None or isinstance(text, str) else tuple(text),
+    }
     own = {item.name for item in fields(Question)}
     options = {key: value for key, value in asked.items() if key not in own}  # of a plugin's target
     return Question(**{key: value for key, value in asked.items() if key in own}, options=options)

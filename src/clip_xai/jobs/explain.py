@@ -21,7 +21,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from clip_xai.config.schemas import DataConfig, ExplainConfig, TrainerConfig
+from clip_xai.config.schemas import DataConfig, DataOfTheRun, ExplainConfig, TrainerConfig
+from clip_xai.data.vocabulary import DEFAULT, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.explanation_job import ExplanationJob
@@ -37,7 +38,7 @@ from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
 from clip_xai.runs.checkpoints import CAPTIONS, resolve_checkpoint, task_of
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, explainers_of
-from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model
+from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model, require_vocabulary, vocabulary_of
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.tasks.task import Opened, tasks, tower_in_words
@@ -74,7 +75,7 @@ class ExplainingModule(LightningModule):
             photograph = self.photographs[number - 1]
             try:
                 result = self.job.result(photograph)
-                image = shown(result, self.job.backbone)
+                image = shown(result, self.job.backbone, vocabulary=self.job.vocabulary)
             except UserError as error:
                 self.store.write_problem(number, photograph, str(error))
                 log.warning("%s: %s", photograph.name, error)
@@ -117,13 +118,15 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     if not is_first_process():
         return {}
     subtitle = " · ".join((model.words, *chosen.notes))
-    metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place))
+    metrics = collect(
+        store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place), job.vocabulary
+    )
     metrics |= {"model": model.words}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     write_json(store.run_dir / "metrics.json", metrics)
     with open_loggers(config.logger, store.run_dir, "explain", asdict(config)) as loggers:
         log_metrics(loggers, {"explained": metrics["explained"], "problems": len(metrics["problems"])})
-        log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, job.backbone)))
+        log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, job.backbone, job.vocabulary)))
     log.info("report: %s", store.run_dir / "index.html")
     return metrics
 
@@ -182,11 +185,19 @@ def question_asked(config: ExplainConfig, place: Path | None) -> Question:
     Raises:
         UserError: It is none that such a model could answer.
     """
+    if place is not None and isinstance(config.data, DataOfTheRun) and "vocabulary" in config.data.changed:
+        require_vocabulary(config.data, place)
+    words = (None if place is None else vocabulary_of(place)) or load_vocabulary(vocabulary_named(config))
     if place is not None:
         task = tasks.named(task_of(place), "task")
-        return question_of(config.target, config.text, captioner=task.captions, classifier=task.classifies)
+        return question_of(config.target, config.text, task.captions, task.classifies, words)
     classifier = config.backbone is not None and config.backbone.library is not None
-    return question_of(config.target, config.text, captioner=False, classifier=classifier)
+    return question_of(config.target, config.text, False, classifier, words)
+
+
+def vocabulary_named(config: ExplainConfig) -> str:
+    """Name or file of the field's words that the settings name."""
+    return DEFAULT if config.data is None else config.data.vocabulary
 
 
 def model_of(config: ExplainConfig, place: Path | None) -> Opened:
@@ -196,7 +207,7 @@ def model_of(config: ExplainConfig, place: Path | None) -> Opened:
         UserError: Nothing usable is there.
     """
     if place is not None:
-        return tasks.named(task_of(place), "task")().opened(place)
+        return tasks.named(task_of(place), "task")().opened(place, vocabulary_named(config))
     chosen = config.backbone
     assert chosen is not None
     backbone = build_backbone(**vars(chosen))
@@ -209,7 +220,7 @@ def model_of(config: ExplainConfig, place: Path | None) -> Opened:
 def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: ExplanationJob) -> dict[str, Any]:
     """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
     settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
-    settings |= {name: getattr(config, name) for name in ("image", "text")}
+    settings |= {name: getattr(config, name) for name in ("image", "text")} | {"vocabulary": job.vocabulary.digest}
     if chosen.data is not None:
         of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
         settings |= {"split": config.split, "samples": config.samples, "data": of_data}

@@ -14,12 +14,13 @@ import torch
 from lightning import Callback
 
 from clip_xai.config.schemas import TrainConfig
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.files import write_json
 from clip_xai.runs.lineage import Learned
 from clip_xai.runs.lineage_callback import Remember
 from clip_xai.runs.loggers import open_loggers
 from clip_xai.runs.resuming import METRICS, begin
-from clip_xai.tasks.task import tasks
+from clip_xai.tasks.task import Provenance, tasks
 from clip_xai.training.kept import best_metrics
 from clip_xai.training.trainer import build_trainer, is_first_process, run_epochs
 
@@ -55,12 +56,13 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
     config, resumed = start.config, start.resumed
     training.prepare(start)
     lineage = start.lineage.with_learned(Learned.from_records(training.learned))
+    provenance = Provenance(lineage, load_vocabulary(config.data.vocabulary))
     if is_first_process():
         start.card.write(run_dir)
         write_set_aside(training.set_aside, run_dir)
         training.write_first(run_dir)
     with open_loggers(config.logger, run_dir, "train", asdict(config)) as loggers:
-        used = [*training.callbacks(), Remember(start.asked, lineage), *callbacks]
+        used = [*training.callbacks(), Remember(start.asked, lineage, provenance.vocabulary), *callbacks]
         trainer, keeper = build_trainer(config, loggers, used, training.strategy(), resumed, training.measured_every)
         module, data, first = training.module, training.data, training.judge_first
         before = run_epochs(trainer, module, data, config, resumed, judge_first=first)
@@ -68,7 +70,7 @@ def train(config: TrainConfig, callbacks: Sequence[Callback] = ()) -> dict[str, 
         metrics = best_metrics(best)
         if not is_first_process():
             return metrics
-        metrics |= training.finish(best, lineage, loggers)
+        metrics |= training.finish(best, provenance, loggers)
     metrics |= {f"{key} before": value for key, value in before.items()}
     metrics |= training.sizes | {"set_aside": len(training.set_aside)}
     metrics |= {"seconds": round(time.perf_counter() - started, 1)}

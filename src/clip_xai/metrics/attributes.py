@@ -13,10 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_xai.data.ontology import lineage
-from clip_xai.data.vocabulary import (
-    ATTRIBUTES,
-    DIAGNOSES,
+from clip_xai.data.lexicon import (
     canonical_diagnosis,
     one_of,
     read_attribute,
@@ -24,6 +21,7 @@ from clip_xai.data.vocabulary import (
     read_malignancy,
     stated_diagnoses,
 )
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 
 LEVELS = ("exact", "family", "malignancy")
 
@@ -55,68 +53,91 @@ class Reading:
         return np.asarray([said is not None for said in self.said], dtype=np.float64)
 
 
-def true_diagnosis(diagnosis: str | None, references: Sequence[str]) -> str | None:
-    """Return the canonical diagnosis of a record: its own, unless a reference states one below it in the ontology.
+def true_diagnosis(
+    diagnosis: str | None, references: Sequence[str], vocabulary: Vocabulary | None = None
+) -> str | None:
+    """Return the canonical diagnosis of a record: its own, unless a reference states one below it in the vocabulary.
 
     Publishers' classes can be umbrellas (HAM10000's ``bkl`` holds seborrheic keratosis and others), so that a
     description may know better. A record without a diagnosis has the one that its references state; where they
     contradict each other, the truth is undecided: None.
+
+    Args:
+        diagnosis: The record's.
+        references: Its captions.
+        vocabulary: The vocabulary, here and below; that of skin if None.
 
     >>> true_diagnosis("Melanoma", ["a photo of psoriasis"])
     'melanoma'
     >>> true_diagnosis("benign keratosis", ["typical of seborrheic keratosis"])
     'seborrheic keratosis'
     """
-    own = canonical_diagnosis(diagnosis) or read_diagnosis(diagnosis) if diagnosis else None
-    stated = [name for name in map(read_diagnosis, references) if name is not None]
+    known = vocabulary or load_vocabulary()
+    own = canonical_diagnosis(diagnosis, known) or read_diagnosis(diagnosis, known) if diagnosis else None
+    stated = [name for text in references if (name := read_diagnosis(text, known)) is not None]
     if own is None:
-        return one_of(tuple(stated))
-    return next((name for name in stated if own in lineage(name)), own)
+        return one_of(tuple(stated), known)
+    return next((name for name in stated if own in known.lineage(name)), own)
 
 
-def diagnosis_family(name: str) -> str:
-    """Return the root of the ontology above a canonical diagnosis, itself if it has nothing above it.
+def diagnosis_family(name: str, vocabulary: Vocabulary | None = None) -> str:
+    """Return the root of the vocabulary above a canonical diagnosis, itself if it has nothing above it.
 
     >>> diagnosis_family("melanoma in situ")
     'melanoma'
     """
-    return lineage(name)[-1]
+    return (vocabulary or load_vocabulary()).lineage(name)[-1]
 
 
-def true_attribute(references: Sequence[str], attribute: str) -> str | None:
+def true_attribute(references: Sequence[str], attribute: str, vocabulary: Vocabulary | None = None) -> str | None:
     """Return the value that the references state; None where none does, or where they contradict each other."""
-    values = {value for text in references if (value := read_attribute(text, attribute)) is not None}
+    values = {value for text in references if (value := read_attribute(text, attribute, vocabulary)) is not None}
     return values.pop() if len(values) == 1 else None
 
 
-def read_diagnoses(captions: Sequence[str], truths: Sequence[str | None], level: str = "exact") -> Reading:
+def read_diagnoses(
+    captions: Sequence[str],
+    truths: Sequence[str | None],
+    level: str = "exact",
+    vocabulary: Vocabulary | None = None,
+) -> Reading:
     """Compare the diagnoses that captions state with the true ones.
 
     Args:
         captions: N captions.
         truths: N canonical diagnoses from `true_diagnosis`, or None where unknown.
-        level: ``exact``, ``family`` (the root of the ontology above it: a melanoma in situ is a melanoma) or
+        level: ``exact``, ``family`` (the root of the vocabulary above it: a melanoma in situ is a melanoma) or
             ``malignancy`` (benign, malignant, inflammatory). A caption that names two carcinomas is undecided
             between them, and says all the same that it is malignant.
+        vocabulary: The vocabulary.
     """
     if level not in LEVELS:
         raise ValueError(f"The level of a diagnosis is one of {', '.join(LEVELS)}, not {level!r}.")
 
-    return _reading([_said(caption, level) for caption in captions], [_true(name, level) for name in truths])
+    known = vocabulary or load_vocabulary()
+    said = [_said(caption, level, known) for caption in captions]
+    return _reading(said, [_true(name, level, known) for name in truths])
 
 
-def read_attributes(captions: Sequence[str], references: Sequence[Sequence[str]], attribute: str) -> Reading:
+def read_attributes(
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    attribute: str,
+    vocabulary: Vocabulary | None = None,
+) -> Reading:
     """Compare an attribute that captions state with what their references state.
 
     Args:
         captions: N captions.
         references: N lists of references.
-        attribute: One of `clip_xai.data.vocabulary.ATTRIBUTES`.
+        attribute: One of the vocabulary's.
+        vocabulary: The vocabulary.
     """
-    if attribute not in ATTRIBUTES:
-        raise ValueError(f"The attributes are {', '.join(ATTRIBUTES)}, not {attribute!r}.")
-    truths = [true_attribute(options, attribute) for options in references]
-    return _reading([read_attribute(caption, attribute) for caption in captions], truths)
+    known = vocabulary or load_vocabulary()
+    if attribute not in known.attributes:
+        raise ValueError(f"The attributes are {', '.join(known.attributes)}, not {attribute!r}.")
+    truths = [true_attribute(options, attribute, known) for options in references]
+    return _reading([read_attribute(caption, attribute, known) for caption in captions], truths)
 
 
 def balanced_statistics(reading: Reading) -> NDArray[np.float64]:
@@ -139,20 +160,20 @@ def balanced_accuracy(sums: NDArray) -> NDArray[np.float64]:
     return share.sum(axis=-1) / (count > 0).sum(axis=-1)
 
 
-def _said(caption: str, level: str) -> str | None:
+def _said(caption: str, level: str, vocabulary: Vocabulary) -> str | None:
     """What a caption states at a level: rivals that are one at this level are an answer to it."""
     if level == "exact":
-        return read_diagnosis(caption)
+        return read_diagnosis(caption, vocabulary)
     if level == "malignancy":
-        return read_malignancy(caption)
-    families = {diagnosis_family(name) for name in stated_diagnoses(caption)}
+        return read_malignancy(caption, vocabulary)
+    families = {diagnosis_family(name, vocabulary) for name in stated_diagnoses(caption, vocabulary)}
     return families.pop() if len(families) == 1 else None
 
 
-def _true(name: str | None, level: str) -> str | None:
+def _true(name: str | None, level: str, vocabulary: Vocabulary) -> str | None:
     if name is None or level == "exact":
         return name
-    return diagnosis_family(name) if level == "family" else DIAGNOSES[name].malignancy
+    return diagnosis_family(name, vocabulary) if level == "family" else vocabulary.malignancy(name)
 
 
 def _reading(said: Sequence[str | None], truths: Sequence[str | None]) -> Reading:

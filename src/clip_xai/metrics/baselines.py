@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU
 
-from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.data.lexicon import read_diagnosis
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.metrics.attributes import true_diagnosis
 from clip_xai.metrics.caption_metrics import bleu_order, reference_streams
@@ -34,7 +35,9 @@ class Captioned(Protocol):
     sha256: str | None
 
 
-def majority_caption(records: Sequence[Captioned], seed: int = 0, tokenizer: str = AUTO) -> str:
+def majority_caption(
+    records: Sequence[Captioned], seed: int = 0, tokenizer: str = AUTO, vocabulary: Vocabulary | None = None
+) -> str:
     """Return the best single answer of someone who knows the training captions and never looks at an image.
 
     The rule: among the training captions that state the most frequent diagnosis (all captions where none is known),
@@ -46,14 +49,16 @@ def majority_caption(records: Sequence[Captioned], seed: int = 0, tokenizer: str
         records: Training records.
         seed: Seed of the candidates and of the sample.
         tokenizer: As for `bleu`.
+        vocabulary: The vocabulary that diagnoses are read with; that of skin if None.
     """
     if not records:
         raise ValueError("A majority caption needs training records.")
     generator = np.random.default_rng(seed)
-    diagnoses = Counter(name for record in records if (name := true_diagnosis(record.diagnosis, record.references)))
+    true = [true_diagnosis(record.diagnosis, record.references, vocabulary) for record in records]
+    diagnoses = Counter(name for name in true if name)
     majority = min(diagnoses, key=lambda name: (-diagnoses[name], name)) if diagnoses else None
     captions = sorted({record.caption for record in records})
-    fitting = [caption for caption in captions if read_diagnosis(caption) == majority] or captions
+    fitting = [caption for caption in captions if read_diagnosis(caption, vocabulary) == majority] or captions
     candidates = [fitting[index] for index in _drawn(generator, len(fitting), CANDIDATES)]
     sample = [records[index].references for index in _drawn(generator, len(records), SAMPLE)]
     if len(candidates) == 1:
@@ -67,7 +72,11 @@ def majority_caption(records: Sequence[Captioned], seed: int = 0, tokenizer: str
 
 
 def majority_captions(
-    records: Sequence[Captioned], train: Sequence[Captioned], seed: int = 0, tokenizer: str = AUTO
+    records: Sequence[Captioned],
+    train: Sequence[Captioned],
+    seed: int = 0,
+    tokenizer: str = AUTO,
+    vocabulary: Vocabulary | None = None,
 ) -> dict[str, str]:
     """Return the majority caption of each source among the records.
 
@@ -80,7 +89,7 @@ def majority_captions(
     captions = {}
     for source in sorted({record.source for record in records}):
         same = [record for record in train if record.source == source]
-        captions[source] = majority_caption(same or train, seed, tokenizer)
+        captions[source] = majority_caption(same or train, seed, tokenizer, vocabulary)
     return captions
 
 

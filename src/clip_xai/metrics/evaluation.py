@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_xai.data.ontology import DIAGNOSES, MALIGNANT
+from clip_xai.data.vocabulary import MALIGNANT, Vocabulary, load_vocabulary
 from clip_xai.metrics.caption_metrics import (
     CLIP_SETTINGS,
     MAX_ORDER,
@@ -39,6 +39,7 @@ def evaluate_captions(
     tokenizer: str = AUTO,
     samples: int = SAMPLES,
     seed: int = 0,
+    vocabulary: Vocabulary | None = None,
 ) -> EvaluationResult:
     """Score every system's captions, and compare the model with each of the others on the same resamples of groups.
 
@@ -56,14 +57,18 @@ def evaluate_captions(
         tokenizer: How BLEU and ROUGE cut captions into tokens; see `clip_xai.metrics.tokens`.
         samples: Resamples behind each interval.
         seed: Seed of the resamples.
+        vocabulary: The vocabulary that diagnoses and attributes are read with; that of skin if None.
 
     Raises:
         ValueError: If ``"model"`` is missing, or a system does not have one caption per record.
     """
     _require_captions(predictions, records)
+    known = vocabulary or load_vocabulary()
     systems = (MODEL, *(name for name in predictions if name != MODEL))
     taken = {
-        system: measures([caption or "" for caption in predictions[system]], records, clip, bert_scorer, tokenizer)
+        system: measures(
+            [caption or "" for caption in predictions[system]], records, clip, bert_scorer, tokenizer, known
+        )
         for system in systems
     }
     absent = {
@@ -98,7 +103,7 @@ def evaluate_captions(
         systems=systems,
         scopes=tuple(scopes),
         skipped=_left_out(taken[MODEL], records, scopes, clip, bert_scorer, tokenizer) | dict(skipped or {}),
-        settings=_settings(records, clip, bert_scorer, tokenizer, samples, seed) | dict(notes or {}),
+        settings=_settings(records, clip, bert_scorer, tokenizer, samples, seed, known) | dict(notes or {}),
         set_aside=dict(set_aside or {}),
         undecided={m.info.label: m.undecided for m in taken[MODEL] if m.undecided and len(m.rows)},
         empty=empty,
@@ -208,6 +213,7 @@ def _settings(
     tokenizer: str,
     samples: int,
     seed: int,
+    vocabulary: Vocabulary,
 ) -> dict[str, str]:
     references = [record.references for record in records]
     settings = {"BLEU": bleu_signature(references, tokenizer), "ROUGE-L": rouge_settings(references, tokenizer)}
@@ -215,9 +221,9 @@ def _settings(
         settings["BERTScore"] = bert_scorer.settings
     if clip is not None:
         settings["CLIPScore"] = f"{clip.name}|{CLIP_SETTINGS}"
-    settings["counted as malignant"] = ", ".join(
-        sorted(name for name, diagnosis in DIAGNOSES.items() if diagnosis.malignancy == MALIGNANT)
-    )
+    malignant = sorted(name for name in vocabulary.diagnoses if vocabulary.malignancy(name) == MALIGNANT)
+    if malignant:
+        settings["counted as malignant"] = ", ".join(malignant)
     settings["intervals"] = (
         f"95 % expanded percentile bootstrap over groups (patients, lesions), {samples} resamples, seed {seed}; for "
         f"shares of right and wrong Korn and Graubard's; under {FEWEST} effective groups for these alone"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from clip_xai.data.vocabulary import ATTRIBUTES
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.metrics.attributes import (
     Reading,
     balanced_accuracy,
@@ -90,6 +90,7 @@ def measures(
     clip: ClipFeatures | None = None,
     bert_scorer: CaptionScorer | None = None,
     tokenizer: str = AUTO,
+    vocabulary: Vocabulary | None = None,
 ) -> list[Measure]:
     """Take every measure of one system's captions; those whose truth no record tells have no rows.
 
@@ -113,14 +114,14 @@ def measures(
     if clip is not None:
         info = MetricInfo("clip_score", "CLIPScore", 1, span=(0.0, 100.0))
         found.append(_mean(info, everyone, clip.scores(captions)))
-    return found + (_read_from_words(captions, records) if in_english(records) else [])
+    return found + (_read_from_words(captions, records, vocabulary or load_vocabulary()) if in_english(records) else [])
 
 
-def _read_from_words(captions: Sequence[str], records: Sequence[Judged]) -> list[Measure]:
+def _read_from_words(captions: Sequence[str], records: Sequence[Judged], vocabulary: Vocabulary) -> list[Measure]:
     """Diagnosis and attributes: how often a caption is right, and how often it answers at all."""
     references = [record.references for record in records]
-    truths = [true_diagnosis(record.diagnosis, record.references) for record in records]
-    exact = read_diagnoses(captions, truths)
+    truths = [true_diagnosis(record.diagnosis, record.references, vocabulary) for record in records]
+    exact = read_diagnoses(captions, truths, vocabulary=vocabulary)
     right, answered = _accuracy("diagnosis", exact)
     balanced = Measure(
         MetricInfo("diagnosis_balanced", "diagnosis, balanced"),
@@ -130,10 +131,11 @@ def _read_from_words(captions: Sequence[str], records: Sequence[Judged]) -> list
         exact.undecided,
     )
     found = [right, balanced, answered]
-    for level, label in (("family", "diagnosis family"), ("malignancy", "malignancy")):
-        found += _accuracy(f"diagnosis_{level}", read_diagnoses(captions, truths, level), label)
-    for attribute in ATTRIBUTES:
-        reading = read_attributes(captions, references, attribute)
+    levels = [("family", "diagnosis family"), *([("malignancy", "malignancy")] if vocabulary.malignancies else [])]
+    for level, label in levels:
+        found += _accuracy(f"diagnosis_{level}", read_diagnoses(captions, truths, level, vocabulary), label)
+    for attribute in vocabulary.attributes:
+        reading = read_attributes(captions, references, attribute, vocabulary)
         found += _accuracy(attribute.replace(" ", "_"), reading, attribute, attribute not in HABITS)
     return found
 

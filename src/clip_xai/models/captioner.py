@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary, unpacked
 from clip_xai.models.backbones.base import Features, VisionBackbone
 from clip_xai.models.causal_model import last_hidden, output_layer, positions, require_causal, word_embeddings
 from clip_xai.models.decoding import Caption, decode
@@ -67,6 +68,11 @@ class Captioner(nn.Module):
                 digest.update(f"{key}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
                 digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
         return digest.hexdigest()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words of the field that it was trained in; those of skin where its weights do not say."""
+        return unpacked(self.provenance) or load_vocabulary()
 
     @property
     def reads(self) -> str:

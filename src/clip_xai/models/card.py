@@ -53,9 +53,10 @@ def model_card(
     bases = [origin.removeprefix("hf-hub:")] if origin.startswith("hf-hub:") else []
     start = settings.language_model_pretrained
     bases += [start] if start and "/" in start and not Path(start).exists() else []
+    words = captioner.vocabulary
     sections = [
-        _header(facts, bases),
-        f"# {markdown(facts.name)}\n\nDescribes a photograph of skin in words. **Research software, not a medical "
+        _header(facts, bases, words.specialty),
+        f"# {markdown(facts.name)}\n\nDescribes {words.picture} in words. **Research software, not a medical "
         "device: nothing it writes is a diagnosis.**" + (f"\n\n**{markdown(facts.warning)}**" if facts.warning else ""),
         "## Model\n\n" + _table(("part", "what", "parameters"), _parts(captioner, settings)),
         f"The mapper reads the tower's {_READS[captioner.reads]}."
@@ -66,8 +67,8 @@ def model_card(
         _evaluated(facts.evaluation),
         f"## Licence\n\n{_licence(facts.licence)} Tower and language model keep the terms of their publishers; so do "
         "the photographs, of which none is part of this model." + _terms(facts.terms),
-        "## Limits\n\nWhat a caption says beyond the photograph, such as age or history, is a guess. Skin tones and "
-        "diagnoses that were rare in training are described worse; judge every group that the model is to serve.",
+        "## Limits\n\nWhat a caption says beyond the photograph, such as age or history, is a guess. "
+        f"{markdown(words.limits)}; judge every group that the model is to serve.",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -79,14 +80,14 @@ _READS = {
 }
 
 
-def _header(facts: CardFacts, bases: Sequence[str]) -> str:
+def _header(facts: CardFacts, bases: Sequence[str], specialty: str) -> str:
     said: dict[str, Any] = {"license": facts.licence}
     if facts.language is not None:
         said["language"] = facts.language
     said |= {"library_name": "clip-xai", "pipeline_tag": "image-to-text"}
     if bases:
         said["base_model"] = list(bases)
-    said["tags"] = ["dermatology", "image-captioning"]
+    said["tags"] = [specialty, "image-captioning"]
     return f"---\n{yaml.safe_dump(said, sort_keys=False, allow_unicode=True)}---"
 
 

@@ -120,7 +120,7 @@ def _try(captioner: Captioner, written: Path, directory: Path) -> None:
         raise UserError(
             f"{directory}: what was written does not load unchanged ({differs[:3]}); nothing of it was kept"
         )
-    text = "a photo of melanoma"
+    text = captioner.vocabulary.probe
     same = (
         tower.fingerprint == own.fingerprint
         and tower.preprocess == own.preprocess

@@ -77,6 +77,7 @@ def assemble(
     facts: Mapping[str, str] | None = None,
     measurements: Mapping[str, str] | None = None,
     warning: str = "",
+    truth: tuple[str, str] = ("finding", "mask"),
 ) -> ExplainedImage:
     """Put together what is shown of one photograph; the items of several targets follow one another.
 
@@ -89,10 +90,11 @@ def assemble(
         name: File name.
         caption: Generated caption.
         references: Captions written by others.
-        mask: Lesion mask of the photograph's size.
+        mask: Mask of the photograph's size.
         facts: Short facts to show and search.
         measurements: Finished measurements to show.
         warning: What a reader must see before anything else.
+        truth: What the mask marks, and how.
     """
     shown = photograph if max(photograph.size) <= LONGEST_SIDE else fitted(photograph, LONGEST_SIDE, LONGEST_SIDE)
     if mask is not None and shown is not photograph:
@@ -106,6 +108,7 @@ def assemble(
         caption=caption,
         references=tuple(references),
         mask=mask,
+        truth=truth,
         facts=dict(facts or {}),
         measurements=dict(measurements or {}),
         warning=warning,

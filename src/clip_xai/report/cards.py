@@ -137,7 +137,9 @@ def _draw_head(canvas: Canvas, image: ExplainedImage) -> int:
     photograph = fitted(image.photograph, *PHOTOGRAPH)
     shown = photograph if image.mask is None else draw_outline(photograph, image.mask)
     left = canvas.paste(shown, MARGIN, y)
-    legend = "The whole photograph." if image.mask is None else "The whole photograph; white line: lesion mask."
+    legend = (
+        "The whole photograph." if image.mask is None else f"The whole photograph; white line: {' '.join(image.truth)}."
+    )
     left = canvas.text(MARGIN, left + 6, legend, photograph.width, size=14, ink=QUIET)
     x = MARGIN + photograph.width + 2 * GAP
     return max(left, _draw_captions(canvas, x, y, WIDTH - MARGIN - x, image))
@@ -165,7 +167,12 @@ def _draw_captions(canvas: Canvas, x: int, y: int, width: int, image: ExplainedI
         for reference in image.references:
             y = canvas.text(x, y, reference, width, size=16) + 6
     if image.measurements and len(image.explanations) <= METHODS_PER_CARD:
-        y = canvas.text(x, y + GAP - 6, "Heat against the lesion mask", width, size=15, bold=True, ink=ACCENT) + 4
+        y = (
+            canvas.text(
+                x, y + GAP - 6, f"Heat against the {' '.join(image.truth)}", width, size=15, bold=True, ink=ACCENT
+            )
+            + 4
+        )
         for name, text in image.measurements.items():
             y = canvas.text(x, y, f"{name}: {text}", width, size=14, ink=QUIET)
     return y

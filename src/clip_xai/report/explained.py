@@ -158,11 +158,12 @@ class ExplainedImage:
         explanations: One a method.
         caption: The generated caption, or None when no captioner took part.
         references: Captions written by people (or by the source's template).
-        mask: Lesion mask [H, W] of the photograph, or None.
+        mask: Mask [H, W] of what is to be found on the photograph, or None.
         facts: Short facts to show and search: source, diagnosis ...
         measurements: Finished measurements to show, such as localisation: name -> text.
         left_out: Which methods say nothing about some of the items, and why.
         warning: What a reader must see before anything else; empty for most.
+        truth: What the mask marks, and how: ``("lesion", "mask")``.
     """
 
     name: str
@@ -177,6 +178,7 @@ class ExplainedImage:
     measurements: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     warning: str = ""
+    truth: tuple[str, str] = ("finding", "mask")
 
 
 def short_label(image: ExplainedImage, index: int) -> str:

@@ -58,9 +58,10 @@ def write_explanations(
         evidence: What is known of the methods' maps for this model; the page opens with the best, and says so.
         measure_with: The command that measures it where nothing is known.
     """
-    shown, methods = [], []
+    shown, methods, truth = [], [], ("finding", "mask")
     for image in images:
         shown.append(_image(image, evidence))
+        truth = truth if image.mask is None else image.truth
         methods += [explanation.method for explanation in image.explanations if explanation.kind == "image"]
     opening, reason = opening_method(list(dict.fromkeys(methods)), evidence, measure_with)
     return write_page(
@@ -72,6 +73,7 @@ def write_explanations(
         script="explanations.js",
         problems=list(problems),
         table=table,
+        truth=truth,
         data=script_json(
             {
                 "tables": {

@@ -169,14 +169,15 @@ def free_directory(run_dir: Path) -> Path:
 
 @functools.cache
 def code_digest(*packages: str) -> str:
-    """Return a digest of this package's own sources that compute a result.
+    """Return a digest of this package's own sources, and of the vocabularies among them, that compute a result.
 
     Args:
         packages: Names of its subpackages, such as ``xai``.
     """
     root = Path(clip_xai.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(path for package in packages for path in (root / package).rglob("*.py")):
+    kinds = ("**/*.py", "vocabularies/*.yaml")
+    for file in sorted(path for package in packages for kind in kinds for path in (root / package).glob(kind)):
         digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

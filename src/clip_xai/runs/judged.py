@@ -18,10 +18,11 @@ from clip_xai.config.schemas import DataConfig, DataOfTheRun, EvaluateConfig, Ex
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.settings import Columns
+from clip_xai.data.vocabulary import Vocabulary, is_path, load_vocabulary, unpacked
 from clip_xai.errors import UserError
 from clip_xai.models.retrieval import INDEX
 from clip_xai.runs.checkpoints import CARD, RunCard, described, resolve_checkpoint, run_of
-from clip_xai.runs.lineage import Lineage, lineage_in
+from clip_xai.runs.lineage import Lineage, header_of, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
 from clip_xai.text import counted
 from clip_xai.training.checkpoint_files import read_checkpoint
@@ -65,6 +66,7 @@ def judged(config: EvaluateConfig | ExplainConfig) -> Judged:
     strict = config.split != "train" and not getattr(config, "allow_overlap", False)
     place = resolve_checkpoint(config.ckpt, runs_root, refusal if strict else None, task=config.task)
     data = data_of(config, place)
+    require_vocabulary(data, place)
     manifest = load_manifest(prepare_manifest(data))
     records = of_split(manifest, config.split, data.limit)
     notes = [*other_data(config, place, data), *_seen(config, place, records, manifest)]
@@ -129,6 +131,8 @@ def data_of_run(place: Path) -> DataConfig | None:
 def with_absolute_places(data: DataConfig) -> dict[str, Any]:
     """Return the settings of data as plain values that hold in another working directory, too."""
     places = {name: str(Path(getattr(data, name)).absolute()) for name in ("root", "output_dir", "cache_dir")}
+    if is_path(data.vocabulary):
+        places["vocabulary"] = str(Path(data.vocabulary).expanduser().absolute())
     return asdict(data) | places
 
 
@@ -160,7 +164,8 @@ def asked_of_data(data: DataConfig, manifest: Sequence[Record]) -> dict[str, Any
 
 def decisive(data: DataConfig) -> dict[str, Any]:
     """Return the settings that decide which photographs, captions and splits there are."""
-    return {name: value for name, value in asdict(data).items() if name not in (*PLACES, "root")}
+    chosen = {name: value for name, value in asdict(data).items() if name not in (*PLACES, "root")}
+    return chosen | {"vocabulary": load_vocabulary(data.vocabulary).digest}
 
 
 def other_data(config: EvaluateConfig | ExplainConfig, place: Path, data: DataConfig) -> list[str]:
@@ -183,6 +188,35 @@ def lineage_of(place: Path) -> Lineage | None:
         lineage = Lineage.unpacked(content)
         return lineage and lineage.with_updates(content["global_step"])
     return lineage_in(place / "model.safetensors")
+
+
+def vocabulary_of(place: Path) -> Vocabulary | None:
+    """Return the vocabulary that a model was trained with; None where its file does not say.
+
+    Raises:
+        UserError: The file is damaged, or names a vocabulary that this version does not have.
+    """
+    return unpacked(read_checkpoint(place) if place.suffix == ".ckpt" else header_of(place / "model.safetensors"))
+
+
+def require_vocabulary(data: DataConfig, place: Path) -> None:
+    """Refuse data whose words are other than those that a model was trained with.
+
+    Raises:
+        UserError: They are.
+    """
+    theirs, ours = vocabulary_of(place), load_vocabulary(data.vocabulary)
+    if theirs is None or theirs.digest == ours.digest:
+        return
+    if theirs.name == ours.name:
+        raise UserError(
+            f"data.vocabulary={data.vocabulary} has changed since {place} was trained with it: restore the file, or "
+            "train again"
+        )
+    name = theirs.name if theirs.content is None else f"FILE, the path of {theirs.name}.yaml"
+    raise UserError(
+        f"data.vocabulary={data.vocabulary}, and {place} was trained with {theirs.name}: set data.vocabulary={name}"
+    )
 
 
 def overlap_with(place: Path, records: Sequence[Record], manifest: Sequence[Record]) -> str | None:

@@ -144,10 +144,19 @@ def lineage_in(file: Path) -> Lineage | None:
     Raises:
         UserError: The file is damaged.
     """
+    return Lineage.unpacked(header_of(file))
+
+
+def header_of(file: Path) -> dict[str, str] | None:
+    """Return the texts in the header of a file of weights; None where it is not a file of safetensors.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     if file.suffix != ".safetensors" or not file.is_file():
         return None
     try:
         with safe_open(file, framework="np") as opened:
-            return Lineage.unpacked(opened.metadata())
+            return opened.metadata()
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is empty or damaged ({error}); name other weights, or train them again") from error

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its weights: what was asked, and the lineage."""
+"""What a checkpoint holds beside its weights: what was asked, the lineage and the vocabulary."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.runs.lineage import Lineage
 
 ASKED_KEY = "asked"  # of checkpoints
 
 
 class Remember(Callback):
-    """Writes into every checkpoint what was asked and what the weights have learned from."""
+    """Writes into every checkpoint what was asked, what the weights have learned from and in which vocabulary."""
 
-    def __init__(self, asked: Mapping[str, Any], lineage: Lineage) -> None:
-        self.kept = {ASKED_KEY: json.dumps(asked, default=str), **lineage.packed()}
+    def __init__(self, asked: Mapping[str, Any], lineage: Lineage, vocabulary: Vocabulary) -> None:
+        self.kept = {ASKED_KEY: json.dumps(asked, default=str), **lineage.packed(), **vocabulary.packed()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a changed ``callbacks.patience`` hold: Lightning would take the one that the checkpoint has."""
@@ -28,5 +29,5 @@ class Remember(Callback):
                 state["patience"] = callback.patience
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add both, as text: a checkpoint holds plain containers only."""
+        """Add all, as text: a checkpoint holds plain containers only."""
         checkpoint.update(self.kept)

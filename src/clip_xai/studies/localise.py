@@ -21,6 +21,7 @@ from clip_xai.config.cli import compose_job, report_errors
 from clip_xai.config.schemas import ExplainConfig
 from clip_xai.data.images import read_image, read_mask
 from clip_xai.data.record import EMPTY_MASK, FULL_MASK, Record
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.lesion_maps import RANDOM, TRAINED, LesionMaps
 from clip_xai.explanations.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
@@ -64,26 +65,27 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     on = judged(replace(config, task=CAPTIONS))
     records, idle = measurable(on.records)
     if not records:
-        raise UserError(
-            f"split={config.split}: no photograph has a lesion mask and a diagnosis; localisation needs both"
-        )
+        raise UserError(f"split={config.split}: no photograph has a mask and a diagnosis; localisation needs both")
     chosen = evenly(records, config.samples)
-    captioner, retrieval = open_captioner(on.place)
+    captioner, retrieval = open_captioner(on.place, on.data.vocabulary)
     noted = noted_of_model(on.place) | {"data.name": on.data.name}
     claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted)
     captioner.to(device_of(config.trainer))
+    words = captioner.vocabulary
     methods = [method for method in explainers_of(config.xai) if method.modality == "image"]
-    trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval)
+    trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval, words)
     torch.manual_seed(config.seed)
-    random = measure(random_twin(captioner.backbone).to(device_of(config.trainer)), None, chosen, methods)
+    random = measure(
+        random_twin(captioner.backbone).to(device_of(config.trainer)), None, chosen, methods, vocabulary=words
+    )
     rows = trained.measure(config.seed)
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
     rows = [row | {"weights": TRAINED} for row in rows] + [row | {"weights": RANDOM} for row in controls]
     table = trained.table(rows)
     if table is None:
         raise UserError(
-            f"split={config.split}: the model sees a lesion in none of {counted(len(chosen), 'photograph')}: the masks "
-            "are empty or lie outside the square that it reads"
+            f"split={config.split}: the model sees a {words.truth} in none of {counted(len(chosen), 'photograph')}: "
+            "the masks are empty or lie outside the square that it reads"
         )
     fingerprints = f"fingerprint {captioner.fingerprint()[:12]}, tower {captioner.backbone.fingerprint[:12]}"
     said = [table.note, f"Captioner: {on.place}, {fingerprints}.", *(f"{note}." for note in on.notes)]
@@ -104,7 +106,7 @@ def _refuse_settings_of_explain(config: ExplainConfig) -> None:
     for name in ("backbone", "image", "text"):
         if getattr(config, name) is not None:
             raise UserError(
-                f"{name}= is a setting of explain.py; heat is measured on the lesions of a captioner's data set: leave "
+                f"{name}= is a setting of explain.py; heat is measured on the masks of a captioner's data set: leave "
                 f"it out and choose with ckpt, data, split and samples"
             )
 
@@ -127,20 +129,22 @@ def measure(
     methods: Sequence[Explainer],
     how: Decoding | None = None,
     retrieval: Retrieval | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> LesionMaps:
     """Explain the true diagnosis by similarity and by contrast and, with a captioner, what the caption says.
 
     The contrast is the margin of the true diagnosis over every other one that stands in the records: it takes out what
-    all texts about skin share, which a single similarity also explains.
+    all texts of a field share, which a single similarity also explains.
     """
-    maps, silent = LesionMaps(), 0
+    words = vocabulary or load_vocabulary()
+    maps, silent = LesionMaps(vocabulary=words), 0
     known = sorted({record.diagnosis for record in records if record.diagnosis})
-    for record in track(records, "Heat maps beside lesions" if captioner else "The same at random weights"):
+    for record in track(records, "Heat maps beside masks" if captioner else "The same at random weights"):
         assert record.mask is not None
         picture = read_image(record.image)
         pixels = backbone.preprocess.read(record.image)[None].to(next(backbone.parameters()).device)
         with with_prompt(captioner, retrieval, pixels, record.group):
-            answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how)
+            answers = answered(backbone, captioner, pixels, record.diagnosis, known, methods, how, words)
         silent += captioner is not None and all(answer.score_name != LOG_PROBABILITY for answer in answers)
         geometry = backbone.preprocess.geometry(picture.width, picture.height)
         maps.add(backbone, picture, geometry, read_mask(record.mask, record.mask_values), answers, record.group)
@@ -162,6 +166,7 @@ def answered(
     known: Sequence[str],
     methods: Sequence[Explainer],
     how: Decoding | None,
+    vocabulary: Vocabulary | None = None,
 ) -> list[Answer]:
     """Return what all methods say about each target of one photograph ``[1, 3, S, S]``, whose diagnosis is known."""
     bank = PerturbationBank(backbone, pixels)
@@ -169,11 +174,12 @@ def answered(
     targets: list[tuple[str, Target]] = []
     if captioner is not None:
         targets += [(LOG_PROBABILITY, target) for target in spoken(captioner, pixels, how)]
-    text = f"a photo of {diagnosis}"
+    form = (vocabulary or load_vocabulary()).comparison
+    text = form.replace("{}", str(diagnosis))
     targets.append(("cosine", SimilarityTarget.from_texts(with_texts(backbone), [text])))
     others = [name for name in known if name != diagnosis]
     if others:
-        texts = [text, *(f"a photo of {name}" for name in others)]
+        texts = [text, *(form.replace("{}", name) for name in others)]
         targets.append((MARGIN, ContrastTarget.from_texts(with_texts(backbone), texts)))
     answers = []
     for name, target in targets:
@@ -199,7 +205,7 @@ def spoken(captioner: Captioner, pixels: torch.Tensor, how: Decoding | None) -> 
     if not caption.text.strip():
         return []
     words = CaptionTarget.words(captioner, caption.token_ids).caption_words()
-    stated = diagnosis_words(captioner.tokenizer.decode(caption.token_ids), words)
+    stated = diagnosis_words(captioner.tokenizer.decode(caption.token_ids), words, captioner.vocabulary)
     parts, labels = [tuple(range(len(caption.token_ids)))], [WHOLE_CAPTION]
     if stated:
         parts.append(tuple(token for word in stated for token in word.tokens))

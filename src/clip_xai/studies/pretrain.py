@@ -27,6 +27,7 @@ from clip_xai.config.cli import report_errors
 from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.rendered import RenderedScenes
 from clip_xai.data.synthetic.scene import sample_scene
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.files import replacing, write_json
 from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone, tiny_backbone
@@ -44,7 +45,7 @@ from clip_xai.training.stop_at_non_finite import StopAtNonFinite
 TRAINING_SEEDS, TEST_SEEDS = 10_000_000, 20_000_000
 LONGEST_PREFIX = 32
 PARTS = ("tokenizer", "language_model", "clip", "measure")
-JUDGED = ("diagnosis", "colour", "position", "size", "border", "shape", "skin tone")
+JUDGED = ("diagnosis", *(name for name in load_vocabulary().attributes if name != "view"))
 
 
 @dataclass(frozen=True)

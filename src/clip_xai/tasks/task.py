@@ -23,6 +23,7 @@ from lightning.pytorch.strategies import Strategy
 
 from clip_xai.config.schemas import EvaluateConfig, TrainConfig
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import Retrieval
@@ -30,6 +31,23 @@ from clip_xai.registry import Registry
 from clip_xai.runs.judged import Judged
 from clip_xai.runs.lineage import Lineage
 from clip_xai.runs.resuming import Start
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run's weights come from: goes into the header of their file.
+
+    Attributes:
+        lineage: The photographs that they and all that they started from have learned from.
+        vocabulary: The words of the field that they were trained with.
+    """
+
+    lineage: Lineage
+    vocabulary: Vocabulary
+
+    def after(self, updates: int) -> dict[str, str]:
+        """Return it as plain texts, for weights after so many steps of the run."""
+        return self.lineage.with_updates(updates).packed() | self.vocabulary.packed()
 
 
 class Training(ABC):
@@ -84,7 +102,7 @@ class Training(ABC):
         """
 
     @abstractmethod
-    def finish(self, best: Path, lineage: Lineage, loggers: Sequence[Logger]) -> dict[str, Any]:
+    def finish(self, best: Path, provenance: Provenance, loggers: Sequence[Logger]) -> dict[str, Any]:
         """Export the weights of the best checkpoint; in the first process alone.
 
         Returns:
@@ -169,11 +187,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def opened(self, place: Path) -> Opened:
+    def opened(self, place: Path, vocabulary: str | None = None) -> Opened:
         """Return a trained model of a place, in evaluation mode.
 
         Args:
             place: The directory of an exported model, or a ``.ckpt`` file.
+            vocabulary: Name or file of the field's words, where the weights do not say with which they were trained.
 
         Raises:
             UserError: Nothing usable is there.

@@ -19,6 +19,7 @@ from clip_xai.data.sources.common import SourceReader, skin_types_of, stated_fie
 from clip_xai.data.sources.own_files import NotFoundError, OwnFiles
 from clip_xai.data.sources.photograph_files import PhotographIndex, find_tables
 from clip_xai.data.sources.tables import OWN, Table, known, read_table, whole
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.text import counted, printable
 
@@ -41,13 +42,16 @@ class _Photograph:
     texts: list[str] = field(default_factory=list)
 
 
-def read_all(root: Path, taken: tuple[str, ...], columns: Mapping[str, str] | None = None) -> list[SourceTable]:
+def read_all(
+    root: Path, taken: tuple[str, ...], columns: Mapping[str, str] | None = None, vocabulary: Vocabulary | None = None
+) -> list[SourceTable]:
     """Read every table of captions below `root`.
 
     Args:
         root: Folder that the user named.
         taken: Names that other sources have.
         columns: What a column says -> its header, where that is another than its own name.
+        vocabulary: The vocabulary that its diagnoses are of; that of skin if None.
 
     Raises:
         UserError: A table lacks a column or cannot be read, or two sources would have one name.
@@ -61,14 +65,14 @@ def read_all(root: Path, taken: tuple[str, ...], columns: Mapping[str, str] | No
             raise UserError(f"{path}: a second table of captions in one folder; keep one.")
         if name in taken or name in {table.source for table in tables}:
             raise UserError(f"{path}: its folder has the name of another source, {name}; rename the folder.")
-        tables.append(_read(path, name, columns or {}))
+        tables.append(_read(path, name, columns or {}, vocabulary or load_vocabulary()))
     return tables
 
 
-def _read(path: Path, name: str, named: Mapping[str, str]) -> SourceTable:
+def _read(path: Path, name: str, named: Mapping[str, str], vocabulary: Vocabulary) -> SourceTable:
     table = read_table(path, header=named.get("image", "image"), advice=OWN)
     columns = _columns(table, named)
-    reader = SourceReader(name, PhotographIndex(path.parent), path=path)
+    reader = SourceReader(name, PhotographIndex(path.parent), path=path, vocabulary=vocabulary)
     reader.count_rows(table)
     files = OwnFiles(path.parent)
     photographs: dict[Path, _Photograph] = {}

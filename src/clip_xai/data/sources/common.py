@@ -10,11 +10,12 @@ from pathlib import Path
 
 from clip_xai.data.boxes import Box
 from clip_xai.data.captions import CaptionFacts, compose
-from clip_xai.data.ontology import DIAGNOSES
+from clip_xai.data.lexicon import canonical_diagnosis
 from clip_xai.data.record import Problem, Record, SourceTable
 from clip_xai.data.sources.photograph_files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
-from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
+from clip_xai.errors import UserError
 from clip_xai.text import counted, plural, printable
 
 _TONES = {"12": (1, 2), "34": (3, 4), "56": (5, 6)}
@@ -30,6 +31,7 @@ class SourceReader:
         expected: Rows that the publisher's tables have, where they are the ones that were found.
         path: Its table, where there is one.
         compare_looks: Whether photographs that look alike may be one photograph.
+        vocabulary: What its labels are read with.
     """
 
     source: str
@@ -37,6 +39,7 @@ class SourceReader:
     expected: int | None = None
     path: Path | None = None
     compare_looks: bool = True
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -84,7 +87,7 @@ class SourceReader:
         """
         stated = [label for label in labels if label]
         for label in stated:
-            name = canonical_diagnosis(label)
+            name = canonical_diagnosis(label, self.vocabulary)
             if name is not None:
                 self.labels.setdefault(label, Counter())[name] += 1
                 return name
@@ -117,7 +120,7 @@ class SourceReader:
             facts: What its caption may say, or None where the source has labels alone.
             keys: What other photographs of the same patient, lesion or picture share; the first names the group.
             diagnosis: Canonical name, or None.
-            malignancy: What the publisher says of a diagnosis that the ontology does not know.
+            malignancy: What the publisher says of a diagnosis that the vocabulary does not know.
             fields: The publisher's fields that say something.
             view: ``clinical`` or ``dermoscopic``.
             mask: Lesion mask.
@@ -131,7 +134,7 @@ class SourceReader:
         Returns:
             The record, which is kept.
         """
-        captions, shared = compose(facts) if facts else (), tuple(keys)
+        captions, shared = compose(facts, vocabulary=self.vocabulary) if facts else (), tuple(keys)
         self.records.append(
             Record(
                 image=photograph,
@@ -139,7 +142,7 @@ class SourceReader:
                 name=printable(photograph.name),
                 group=shared[0],
                 diagnosis=diagnosis,
-                malignancy=DIAGNOSES[diagnosis].malignancy if diagnosis else malignancy,
+                malignancy=self.vocabulary.malignancy(diagnosis) if diagnosis else malignancy,
                 caption=captions[0] if captions else "",
                 references=captions,
                 mask=mask,
@@ -186,6 +189,27 @@ class SourceReader:
             path=self.path,
             compare_looks=self.compare_looks,
         )
+
+
+def require_of_field(tables: Iterable[SourceTable], chosen: str, vocabulary: Vocabulary) -> None:
+    """Refuse a source whose diagnoses a vocabulary does not have: nothing of it could be read or compared.
+
+    Args:
+        tables: What was read of each source.
+        chosen: What the vocabulary was chosen by.
+        vocabulary: The vocabulary.
+
+    Raises:
+        UserError: One is of another field.
+    """
+    known = {None, *vocabulary.diagnoses}
+    for table in tables:
+        other = next((record.diagnosis for record in table.records if record.diagnosis not in known), None)
+        if other is not None:
+            raise UserError(
+                f"data.vocabulary={chosen} does not have the diagnosis {other!r} of {table.source}: choose the "
+                "vocabulary of that source's field, or a data.root without it"
+            )
 
 
 def stated_fields(row: Mapping[str, str], leave_out: Iterable[str] = ()) -> dict[str, object]:

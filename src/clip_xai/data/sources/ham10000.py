@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts
-from clip_xai.data.ontology import LABEL_CODES, lineage
+from clip_xai.data.lexicon import canonical_diagnosis
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, stated_fields
 from clip_xai.data.sources.photograph_files import LEFT_OVERS, PhotographIndex, find_tables, home_of, only, walk
 from clip_xai.data.sources.tables import Table, header_of, known, number, read_table
-from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.text import counted
 
 NAME = "ham10000"
@@ -276,7 +276,9 @@ def _stated_malignancy(row: _Row) -> str | None:
 def _code(label: str) -> str | None:
     """Return the code that stands for a spelled-out class, or None where that is not certain."""
     name = canonical_diagnosis(label)
-    return next((code for code in _CODES if name and LABEL_CODES[code] in lineage(name)), None)
+    skin = load_vocabulary("skin")
+    above = skin.lineage(name) if name else ()
+    return next((code for code in _CODES if skin.label_codes[code] in above), None)
 
 
 def _split_of(image_id: str) -> str | None:

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts, size_in_mm
-from clip_xai.data.ontology import DIAGNOSES
 from clip_xai.data.record import SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
 from clip_xai.data.sources.photograph_files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import known, number, read_table
+from clip_xai.data.vocabulary import load_vocabulary
 
 NAME, ROWS = "mra_midas", 3416
 
@@ -52,7 +52,7 @@ def _add(reader: SourceReader, row: dict[str, str], photograph: Path) -> None:
     # 0 stands for a missing class, as does an empty cell: both occur on photographs of controls only.
     label = "" if row["midas_path"] in ("0", "0.0") else known(row["midas_path"])
     diagnosis = reader.diagnose(label)
-    malignancy = DIAGNOSES[diagnosis].malignancy if diagnosis else _stated_malignancy(label)
+    malignancy = load_vocabulary("skin").malignancy(diagnosis) if diagnosis else _stated_malignancy(label)
     # Measured once for the lesion; 0 x 0 is an unfilled form.
     size = size_in_mm(number(row["length_(mm)"]), number(row["width_(mm)"]))
     left_out = _not_kept(row, size)

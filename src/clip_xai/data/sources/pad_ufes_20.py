@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_xai.data.captions import CaptionFacts, size_in_mm
-from clip_xai.data.ontology import LABEL_CODES, lineage
+from clip_xai.data.lexicon import canonical_diagnosis
 from clip_xai.data.record import SourceTable
 from clip_xai.data.sources.common import SourceReader, labelled, skin_types_of, stated_fields
 from clip_xai.data.sources.photograph_files import PhotographIndex, find_table
 from clip_xai.data.sources.tables import known, number, read_table
-from clip_xai.data.vocabulary import canonical_diagnosis
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.text import counted
 
 NAME, ROWS = "pad_ufes_20", 2298
@@ -77,4 +77,6 @@ def _code(label: str) -> str | None:
     if label.upper() in _CODES:
         return label.upper()
     name = canonical_diagnosis(label)
-    return next((code for code in _CODES if name and LABEL_CODES[code.lower()] in lineage(name)), None)
+    skin = load_vocabulary("skin")
+    above = skin.lineage(name) if name else ()
+    return next((code for code in _CODES if skin.label_codes[code.lower()] in above), None)

@@ -113,7 +113,7 @@ def _keys(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def _stated_malignancy(row: dict[str, str]) -> str | None:
-    """Return what the table says of a disease that the ontology does not know."""
+    """Return what the table says of a disease that the vocabulary does not know."""
     by_partition = {"malignant": "malignant", "benign": "benign", "non-neoplastic": "inflammatory"}
     by_flag = {"1": "malignant", "0": "benign", "true": "malignant", "false": "benign"}
     partition = by_partition.get(row.get("three_partition_label", "").casefold())

@@ -23,7 +23,10 @@ from clip_xai.data.synthetic.profiles import (
     VISIBLE_COLOURS,
     Profile,
 )
-from clip_xai.data.vocabulary import POSITIONS, STRUCTURES
+from clip_xai.data.vocabulary import load_vocabulary
+
+#: Cells of the 3 x 3 grid of the central square, row by row.
+POSITIONS = tuple(load_vocabulary("skin").attributes["position"])
 
 VIEWS = ("clinical", "dermoscopic")
 _MARK_RADII = {
@@ -134,7 +137,7 @@ def _structures(seed: int, profile: Profile) -> tuple[str, ...]:
         chosen.append(profile.one_of[int(rng.integers(len(profile.one_of)))])
         chosen += [name for name in profile.one_of if name not in chosen and rng.random() < 0.45]
     chosen += [name for name, share in profile.sometimes if rng.random() < share and name not in chosen]
-    return tuple(name for name in STRUCTURES if name in chosen[:3])
+    return tuple(name for name in load_vocabulary("skin").structures if name in chosen[:3])
 
 
 def _outline(seed: int, shape: str, border: str, radius: float) -> np.ndarray:

@@ -118,8 +118,9 @@ def normalised(preprocess: Preprocess, source: BackboneSource) -> Preprocess:
 
 
 def _missing_head(source: BackboneSource, backbone: VisionClassifier, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network's own head where its file has none and another head is to stand on the tower: always alike,
-    so that the tower's fingerprint, by which its features are kept, does not change.
+    """Weights for a network's own head where its file has none and another head is to stand on the tower.
+
+    They are always alike, so that the tower's fingerprint, by which its features are kept, does not change.
     """
     name, head = classifier_of(str(source.library), backbone.model)
     if source.text or f"{name}.weight" in state:

@@ -12,7 +12,7 @@ from clip_xai.models.backbones.transformer import TextTower
 from clip_xai.models.backbones.weight_files import Published, read_tokenizer, tokenizer_from_hub
 
 CLIP_VOCABULARY = 49_408
-PROBE = "a photo of a 5 mm scaly papule, most likely melanoma"
+PROBE = "a picture of a 5 mm well-defined opacity, most likely benign"
 
 
 def clip_tokenizer(

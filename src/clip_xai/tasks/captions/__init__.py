@@ -28,6 +28,6 @@ class Captions(Task):
         """Write captions and judge them beside their baselines."""
         return evaluate(config, on)
 
-    def opened(self, place: Path) -> Opened:
+    def opened(self, place: Path, vocabulary: str | None = None) -> Opened:
         """Return a trained captioner."""
-        return opened(place)
+        return opened(place, vocabulary)

@@ -22,10 +22,9 @@ from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import TOWER
 from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.finite import require_finite
-from clip_xai.runs.lineage import Lineage
 from clip_xai.runs.resuming import Start
 from clip_xai.tasks.captions.contrastive_module import ContrastiveModule, PairData
-from clip_xai.tasks.task import Training
+from clip_xai.tasks.task import Provenance, Training
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.optimisation import Optimisation
 from clip_xai.training.tower_plan import TowerPlan
@@ -86,13 +85,11 @@ class ContrastiveTraining(Training):
         changes = self.plan.changes
         return DDPStrategy(find_unused_parameters=changes) if self.config.trainer.strategy == "ddp" else "auto"
 
-    def finish(self, best: Path, lineage: Lineage, loggers: Sequence[Logger]) -> dict[str, Any]:
+    def finish(self, best: Path, provenance: Provenance, loggers: Sequence[Logger]) -> dict[str, Any]:
         """Write the backbone of the best checkpoint, and say how to go on with it."""
         content = read_checkpoint(best)
         place = Path(self.config.run_dir) / BACKBONE
-        save_backbone(
-            self.backbone, content["state_dict"], place, lineage.with_updates(content["global_step"]).packed()
-        )
+        save_backbone(self.backbone, content["state_dict"], place, provenance.after(content["global_step"]))
         log.info("next: python train.py backbone=%s backbone.pretrained=%s stage=1", self.config.backbone.name, place)
         return {}
 

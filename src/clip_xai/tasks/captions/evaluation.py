@@ -18,10 +18,10 @@ from rich.table import Table
 from torch import Tensor
 
 from clip_xai.config.schemas import EvaluateConfig
-from clip_xai.data.groups import without_patients
 from clip_xai.data.images import number_of
-from clip_xai.data.record import NO_PATIENT, Record
-from clip_xai.data.vocabulary import read_diagnosis
+from clip_xai.data.lexicon import read_diagnosis
+from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json, write_text
 from clip_xai.metrics.attributes import true_diagnosis
@@ -40,7 +40,6 @@ from clip_xai.metrics.results import (
     MODEL,
     NEAREST,
     OVERALL,
-    RENDERED,
     SHUFFLED,
     SYSTEMS,
     EvaluationResult,
@@ -55,16 +54,15 @@ from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding
-from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, lineage_of, noted_of_model
-from clip_xai.runs.records import evenly
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, noted_of_model
+from clip_xai.runs.notes import data_notes, few_steps, training_records
 from clip_xai.tasks.captions.opened import fingerprints_of, open_captioner
 from clip_xai.tasks.captions.prompts import retrieved_prompts
 from clip_xai.tasks.task import Judgement
-from clip_xai.text import counted, plural
+from clip_xai.text import counted
 from clip_xai.training.features import FeatureCache, FeatureTable
 
 EXAMPLES = 24
-FEW_STEPS = 100
 _TEXTS = 256
 
 
@@ -76,11 +74,13 @@ class Evaluation:
         records: The records that were judged; those with an unreadable photograph are not among them.
         predictions: Captions of each system, row by row as the records; None where a baseline has none.
         result: Scores, intervals, comparisons and verdicts.
+        vocabulary: What diagnoses are read with; that of skin if None.
     """
 
     records: list[Record]
     predictions: dict[str, list[str | None]]
     result: EvaluationResult
+    vocabulary: Vocabulary | None = None
 
     def table(self) -> pd.DataFrame:
         """Return one row per photograph: all captions, the diagnosis read and true, and the model's measures."""
@@ -91,8 +91,8 @@ class Evaluation:
                 "source": record.source,
                 "group": record.group,
                 "references": list(record.references),
-                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
-                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or ""),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references, self.vocabulary),
+                "diagnosis_read": read_diagnosis(self.predictions[MODEL][index] or "", self.vocabulary),
             }
             row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
             row |= {metric: values[index] for metric, values in self.result.rows.items()}
@@ -111,7 +111,9 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         UserError: No photograph can be read, or the directory holds something else.
     """
     require_tokenizer(config.tokenizer)
-    captioner, retrieval = open_captioner(on.place)
+    if config.shortcuts:
+        raise UserError("shortcuts= is of classifiers, and this model writes captions: leave it out")
+    captioner, retrieval = open_captioner(on.place, on.data.vocabulary)
     captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
     run_dir = Path(config.run_dir)
     claim(run_dir, "evaluate", asked_of_evaluation(config, on, captioner), noted_of_model(on.place))
@@ -136,12 +138,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
             "captioner": str(on.place),
             "captioner's fingerprint": captioner.fingerprint()[:12],
             "tower's fingerprint": captioner.backbone.fingerprint[:12],
-            "data": f"{on.data.name}, split {config.split}"
-            + (" (which chose the checkpoint: report test)" if config.split in ("val", "all") else "")
-            + (f", at most {counted(on.data.limit, 'photograph')} of it" if on.data.limit else ""),
-            **{f"note {number}": note for number, note in enumerate(on.notes, start=1)},
-            **patients_note(records),
-            **rendered_note(records),
+            **data_notes(config, on, records),
         },
         samples=config.bootstrap,
         seed=config.seed,
@@ -207,7 +204,8 @@ def evaluate_captioner(
     prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
     captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
     features = pooled.stack([record.image for record in judged])
-    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer)
+    words = captioner.vocabulary
+    others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer, words)
     backbone = captioner.backbone
     clip = ClipFeatures(f"{backbone.name} {backbone.fingerprint[:12]}", features, _text_encoder(captioner))
     left_out = {**({} if clip_score else {"CLIPScore": "clip_score=null"}), **(skipped or {}), **reasons}
@@ -229,8 +227,9 @@ def evaluate_captioner(
         tokenizer=tokenizer,
         samples=samples,
         seed=seed,
+        vocabulary=words,
     )
-    return Evaluation(judged, predictions, result)
+    return Evaluation(judged, predictions, result, words)
 
 
 def cut_for_clip(captioner: Captioner, captions: Sequence[str]) -> dict[str, str]:
@@ -268,12 +267,13 @@ def baseline_captions(
     pooled: FeatureTable,
     seed: int,
     tokenizer: str = AUTO,
+    vocabulary: Vocabulary | None = None,
 ) -> tuple[dict[str, list[str | None]], dict[str, str]]:
     """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
     found: dict[str, list[str | None]] = {}
     reasons: dict[str, str] = {}
     if train:
-        majority = majority_captions(records, train, seed, tokenizer)
+        majority = majority_captions(records, train, seed, tokenizer, vocabulary)
         found[BLIND] = [majority[record.source] for record in records]
     else:
         reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
@@ -296,17 +296,6 @@ def baseline_captions(
         except UserError as error:
             reasons[SYSTEMS[ACROSS]] = str(error)
     return found, reasons
-
-
-def few_steps(place: Path) -> list[str]:
-    """Return the sentence that says how few steps a captioner was trained for, if its file tells."""
-    lineage = lineage_of(place)
-    if lineage is None or lineage.updates is None or lineage.updates >= FEW_STEPS:
-        return []  # of an older version or from elsewhere: nothing is known, and nothing said
-    return [
-        f"The captioner was trained for {counted(lineage.updates, 'step')} only, all stages together: its captions "
-        "show little of what it could learn."
-    ]
 
 
 def empty_beams(captions: Sequence[str], decoding: Decoding) -> list[str]:
@@ -333,28 +322,6 @@ def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[st
         return load_bert_scorer(model), {}
     except ScorerUnavailable as error:
         return None, {"BERTScore": str(error)}
-
-
-def patients_note(records: Sequence[Record]) -> dict[str, str]:
-    """Say of which sources nobody knows whose the photographs are: intervals and splits are by photograph there."""
-    alone = without_patients(records)
-    said = ", ".join(f"{source} ({count})" for source, count in alone.items())
-    return {"patients": f"{NO_PATIENT}: {said}"} if alone else {}
-
-
-def rendered_note(records: Sequence[Record]) -> dict[str, str]:
-    """Say how many of the photographs nobody took; nothing where all are of persons."""
-    drawn = sum(record.rendered for record in records)
-    if not drawn:
-        return {}
-    which = "All photographs" if drawn == len(records) else f"{drawn} of {counted(len(records), 'photograph')}"
-    said = f"{which} {plural(drawn, 'is', 'are')} rendered, of no person"
-    return {RENDERED: f"{said}: numbers on them say nothing of real skin."}
-
-
-def training_records(on: Judged) -> list[Record]:
-    """Return what the baselines may know: the training records, none where the manifest has no such split."""
-    return evenly([record for record in on.manifest if record.split == "train"], on.data.limit)
 
 
 def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
@@ -400,8 +367,8 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
                 "source": record.shown_source,
                 "group": record.group,
                 "references": list(record.references),
-                "diagnosis_true": true_diagnosis(record.diagnosis, record.references),
-                "diagnosis_read": read_diagnosis(captions[MODEL]),
+                "diagnosis_true": true_diagnosis(record.diagnosis, record.references, found.vocabulary),
+                "diagnosis_read": read_diagnosis(captions[MODEL], found.vocabulary),
                 "captions": captions,
                 "scores": {metric: values[row] for metric, values in found.result.rows.items()},
             }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from clip_xai.config.schemas import BackboneConfig, DataConfig, LanguageModelConfig, MapperConfig, TrainerConfig
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import KEY as VOCABULARY
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.captioner import Captioner
@@ -54,15 +56,23 @@ def captioner_features(
     return feature_table(captioner.backbone, reads or captioner.reads, records, data, trainer)
 
 
-def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
+def open_captioner(place: Path, vocabulary: str | None = None) -> tuple[Captioner, Retrieval | None]:
     """The captioner of a place, in evaluation mode, and what makes its prompts where it retrieves any.
 
     Args:
         place: The directory of an exported model, or a ``.ckpt`` file.
+        vocabulary: What it is to be read with where its weights do not say which vocabulary it was trained with.
 
     Raises:
         UserError: Nothing usable is there.
     """
+    captioner, retrieval = _opened(place)
+    if vocabulary is not None and VOCABULARY not in captioner.provenance:
+        captioner.provenance |= load_vocabulary(vocabulary).packed()
+    return captioner, retrieval
+
+
+def _opened(place: Path) -> tuple[Captioner, Retrieval | None]:
     if place.suffix != ".ckpt":
         return load_captioner(place), load_retrieval(load_settings(place), place)
     checkpoint = read_checkpoint(place)
@@ -74,7 +84,7 @@ def open_captioner(place: Path) -> tuple[Captioner, Retrieval | None]:
             f"{place} was trained on another {settings.backbone.name} tower than {settings.backbone.pretrained} holds "
             "now; train again or restore the tower's weights"
         )
-    captioner.provenance = {key: checkpoint[key] for key in (LINEAGE,) if key in checkpoint}
+    captioner.provenance = {key: checkpoint[key] for key in (LINEAGE, VOCABULARY) if key in checkpoint}
     # A run writes its index before its first step.
     return captioner.eval(), load_retrieval(settings, run_of(place) / EXPORT)
 
@@ -91,8 +101,8 @@ def fingerprints_of(captioner: Captioner) -> dict[str, str]:
     return {"captioner": captioner.fingerprint()[:16], "tower": captioner.backbone.fingerprint[:16]}
 
 
-def opened(place: Path) -> Opened:
+def opened(place: Path, vocabulary: str | None = None) -> Opened:
     """The captioner of a place as it is explained; see :func:`open_captioner`."""
-    captioner, retrieval = open_captioner(place)
+    captioner, retrieval = open_captioner(place, vocabulary)
     words = f"captioner {place}, fingerprint {captioner.fingerprint()[:12]} · {tower_in_words(captioner.backbone)}"
     return Opened(captioner.backbone, fingerprints_of(captioner), words, captioner, retrieval)

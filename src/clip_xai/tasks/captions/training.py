@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clip_xai.config.schemas import TrainConfig
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.causal_model import positions
@@ -31,7 +32,7 @@ from clip_xai.models.weights import (
 )
 from clip_xai.runs.checkpoints import EXPORT
 from clip_xai.runs.instantiate import decoding
-from clip_xai.runs.lineage import Learned, Lineage
+from clip_xai.runs.lineage import Learned
 from clip_xai.runs.loggers import log_table
 from clip_xai.runs.resuming import Start, learned_records
 from clip_xai.tasks.captions.callbacks import SCORES, ScoreCaptions, strategy_of
@@ -40,7 +41,7 @@ from clip_xai.tasks.captions.module import CaptionerModule, captioner_state
 from clip_xai.tasks.captions.opened import captioner_features, captioner_settings
 from clip_xai.tasks.captions.prompts import caption_index, retrieved_prompts
 from clip_xai.tasks.captions.unfreezing import Unfreezing
-from clip_xai.tasks.task import Training
+from clip_xai.tasks.task import Provenance, Training
 from clip_xai.text import counted
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.features import FeatureTable
@@ -90,7 +91,9 @@ class CaptionTraining(Training):
         self.set_aside = {str(path): reason for path, reason in table.unreadable.items()}
         self.sizes = {"train_photographs": len(data.sampler), "val_photographs": len(data.val_set)}
         self.judge_first = data.common_set is not None
-        captioner.provenance = start.lineage.with_learned(Learned.from_records(self.learned)).packed()
+        vocabulary = load_vocabulary(config.data.vocabulary)
+        learned = start.lineage.with_learned(Learned.from_records(self.learned))
+        captioner.provenance = learned.packed() | vocabulary.packed()
         require_positions(captioner, data, config)
         self.batches = self.data = data
         self.module = CaptionerModule(captioner, settings, optimisation(config), self.unfreezing)
@@ -119,14 +122,14 @@ class CaptionTraining(Training):
         """Return Lightning's strategy."""
         return strategy_of(self.config, self.unfreezing)
 
-    def finish(self, best: Path, lineage: Lineage, loggers: Sequence[Logger]) -> dict[str, Any]:
+    def finish(self, best: Path, provenance: Provenance, loggers: Sequence[Logger]) -> dict[str, Any]:
         """Export the captioner of the best checkpoint, and write some captions beside their references."""
         captioner = self.captioner
         if self.config.trainer.strategy != "auto":
             captioner = build_captioner(self.settings)  # the other one's weights belong to the strategy
         content = read_checkpoint(best)
         load_state(captioner, captioner_state(content), best)
-        captioner.provenance = lineage.with_updates(content["global_step"]).packed()
+        captioner.provenance = provenance.after(content["global_step"])
         captioner.cpu().eval()
         save_captioner(captioner, self.settings, Path(self.config.run_dir) / EXPORT)
         log_samples(captioner, self.batches, self.config, loggers)

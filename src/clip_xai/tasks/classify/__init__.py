@@ -28,6 +28,6 @@ class Classify(Task):
         """Classify photographs and judge that beside the baselines."""
         return evaluate(config, on)
 
-    def opened(self, place: Path) -> Opened:
+    def opened(self, place: Path, vocabulary: str | None = None) -> Opened:
         """Return a trained classifier."""
         return opened(place)

@@ -176,7 +176,9 @@ class LabelData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """All training records, in an order that epoch and seed fix."""
         devices, rank = self._share()
-        steps = LabelSteps(self.train_set, self.sampler, self.batch_size, self.multilabel, self.accumulate, devices, rank)
+        steps = LabelSteps(
+            self.train_set, self.sampler, self.batch_size, self.multilabel, self.accumulate, devices, rank
+        )
         return self._loader(self.train_set, steps)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:

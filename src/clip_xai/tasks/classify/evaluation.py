@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.progress import track
 from clip_xai.report.classification_page import show, write_classification_page
 from clip_xai.runs.directories import claim, code_digest
-from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, data_notes, noted_of_model, training_records
+from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, noted_of_model
+from clip_xai.runs.notes import data_notes, few_steps, training_records
 from clip_xai.runs.records import evenly
 from clip_xai.tasks.classify.labels import Question, say_left_out
 from clip_xai.tasks.classify.opened import fingerprints_of, open_classifier
@@ -36,7 +36,7 @@ EXAMPLES = 24
 
 
 def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
-    """Evaluate a trained classifier; write ``predictions.parquet``, ``metrics.json``, ``evaluation.md``, ``index.html``.
+    """Judge a trained classifier; write ``predictions.parquet``, ``metrics.json``, ``evaluation.md``, ``index.html``.
 
     Args:
         config: All settings.
@@ -78,6 +78,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
             "classifier's fingerprint": classifier.fingerprint[:12],
             **data_notes(config, on, records),
         },
+        cautions=few_steps(on.place),
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in answered if r.image in unreadable},
         samples=config.bootstrap,
         seed=config.seed,
@@ -148,9 +149,7 @@ def audits(
             title = name if value in ("1", "True", "true", "yes") else f"{name} = {value}"
             groups = [record.group for record in records]
             found.append(
-                shortcut(
-                    title, attribute, logits, truth, classes, groups, samples=config.bootstrap, seed=config.seed
-                )
+                shortcut(title, attribute, logits, truth, classes, groups, samples=config.bootstrap, seed=config.seed)
             )
     return found
 
@@ -176,7 +175,7 @@ def write_evaluation(
     """Write the tables and the page of an evaluation; return what ``metrics.json`` holds."""
     run_dir.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in ("name", "source", "group")})
-    columns = {f"true {name}": truth[:, index] for index, name in enumerate(classes)}
+    columns: dict[str, Any] = {f"true {name}": truth[:, index] for index, name in enumerate(classes)}
     columns |= {f"probability of {name}": probabilities[:, index] for index, name in enumerate(classes)}
     with replacing(run_dir / "predictions.parquet") as unfinished:
         pd.concat([table, pd.DataFrame(columns)], axis=1).to_parquet(unfinished, index=False)
@@ -185,7 +184,9 @@ def write_evaluation(
     write_text(run_dir / "evaluation.md", result.to_markdown())
     chosen = evenly(range(len(records)), EXAMPLES)
     write_classification_page(
-        result, [example(records[row], truth[row], probabilities[row], classes) for row in chosen], run_dir / "index.html"
+        result,
+        [example(records[row], truth[row], probabilities[row], classes) for row in chosen],
+        run_dir / "index.html",
     )
     return metrics
 
@@ -206,6 +207,6 @@ def example(
 
 def _refuse_settings_of_captions(config: EvaluateConfig) -> None:
     """Refuse what is of captions and would be passed over."""
-    for name in ("bert_score", "tokenizer"):
-        if getattr(config, name) != getattr(EvaluateConfig, name, None):
+    for name, default in (("bert_score", None), ("tokenizer", "auto"), ("clip_score", "own")):
+        if getattr(config, name) != default:
             raise UserError(f"{name}= is of captions, and this model classifies: leave it out")

@@ -35,13 +35,12 @@ from clip_xai.models.heads import reads_of
 from clip_xai.models.reading import read_json
 from clip_xai.runs.checkpoints import EXPORT
 from clip_xai.runs.instantiate import feature_table
-from clip_xai.runs.lineage import Lineage
 from clip_xai.runs.resuming import Start, learned_records
 from clip_xai.tasks.classify.data import Images, LabelData, LabelDataset, Pixels
 from clip_xai.tasks.classify.labels import question_of, say_left_out
 from clip_xai.tasks.classify.module import ClassifierModule, classifier_state_of
 from clip_xai.tasks.classify.plan import ClassifierPlan
-from clip_xai.tasks.task import Training
+from clip_xai.tasks.task import Provenance, Training
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.optimisation import Optimisation
 
@@ -78,7 +77,9 @@ class ClassifierTraining(Training):
         train, val = question.answered(records), question.answered(start.val)
         say_left_out(question, "train", records, train)
         say_left_out(question, config.trainer.validate_on, start.val, val)
-        log.info("%s: %s", "several classes at once" if question.multilabel else "one class", ", ".join(question.classes))
+        log.info(
+            "%s: %s", "several classes at once" if question.multilabel else "one class", ", ".join(question.classes)
+        )
         images, unreadable = self._images(train + val)
         self.set_aside = {str(path): reason for path, reason in unreadable.items()}
         train = self.learned = [record for record in train if record.image not in unreadable]
@@ -139,14 +140,19 @@ class ClassifierTraining(Training):
             return DDPStrategy(find_unused_parameters=self.plan.changes)
         return "auto"
 
-    def finish(self, best: Path, lineage: Lineage, loggers: Sequence[Logger]) -> dict[str, Any]:
+    def finish(self, best: Path, provenance: Provenance, loggers: Sequence[Logger]) -> dict[str, Any]:
         """Export the classifier of the best checkpoint."""
         content = read_checkpoint(best)
         classifier = put_head_on(self.tower.cpu(), self.settings)
         load_classifier_state(classifier, classifier_state_of(content), best)
-        provenance = lineage.with_updates(content["global_step"]).packed()
         place = Path(self.config.run_dir) / EXPORT
-        save_classifier(classifier.eval(), self.settings, place, not self.module.tower_has_a_place, provenance)
+        save_classifier(
+            classifier.eval(),
+            self.settings,
+            place,
+            not self.module.tower_has_a_place,
+            provenance.after(content["global_step"]),
+        )
         log.info("next: python evaluate.py ckpt=%s, python explain.py ckpt=%s xai=gradcam", place.parent, place.parent)
         return {"classes": list(self.settings.classes)}
 

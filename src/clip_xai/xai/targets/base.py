@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.recording import batched_vjp, outside_inference
@@ -87,6 +88,11 @@ class TargetContext:
     token_ids: Sequence[int] | None = None
     pixels: Tensor | None = None
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What is taken where nothing is given: the captioner's words, else those of the question."""
+        return self.question.vocabulary if self.captioner is None else self.captioner.vocabulary
+
     def caption(self) -> tuple[Captioner, Sequence[int]]:
         """Return the captioner and the tokens of its caption.
 
@@ -114,7 +120,7 @@ class TargetContext:
             if not texts[0].strip():
                 raise UserError("the generated caption is empty; train the captioner further, or give text=...")
         if not all(text.strip() for text in texts):
-            raise UserError('text= is blank: give a text, such as text="a photo of melanoma"')
+            raise UserError(f'text= is blank: give a text, such as text="{self.vocabulary.probe}"')
         return texts
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_xai.data.vocabulary import diagnosis_span
+from clip_xai.data.lexicon import diagnosis_span
+from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.recording import evaluation_mode
 from clip_xai.models.captioner import Captioner
@@ -112,7 +113,7 @@ class CaptionTarget(Target):
         Raises:
             UserError: It is not there.
         """
-        run = span_words(*spans_of_ids(captioner.tokenizer, token_ids), text)
+        run = span_words(*spans_of_ids(captioner.tokenizer, token_ids), text, captioner.vocabulary)
         caption = captioner.tokenizer.decode(token_ids)
         label = caption[run[0].start : run[-1].end]
         return cls(
@@ -199,7 +200,7 @@ class CaptionContrastTarget(Target):
             UserError: The span is not in the caption, or there is no alternative, or one is the span itself.
         """
         text, spans = spans_of_ids(captioner.tokenizer, token_ids)
-        run = span_words(text, spans, span)
+        run = span_words(text, spans, span, captioner.vocabulary)
         said, first = text[run[0].start : run[-1].end], run[0].tokens[0]
         same = [other for other in alternatives if other.strip().lower() in ("", said.lower())]
         if not alternatives or same:
@@ -235,7 +236,9 @@ class CaptionContrastTarget(Target):
         return whole[:, :1] - whole[:, 1:]
 
 
-def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) -> list[Word]:
+def span_words(
+    text: str, spans: Sequence[tuple[int, int]], wanted: str | None, vocabulary: Vocabulary | None = None
+) -> list[Word]:
     """Return the neighbouring words of a caption that hold a text.
 
     Args:
@@ -243,6 +246,7 @@ def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) 
         spans: Character span of each of its tokens.
         wanted: Whole words of the caption whatever the capitals, first place ('red' is not in 'scarred'); None for the
             diagnosis that it states.
+        vocabulary: What it is read with; that of skin if None.
 
     Raises:
         UserError: The caption is empty, or what is wanted is not there.
@@ -250,7 +254,7 @@ def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) 
     words = words_of(text, spans)
     _refuse_empty(words)
     if wanted is None:
-        run = diagnosis_words(text, words)
+        run = diagnosis_words(text, words, vocabulary)
         if not run:
             raise UserError(
                 f"the caption {text!r} states no diagnosis, or several without a conclusion: set target.span"
@@ -262,9 +266,9 @@ def span_words(text: str, spans: Sequence[tuple[int, int]], wanted: str | None) 
     return _between(words, *place)
 
 
-def diagnosis_words(text: str, words: Sequence[Word]) -> list[Word]:
+def diagnosis_words(text: str, words: Sequence[Word], vocabulary: Vocabulary | None = None) -> list[Word]:
     """Return the words of the phrase that states the text's diagnosis; none where it states none or several."""
-    span = diagnosis_span(text)
+    span = diagnosis_span(text, vocabulary)
     return [] if span is None else _between(words, *span)
 
 
@@ -289,4 +293,6 @@ def _refuse_empty(words: Sequence[Word]) -> None:
 @targets.register("caption_contrast", needs=CAPTION, order=3)
 def caption_contrast(context: TargetContext) -> CaptionContrastTarget:
     """Make the caption over those with other words in the span's place."""
-    return CaptionContrastTarget(*context.caption(), context.question.against, context.question.span)
+    asked = context.question.against
+    others = context.vocabulary.alternatives if asked is None else asked
+    return CaptionContrastTarget(*context.caption(), others, context.question.span)

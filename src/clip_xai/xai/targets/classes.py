@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_xai.data.field_words import vocabulary
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.classifier import VisionClassifier
@@ -24,7 +24,6 @@ CLASSIFIER_KINDS = {
     "margin": "class logit margin",
     "log_probability": "log-probability of the class",
 }
-TEMPLATES = vocabulary().templates
 
 
 class ClassTarget(SimilarityTarget):
@@ -79,7 +78,7 @@ class ClassTarget(SimilarityTarget):
         cls,
         backbone: CLIPBackbone,
         classes: Sequence[str],
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
         kind: str = "cosine",
         labels: Sequence[str] | None = None,
     ) -> ClassTarget:
@@ -88,13 +87,14 @@ class ClassTarget(SimilarityTarget):
         Args:
             backbone: Gives the embeddings.
             classes: What is put into the templates.
-            templates: Texts with ``{}`` where the class stands.
+            templates: Texts with ``{}`` where the class stands; those of skin if None.
             kind: As above.
             labels: Names to show; the classes if None.
 
         Raises:
             UserError: There is no class, or a template has no place for it.
         """
+        templates = load_vocabulary().templates if templates is None else templates
         if not classes or not templates:
             raise UserError("a class target needs classes and templates: set target.classes and target.templates")
         misplaced = [template for template in templates if template.count("{}") != 1]
@@ -248,11 +248,13 @@ def _number(backbone: VisionClassifier, asked: str | int) -> int:
 @targets.register("class", order=6)
 def zero_shot_class(context: TargetContext) -> ClassTarget:
     """Make the scores of the classes that are asked."""
-    asked = context.question
-    return ClassTarget.from_classes(with_texts(context.backbone), asked.classes, asked.templates, asked.kind)
+    asked, words = context.question, context.vocabulary
+    classes = words.classes if asked.classes is None else asked.classes
+    templates = words.templates if asked.templates is None else asked.templates
+    return ClassTarget.from_classes(with_texts(context.backbone), classes, templates, asked.kind)
 
 
 @targets.register("logit", order=7)
 def classifier_logit(context: TargetContext) -> ClassifierTarget:
     """Make the scores of a classifier's classes: those that are asked, or the likeliest of each image."""
-    return ClassifierTarget.of(context.backbone, context.question.classes, context.question.kind, context.pixels)
+    return ClassifierTarget.of(context.backbone, context.question.classes or (), context.question.kind, context.pixels)

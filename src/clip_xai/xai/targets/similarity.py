@@ -162,5 +162,6 @@ def similarity(context: TargetContext) -> SimilarityTarget:
 @targets.register("contrast", needs=TEXT, order=5)
 def contrast(context: TargetContext) -> SimilarityTarget:
     """Make the margin of the texts that are asked, or of the caption, over the others."""
-    texts = [*context.texts(), *context.question.against]
+    asked = context.question.against
+    texts = [*context.texts(), *(context.vocabulary.contrast if asked is None else asked)]
     return ContrastTarget.from_texts(with_texts(context.backbone), texts, context.question.kind)

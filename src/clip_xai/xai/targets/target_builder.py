@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import CAPTION, TEXT, Target, TargetContext, made_of, needing, targets
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionTarget, diagnosis_words
-from clip_xai.xai.targets.classes import TEMPLATES
 
 CAPTION_PARTS = ("caption_word", "caption_span", "caption")
 Span = tuple[int, int] | None
@@ -29,25 +29,29 @@ class Question:
         kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``. Of a classifier
             ``logit``, ``margin`` or ``log_probability``.
         text: The text, or the texts, of ``similarity`` and ``contrast``; None for the generated caption.
-        against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place.
-        classes: Texts for ``class``; for ``logit`` a classifier's names or numbers, none of them for the likeliest.
-        templates: Texts with ``{}`` where the class stands.
+        against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place;
+            None for the vocabulary's.
+        classes: Texts for ``class``, None for the vocabulary's; for ``logit`` a classifier's names or numbers, none of
+            them for the likeliest.
+        templates: Texts with ``{}`` where the class stands; None for the vocabulary's.
         dimensions: The dimensions of ``embedding_dimension``.
         word: The word of ``caption_word``; None for every word.
         span: The words of ``caption_span`` and ``caption_contrast``; None for the diagnosis that the caption states.
         options: Settings that single targets have of their own.
+        vocabulary: What is taken where nothing is given, and what captions are read with. A captioner brings its own.
     """
 
     names: tuple[str, ...] = (*CAPTION_PARTS, "similarity")
     kind: str = "cosine"
     text: str | tuple[str, ...] | None = None
-    against: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    templates: tuple[str, ...] = TEMPLATES
+    against: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = None
     dimensions: tuple[int, ...] = ()
     word: str | None = None
     span: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
 
     @property
     def needs_captioner(self) -> bool:
@@ -131,7 +135,9 @@ def caption_parts(
     if "caption_span" in names:
         text = captioner.tokenizer.decode(token_ids)
         alone = len(names) == 1 or span is not None
-        if alone or diagnosis_words(text, CaptionTarget.words(captioner, token_ids).caption_words()):
+        if alone or diagnosis_words(
+            text, CaptionTarget.words(captioner, token_ids).caption_words(), captioner.vocabulary
+        ):
             made.append((CaptionTarget.span(captioner, token_ids, span), [None]))
     if "caption" in names:
         made.append((CaptionTarget.whole(captioner, token_ids), [None]))

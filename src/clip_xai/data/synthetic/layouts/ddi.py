@@ -14,7 +14,7 @@ from clip_xai.data.synthetic.layouts.shared import (
     stream,
     write_csv,
 )
-from clip_xai.data.vocabulary import DIAGNOSES, MALIGNANT
+from clip_xai.data.vocabulary import MALIGNANT, load_vocabulary
 
 NAME, FOLDER, ROWS = "ddi", "ddidiversedermatologyimages", 656
 TABLES = ("ddi_metadata.csv",)
@@ -50,7 +50,7 @@ def plan(seed: int, count: int, shares: Shares) -> list[PlannedPhotograph]:
             "DDI_ID": index + 1,
             "DDI_file": name,
             "skin_tone": _TONES[scene.fitzpatrick - 1],
-            "malignant": DIAGNOSES[scene.diagnosis].malignancy == MALIGNANT,
+            "malignant": load_vocabulary("skin").diagnoses[scene.diagnosis].malignancy == MALIGNANT,
             "disease": _DISEASES[scene.diagnosis],
         }
         planned.append(

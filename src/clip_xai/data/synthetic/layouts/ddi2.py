@@ -16,7 +16,7 @@ from clip_xai.data.synthetic.layouts.shared import (
     write_xlsx,
 )
 from clip_xai.data.synthetic.profiles import PROFILES
-from clip_xai.data.vocabulary import DIAGNOSES, MALIGNANT
+from clip_xai.data.vocabulary import MALIGNANT, load_vocabulary
 
 NAME, FOLDER, ROWS = "ddi2", "ddi2diversedermatologyimages2", 665
 TABLES = ("final_DDI2_Asian_spreadsheet.xlsx",)
@@ -45,12 +45,12 @@ def plan(seed: int, count: int, shares: Shares) -> list[PlannedPhotograph]:
         )
         stem = f"{number}_cropped" if rng.random() < 0.8 else number
         neighbours = f"{scene.fitzpatrick}, {scene.fitzpatrick + 1}" if rng.random() < 0.3 else f"{scene.fitzpatrick}"
-        malignant = DIAGNOSES[scene.diagnosis].malignancy == MALIGNANT
+        malignant = load_vocabulary("skin").diagnoses[scene.diagnosis].malignancy == MALIGNANT
         row = {
             "photo_id": int(stem) if stem.isdigit() else stem,
             "fitzpatrick_skin_type": neighbours,
             "diagnosis_detailed": scene.diagnosis.capitalize(),
-            "diagnosis_general": DIAGNOSES[scene.diagnosis].parent or scene.diagnosis,
+            "diagnosis_general": load_vocabulary("skin").diagnoses[scene.diagnosis].parent or scene.diagnosis,
             "benign/malignant": "malignant" if malignant else "benign",
         }
         planned.append(

@@ -18,7 +18,7 @@ from clip_xai.data.synthetic.layouts.shared import (
     write_csv,
 )
 from clip_xai.data.synthetic.profiles import PROFILES
-from clip_xai.data.vocabulary import DIAGNOSES
+from clip_xai.data.vocabulary import load_vocabulary
 
 NAME, FOLDER, ROWS = "skincap", "SkinCAP", 4000
 TABLES = ("skincap_v240623.csv",)
@@ -107,7 +107,7 @@ def write_tables(root: Path, planned: list[PlannedPhotograph]) -> None:
 
 
 def _row(number: int, scene: Scene, original: str, source: str) -> dict[str, Any]:
-    three, nine = _PARTITIONS[DIAGNOSES[scene.diagnosis].malignancy]
+    three, nine = _PARTITIONS[load_vocabulary("skin").diagnoses[scene.diagnosis].malignancy]
     seen = {_SEEN_AS[fact] for fact in (*scene.structures, scene.colour) if fact in _SEEN_AS}
     return {
         "id": number,
