@@ -31,7 +31,7 @@ from clip_xai.xai.methods import TokenGradXInput, TokenKernelShap, TokenOcclusio
 from clip_xai.xai.target import CaptionTarget
 from tests.config.test_config import composed
 from tests.support.captions import log_prob
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 from tests.training.test_prompts import pooled_table, twins
 
 TEMPLATE = "a {captions} a"

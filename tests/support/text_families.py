@@ -20,8 +20,8 @@ from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordp
 from clip_xai.models.backbones.text_tokenizers import ByteLevelClipTokenizer, PublishedTokenizer, TextTokenizer
 from clip_xai.models.backbones.transformer import TextTower
 from clip_xai.models.tokenizer import CaptionTokenizer
-from tests.models.backbones.support import shaken
-from tests.models.backbones.test_families import CLIP_CONFIG, embedding_of
+from tests.support.tower_families import CLIP_CONFIG, embedding_of
+from tests.support.towers import shaken
 
 WORDS, LENGTH = 400, 16
 VISION = {"image_size": 24, "patch_size": 6, "width": 32, "layers": 2, "head_width": 8}

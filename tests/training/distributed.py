@@ -23,7 +23,7 @@ from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.modules import CaptionerModule, Optimisation
 from clip_xai.training.unfreezing import Unfreezing
-from tests.training.conftest import COLOURS, SETTINGS, small_captioner
+from tests.support.small_captioner import COLOURS, SETTINGS, small_captioner
 
 
 def pictures(directory: Path) -> list[Record]:

@@ -18,7 +18,7 @@ from clip_xai.training.contrastive_losses import multi_positive_loss
 from clip_xai.training.contrastive_stage import ContrastiveModule, PairData, PairSteps, TowerPlan, tower_parts
 from clip_xai.training.data import EpochSampler
 from clip_xai.training.modules import Optimisation
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 
 class Losses(Callback):

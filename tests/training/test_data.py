@@ -12,7 +12,7 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.training.data import CaptionData, EpochSampler, InOrder, Steps
 from clip_xai.training.features import FeatureCache
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 
 def caption_data(records: list[Record], tmp_path: Path, **settings: object) -> CaptionData:

@@ -13,7 +13,7 @@ from clip_xai.models.finite import all_finite
 from clip_xai.training.modules import CaptionerModule, Optimisation, learning_rate_factor
 from clip_xai.training.stop_at_non_finite import Diverged, StopAtNonFinite
 from clip_xai.training.unfreezing import Unfreezing
-from tests.training.conftest import SETTINGS, small_captioner
+from tests.support.small_captioner import SETTINGS, small_captioner
 from tests.training.test_modules import EPOCHS, Steps, fit, keeper
 
 

@@ -27,7 +27,7 @@ from clip_xai.runs.instantiate import captioner_settings, feature_table
 from clip_xai.training import trainer as running
 from clip_xai.training.kept import best_metrics
 from clip_xai.training.modules import read_checkpoint
-from tests.training.conftest import records, small_captioner
+from tests.support.small_captioner import records, small_captioner
 
 __all__ = ["records"]
 RESUME = "to resume, add to the same command: ckpt_path="

@@ -25,7 +25,7 @@ from clip_xai.training.modules import (
 )
 from clip_xai.training.unfreezing import Unfreezing
 from tests.support.captions import log_prob
-from tests.training.conftest import SETTINGS, small_captioner
+from tests.support.small_captioner import SETTINGS, small_captioner
 
 EPOCHS = 4
 

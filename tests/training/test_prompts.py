@@ -23,7 +23,7 @@ from clip_xai.training.modules import CaptionerModule, Optimisation
 from clip_xai.training.prompts import caption_index, retrieved_prompts
 from clip_xai.training.unfreezing import Unfreezing
 from tests.support.captions import log_prob
-from tests.training.conftest import COLOURS, SETTINGS, small_captioner
+from tests.support.small_captioner import COLOURS, SETTINGS, small_captioner
 
 TEMPLATE = "a {captions} a"
 

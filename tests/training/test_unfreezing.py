@@ -15,7 +15,7 @@ from clip_xai.training.data import CaptionData
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.modules import CaptionerModule, Optimisation
 from clip_xai.training.unfreezing import PARTS, Unfreezing
-from tests.training.conftest import SETTINGS, small_captioner
+from tests.support.small_captioner import SETTINGS, small_captioner
 
 # Written out by hand from the plan {1: 1, 2: 3}: what changes in each epoch, and nothing else does.
 MOVES = {
