@@ -1,5 +1,7 @@
 # make demo: the whole main job on the embedded default; prints where index.html is.
 # make test: the tests. Both set up .venv first and are quick when nothing changed.
+# make test-lowest, make test-newest: the tests with the lowest or the newest versions that pyproject.toml allows, each in
+# an environment of its own, .venv-lowest or .venv-newest.
 # make docs: the pages and the API reference into docs/_build/html, every warning an error, no network.
 # make clean: removes the environment and caches; trained models and reports in runs/ go by make clean-runs alone.
 PYTHON ?= python3
@@ -8,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-all lint docs data tiny setup clean clean-runs
+.PHONY: demo test test-all test-lowest test-newest lint docs data tiny setup clean clean-runs
 
 demo: $(READY)
 	$(BIN)/python -m clip_xai.studies.demo
@@ -22,6 +24,19 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-lowest test-newest: export OMP_NUM_THREADS = 1
+
+test-lowest test-newest: test-%: .venv-%/.ready
+	.venv-$*/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+
+# pip cannot choose the lowest versions; uv can.
+.venv-lowest/.ready .venv-newest/.ready: .venv-%/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet uv
+	.venv-$*/bin/python -m uv pip install --quiet --python .venv-$*/bin/python --upgrade \
+		--resolution $(if $(filter lowest,$*),lowest-direct,highest) --editable ".[dev]"
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -51,7 +66,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache docs/_build docs/api
+	rm -rf $(VENV) .venv-lowest .venv-newest .pytest_cache .ruff_cache .mypy_cache docs/_build docs/api
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Every trained model, evaluation and explanation under runs/, for good.

@@ -15,7 +15,7 @@ from clip_xai.studies.localise import measure
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.methods.attention import GradEclip
 from tests.jobs.test_evaluate import write_by_frequency
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 HEAD = ("method", "explained", "pointing game", "n", "AUPRC", "n", "energy inside", "n", "lesion's share")
 

@@ -21,7 +21,7 @@ from clip_xai.models.weights import load_captioner, load_settings
 from clip_xai.runs.checkpoints import train_runs
 from clip_xai.runs.directories import occupants
 from clip_xai.runs.judged import data_of_run, overlap_with
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 DAMAGED = (b"", b"{", b"<html>")
 

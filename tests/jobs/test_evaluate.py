@@ -23,7 +23,7 @@ from clip_xai.runs.notes import few_steps
 from clip_xai.tasks.captions.evaluation import choose_bert_scorer, evaluate_captioner, show, write_evaluation
 from clip_xai.training.features import FeatureCache, FeatureTable
 from tests.support.captions import log_prob
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 COLOURS = {"red": (200, 30, 30), "black": (5, 5, 5), "white": (250, 250, 250), "pink": (250, 150, 170)}
 SHORT = Decoding(max_new_tokens=24)

@@ -15,7 +15,7 @@ from clip_xai.models.settings import Decoding
 from clip_xai.runs.lineage import Learned, Lineage
 from clip_xai.xai.explainer import explainers
 from clip_xai.xai.targets.target_builder import Question
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 
 @pytest.mark.parametrize(("rendered", "warned"), [(4, ["photo.png"]), (3, [])])

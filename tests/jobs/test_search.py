@@ -19,7 +19,7 @@ from clip_xai.errors import UserError
 from clip_xai.jobs import search as searching
 from clip_xai.jobs.search import check, finished, leaves, open_study, run_trials, suggest, write, written
 from clip_xai.training.kept import best_metrics
-from tests.training.conftest import records
+from tests.support.small_captioner import records
 from tests.training.test_kept import Plan, config_of, run
 
 __all__ = ["records"]

@@ -20,8 +20,8 @@ from clip_xai.jobs.train import train
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.tasks.captions.evaluation import cut_for_clip
+from tests.support.small_captioner import small_captioner
 from tests.support.small_runs import draw, of_data, settings
-from tests.training.conftest import small_captioner
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 PROCESSOR = {

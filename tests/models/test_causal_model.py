@@ -37,7 +37,7 @@ from clip_xai.xai.explainer import explainers
 from clip_xai.xai.target import CaptionTarget
 from tests.models.conftest import shaken
 from tests.support.captions import log_prob
-from tests.training.conftest import SETTINGS, small_captioner
+from tests.support.small_captioner import SETTINGS, small_captioner
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 64}
 WIDER = {**SIZES, "intermediate_size": 48}

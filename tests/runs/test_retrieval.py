@@ -39,7 +39,7 @@ from clip_xai.xai.target import CaptionTarget
 from tests.config.test_config import composed
 from tests.support.captions import log_prob
 from tests.support.fitting import fit
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 from tests.training.test_prompts import pooled_table, twins
 
 TEMPLATE = "a {captions} a"

@@ -25,7 +25,7 @@ from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.optimisation import Optimisation
 from clip_xai.training.tower_plan import TowerPlan
-from tests.training.conftest import COLOURS, SETTINGS, small_captioner
+from tests.support.small_captioner import COLOURS, SETTINGS, small_captioner
 
 
 def pictures(directory: Path) -> list[Record]:

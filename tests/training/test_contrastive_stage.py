@@ -19,7 +19,7 @@ from clip_xai.training.contrastive_losses import multi_positive_loss
 from clip_xai.training.optimisation import Optimisation
 from clip_xai.training.samplers import EpochSampler
 from clip_xai.training.tower_plan import TowerPlan, tower_parts
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 
 class Losses(Callback):

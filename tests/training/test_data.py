@@ -13,7 +13,7 @@ from clip_xai.errors import UserError
 from clip_xai.tasks.captions.data import CaptionData, InOrder, Steps
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.samplers import EpochSampler
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 
 def caption_data(records: list[Record], tmp_path: Path, **settings: object) -> CaptionData:

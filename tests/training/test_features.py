@@ -16,7 +16,7 @@ from clip_xai.data.images import read_image
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.training.features import FeatureCache
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 
 def paths(records: list[Record]) -> list[Path]:
@@ -148,7 +148,7 @@ FILLING = """
 import os, signal, sys
 from pathlib import Path
 from clip_xai.training.features import FeatureCache
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 backbone = small_captioner().backbone
 backbone.model.visual.conv1.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL))

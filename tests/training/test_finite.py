@@ -14,7 +14,7 @@ from clip_xai.tasks.captions.module import CaptionerModule
 from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.optimisation import Optimisation, learning_rate_factor
 from clip_xai.training.stop_at_non_finite import Diverged, StopAtNonFinite
-from tests.training.conftest import SETTINGS, small_captioner
+from tests.support.small_captioner import SETTINGS, small_captioner
 from tests.training.test_modules import EPOCHS, Steps, fit, keeper
 
 

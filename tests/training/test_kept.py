@@ -38,7 +38,7 @@ from clip_xai.training import trainer as running
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.kept import best_metrics
 from tests.support.fitting import fit
-from tests.training.conftest import records, small_captioner
+from tests.support.small_captioner import records, small_captioner
 
 __all__ = ["records"]
 RESUME = "to resume, add to the same command: ckpt_path="

@@ -20,7 +20,7 @@ from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.optimisation import Optimisation, is_decayed, learning_rate_factor
 from tests.support.captions import log_prob
-from tests.training.conftest import SETTINGS, small_captioner
+from tests.support.small_captioner import SETTINGS, small_captioner
 
 EPOCHS = 4
 

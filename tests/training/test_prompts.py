@@ -24,7 +24,7 @@ from clip_xai.tasks.captions.unfreezing import Unfreezing
 from clip_xai.training.features import FeatureCache, FeatureTable
 from clip_xai.training.optimisation import Optimisation
 from tests.support.captions import log_prob
-from tests.training.conftest import COLOURS, SETTINGS, small_captioner
+from tests.support.small_captioner import COLOURS, SETTINGS, small_captioner
 
 TEMPLATE = "a {captions} a"
 

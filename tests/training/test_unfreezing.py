@@ -16,7 +16,7 @@ from clip_xai.tasks.captions.module import CaptionerModule
 from clip_xai.tasks.captions.unfreezing import PARTS, Unfreezing
 from clip_xai.training.features import FeatureCache
 from clip_xai.training.optimisation import Optimisation
-from tests.training.conftest import SETTINGS, small_captioner
+from tests.support.small_captioner import SETTINGS, small_captioner
 
 # Written out by hand from the plan {1: 1, 2: 3}: what changes in each epoch, and nothing else does.
 MOVES = {

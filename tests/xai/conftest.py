@@ -17,6 +17,7 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.xai.target import SimilarityTarget
+from tests.support import towers
 
 TEXTS = ["a brown lesion, upper left", "melanoma", "a well-circumscribed pink papule."]
 CAPTION = "a brown lesion with scale, most likely melanoma."
@@ -25,9 +26,7 @@ Build = Callable[..., OpenClipBackbone]
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
     """Equal to within the tolerance, relative to the largest expected value."""
-    assert found.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    towers.assert_close(found, expected, tolerance)
 
 
 @pytest.fixture(scope="session")

@@ -35,10 +35,10 @@ from clip_xai.xai.methods import (
     Saliency,
 )
 from clip_xai.xai.target import SimilarityTarget
-from tests.models.backbones.support import shaken
-from tests.models.backbones.test_families import STAGED, TRANSFORMERS, build_resnet
+from tests.support.families import Family
+from tests.support.tower_families import STAGED, TRANSFORMERS, build_resnet
+from tests.support.towers import shaken
 from tests.xai.conftest import assert_close
-from tests.xai.families import Family
 from tests.xai.test_methods import Scores
 
 PAIRS = [(GradCam, GradCAM), (GradCamPlusPlus, GradCAMPlusPlus), (LayerCam, LayerCAM), (HiResCam, HiResCAM)]

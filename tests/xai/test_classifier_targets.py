@@ -24,8 +24,8 @@ from clip_xai.xai.explainer import defined_for, explainers
 from clip_xai.xai.methods import GradCam, Saliency
 from clip_xai.xai.target import ClassifierTarget
 from clip_xai.xai.targets.target_builder import Question, targets_of
-from tests.models.backbones.networks import NETWORKS
-from tests.models.backbones.support import assert_close, pixels_for
+from tests.support.networks import NETWORKS
+from tests.support.towers import assert_close, pixels_for
 
 NAMES = ["melanoma", "nevus", "7", "wart", "burn"]
 

@@ -44,8 +44,8 @@ from clip_xai.xai.methods import (
 )
 from clip_xai.xai.methods.extremal import Bumps
 from clip_xai.xai.methods.path import baseline_images
+from tests.support.families import EVERY, Subject, on, subject
 from tests.xai.conftest import assert_close
-from tests.xai.families import EVERY, Subject, on, subject
 from tests.xai.test_gradient_methods import GuidedGelu
 
 CAMS = [(GradCam, GradCAM), (GradCamPlusPlus, GradCAMPlusPlus), (LayerCam, LayerCAM), (HiResCam, HiResCAM)]

@@ -21,8 +21,18 @@ from clip_xai.xai.methods import (
     LeGrad,
     M2ib,
 )
+from tests.support.families import (
+    CLASS_TOKEN,
+    MEAN,
+    STAGED,
+    TRANSFORMERS,
+    Attending,
+    Subject,
+    eager_attention,
+    on,
+    subject,
+)
 from tests.xai.conftest import assert_close
-from tests.xai.families import CLASS_TOKEN, MEAN, STAGED, TRANSFORMERS, Attending, Subject, eager_attention, on, subject
 from tests.xai.test_families import assert_equal, kept_output
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import permutations, product
-from typing import Any
 
 import pytest
 import torch
@@ -11,31 +10,20 @@ import torch.nn.functional as F
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 
-from clip_xai.data.preprocess import Preprocess
 from clip_xai.errors import UserError
-from clip_xai.models.backbones.clip import CLIPBackbone
-from clip_xai.models.backbones.huggingface import SiglipTextTower, SiglipTower
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
-from clip_xai.models.backbones.stand_ins import stand_in_unigram
-from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer
-from clip_xai.models.backbones.transformers_models import KINDS
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.coalitions import ids_without
 from clip_xai.xai.methods.interactions import Fixlip, drawn
 from clip_xai.xai.methods.text_games import TokenKernelShap, TokenOcclusion
 from clip_xai.xai.methods.text_methods import (
-    TextExplainer,
     TokenAttentionGradient,
     TokenGradEclip,
-    TokenGradXInput,
     TokenIntegratedGradients,
 )
 from clip_xai.xai.players import grid_players
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, EmbeddingDimensionTarget, SimilarityTarget
 from clip_xai.xai.words import words_of
-from tests.models.backbones.support import shaken
-from tests.models.backbones.test_building import SMALL_SIGLIP
-from tests.models.backbones.test_families import embedding_of
 from tests.xai.conftest import TEXTS, assert_close
 
 TWO = ["a pink papule", "melanoma"]
@@ -318,46 +306,6 @@ def test_interactions_encode_images_and_texts_once(backbone: OpenClipBackbone, p
     first.remove()
     second.remove()
     assert sum(images) == 2 * (2**4 + 1) and sum(texts) == 2**3 + 2
-
-
-@pytest.fixture()
-def unmarked() -> CLIPBackbone:
-    """A SigLIP: no marker in front, so that a text's first token stands at 0."""
-    torch.manual_seed(0)
-    model: Any = shaken(KINDS["hf-siglip-so400m-patch14-448"].build(SMALL_SIGLIP, True))
-    image_tower, text_tower = SiglipTower(model), SiglipTextTower(model)
-    tokens = PublishedTokenizer(stand_in_unigram(400), text_tower.context_length, 1, 0, "stand-in")
-    preprocess = Preprocess(image_size=image_tower.image_size)
-    return CLIPBackbone(model, image_tower, text_tower, tokens, preprocess, "siglip").eval()
-
-
-@pytest.mark.parametrize("method", [TokenGradXInput(), TokenIntegratedGradients(steps=60)], ids=lambda one: one.name)
-def test_words_stand_where_the_tokenizer_puts_them(unmarked: CLIPBackbone, method: TextExplainer) -> None:
-    """The library's own forward pass, the embeddings of the words' tokens scaled by a hook."""
-    text = TWO[0]
-    pixels = torch.randn(2, 3, *[unmarked.preprocess.image_size] * 2, generator=torch.Generator().manual_seed(1))
-    target = SimilarityTarget.from_texts(unmarked, [text])
-    ids, count = unmarked.tokenize([text]), len(unmarked.token_spans(text))
-    assert unmarked.tokenize([""])[0, 0] == ids[0, count]  # the end marker stands right behind the words
-    words = torch.zeros(ids.shape[1], 1)
-    words[:count] = 1
-
-    def score(share: Tensor) -> Tensor:
-        layer = unmarked.model.text_model.embeddings.token_embedding
-        handle = layer.register_forward_hook(lambda module, inputs, output: output * (1 - words + share * words))
-        embedding = F.normalize(embedding_of(unmarked.model.get_text_features(ids)), dim=-1)
-        handle.remove()
-        return (F.normalize(unmarked.encode_image(pixels), dim=-1) @ embedding.T)[:, 0]
-
-    share = torch.ones((), requires_grad=True)
-    whole = score(share)
-    if isinstance(method, TokenGradXInput):  # the derivative in one factor on all of them
-        expected = torch.stack([torch.autograd.grad(one, share, retain_graph=True)[0] for one in whole])
-    else:
-        expected = (whole - score(torch.zeros(()))).detach()
-    found = method.explain(unmarked, pixels, target)
-    assert found.tokens == [["a", "pink", "papule"]]
-    assert_close(found.values[:, 0].sum(dim=1), expected, 1e-3)
 
 
 def test_more_blocks_than_the_text_tower_has_are_refused(backbone: OpenClipBackbone, pixels: Tensor) -> None:

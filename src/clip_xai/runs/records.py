@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 from clip_xai.config.schemas import DataConfig
 from clip_xai.data.locking import one_at_a_time
@@ -16,6 +17,8 @@ from clip_xai.data.record import Record
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.synthetic.dermacap import write_dermacap
 from clip_xai.errors import UserError
+
+T = TypeVar("T")
 
 
 def prepare_manifest(data: DataConfig) -> Path:
@@ -77,8 +80,8 @@ def digest_of(records: Iterable[Record]) -> str:
     return digest.hexdigest()[:16]
 
 
-def evenly(records: list[Record], limit: int | None) -> list[Record]:
-    """Return at most ``limit`` records, at equal steps through the list (so that every source is met)."""
-    if limit is None or limit >= len(records):
-        return records
-    return [records[index * len(records) // limit] for index in range(limit)]
+def evenly(items: Sequence[T], limit: int | None) -> list[T]:
+    """Return at most ``limit`` items, at equal steps through the list (so that every source of records is met)."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[index * len(items) // limit] for index in range(limit)]

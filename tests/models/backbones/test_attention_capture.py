@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from clip_xai.models.backbones.open_clip_vit import OpenClipVisionTower
 from clip_xai.models.backbones.recording import VisualTrace
 from clip_xai.models.backbones.transformer import TransformerTower, split_heads
-from tests.models.backbones.support import assert_close, pixels_for
-from tests.models.backbones.test_families import (
+from tests.models.backbones.test_open_clip_vit import small
+from tests.support.tower_families import (
     build_clip,
     build_panderm,
     build_resnet,
@@ -25,7 +25,7 @@ from tests.models.backbones.test_families import (
     build_swin,
     build_timm,
 )
-from tests.models.backbones.test_open_clip_vit import small
+from tests.support.towers import assert_close, pixels_for
 
 
 def build_native() -> tuple[TransformerTower, Callable[[Tensor], Tensor]]:

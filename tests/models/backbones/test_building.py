@@ -35,9 +35,9 @@ from clip_xai.models.backbones.stand_ins import stand_in_unigram, stand_in_wordp
 from clip_xai.models.backbones.text_tokenizers import PublishedTokenizer, canonical
 from clip_xai.models.backbones.weight_files import load_exactly, read_tokenizer
 from clip_xai.models.reading import read_state
-from tests.models.backbones.support import TEXTS, assert_close, pixels_for, shaken
-from tests.models.backbones.test_families import CLIP_CONFIG, embedding_of
 from tests.support.hub import LoopbackHub
+from tests.support.tower_families import CLIP_CONFIG, embedding_of
+from tests.support.towers import TEXTS, assert_close, pixels_for, shaken
 
 BERT = {
     "vocab_size": 400, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48,

@@ -12,7 +12,7 @@ from clip_xai.models.backbones.catalogue import CATALOGUE
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.language_model import build_language_model
 from clip_xai.models.mappers import build_mapper
-from tests.models.backbones.support import assert_close, pixels_for
+from tests.support.towers import assert_close, pixels_for
 
 PARAMETERS = {  # published counts, in millions
     "dermlip": 149.6, "biomedclip": 195.9, "pubmedclip": 151.3, "monet": 427.6, "openai_b32": 151.3,

@@ -21,8 +21,8 @@ from clip_xai.models.backbones.blueprint import Blueprint
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.models.backbones.network_tower import NetworkTower
 from clip_xai.models.backbones.networks import classifier_of
-from tests.models.backbones.networks import CONVOLUTIONAL, NETWORKS, TRANSFORMERS, WINDOWED
-from tests.models.backbones.support import assert_close, check_trace, pixels_for
+from tests.support.networks import CONVOLUTIONAL, NETWORKS, TRANSFORMERS, WINDOWED
+from tests.support.towers import assert_close, check_trace, pixels_for
 
 
 @pytest.mark.parametrize("name", NETWORKS)

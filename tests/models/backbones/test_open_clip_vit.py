@@ -9,7 +9,7 @@ from torch import Tensor
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.open_clip_vit import OpenClipTextTower, OpenClipVisionTower
 from clip_xai.models.backbones.transformer import TextTrace, resample_positions
-from tests.models.backbones.support import assert_close, check_trace, pixels_for, shaken
+from tests.support.towers import assert_close, check_trace, pixels_for, shaken
 
 VISION = {"image_size": 24, "patch_size": 6, "width": 32, "layers": 3, "head_width": 8}
 TEXT = {"context_length": 12, "vocab_size": 40, "width": 16, "heads": 2, "layers": 3}

@@ -11,7 +11,7 @@ from torch import nn
 
 from clip_xai.models.backbones.networks import TIMM, TORCHVISION, tower_of
 from clip_xai.models.backbones.tower import ImageTower
-from tests.models.backbones.support import shaken
+from tests.support.towers import shaken
 
 Built = tuple[str, nn.Module, ImageTower]
 

@@ -17,8 +17,7 @@ from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipVisionTower
 from clip_xai.models.backbones.tower import ImageTower
 from clip_xai.xai.target import SimilarityTarget
-from tests.models.backbones.support import shaken
-from tests.models.backbones.test_families import (
+from tests.support.tower_families import (
     build_clip,
     build_panderm,
     build_resnet,
@@ -28,6 +27,7 @@ from tests.models.backbones.test_families import (
     build_timm_attention_pool,
     build_timm_mean,
 )
+from tests.support.towers import shaken
 
 
 class Family(CLIPBackbone):
