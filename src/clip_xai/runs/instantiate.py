@@ -20,7 +20,10 @@ from clip_xai.config.schemas import (
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.backbone_builder import BackboneSource
+from clip_xai.models.backbones.families import backbones
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.language_model import language_models
+from clip_xai.models.mappers import mappers
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import (
@@ -33,6 +36,7 @@ from clip_xai.models.weights import (
     read_settings,
 )
 from clip_xai.ranges import check
+from clip_xai.registry import Registry
 from clip_xai.runs.checkpoints import EXPORT, run_of
 from clip_xai.runs.lineage import KEY as LINEAGE
 from clip_xai.training.features import FeatureCache, FeatureTable
@@ -55,7 +59,19 @@ def captioner_settings(
         lora=None if language_model.lora is None else vars(language_model.lora).copy(),
         retrieved_captions=language_model.retrieved_captions,
         retrieval_template=language_model.retrieval_template,
+        plugins=_modules_of(backbone.architecture, mapper.name, language_model.name),
     )
+
+
+def _modules_of(architecture: str, mapper: str, language_model: str) -> list[str]:
+    """The modules of the parts that are neither this package's nor found by an entry point."""
+    parts: tuple[tuple[Registry[Any], str], ...] = (
+        (backbones, architecture),
+        (mappers, mapper),
+        (language_models, language_model),
+    )
+    found = [registry.module_of(name) for registry, name in parts if name not in registry.installed()]
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def decoding(generation: GenerationConfig) -> Decoding:
