@@ -31,6 +31,7 @@ from clip_xai.errors import UserError
 T = TypeVar("T")
 GROUP_PREFIX = "clip_xai."
 _REGISTRIES: list[Registry[Any]] = []
+_PLUGINS: dict[str, None] = {}  # those that were loaded, in order
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -195,11 +196,12 @@ def load_plugins(names: Sequence[str]) -> None:
     if names and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
     for name in names:
-        if name in sys.modules:
+        if name in sys.modules and (name in _PLUGINS or _registers(name)):
+            _PLUGINS[name] = None
             continue
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise UserError(f"plugins: {name!r} is not the name of a module: give it as Python imports it, without .py")
-        before = _count()
+        before, known = _count(), set(sys.modules)
         try:
             module = importlib.import_module(name)
         except UserError:
@@ -211,10 +213,62 @@ def load_plugins(names: Sequence[str]) -> None:
                 ) from error
             raise UserError(f"plugins: {name} cannot be imported: {_reason(error)}") from error
         if _count() == before:
-            del sys.modules[name]
+            if name not in known:
+                del sys.modules[name]
             where = getattr(module, "__file__", None) or "a module of Python's own"
             kinds = ", ".join(registry.kind for registry in _REGISTRIES)
             raise UserError(f"plugins: {name} ({where}) registers nothing; it can register: {kinds}")
+        _PLUGINS[name] = None
+
+
+def loaded_plugins() -> list[str]:
+    """Return the names of the plugins that were loaded so far."""
+    return list(_PLUGINS)
+
+
+def load_plugins_of(made: object, names: Sequence[str]) -> None:
+    """Import the plugins that something was made with, such as a run.
+
+    Args:
+        made: What it is, for the message.
+        names: As for :func:`load_plugins`.
+
+    Raises:
+        UserError: One is not there any more.
+    """
+    for name in names:
+        try:
+            load_plugins([name])
+        except UserError as error:
+            raise UserError(f"{made} was made with plugins=[{name}]; {error}") from error
+
+
+def load_installed(group: str, name: str) -> None:
+    """Import what an entry point names, before any registry of its group is there.
+
+    Args:
+        group: Of entry points, with the prefix.
+        name: The thing's; nothing happens where none is installed under it.
+
+    Raises:
+        UserError: It cannot be imported.
+    """
+    point = _installed(group).get(name)
+    if point is None:
+        return
+    try:
+        importlib.import_module(point.module)
+    except Exception as error:
+        raise UserError(f"{name}, installed as {point.value}, cannot be imported: {_reason(error)}") from error
+    for registry in _REGISTRIES:
+        if registry.group == group:
+            registry[name]
+
+
+def _registers(module: str) -> bool:
+    """Whether an imported module, or one below it, registered something."""
+    found = {registry.module_of(name) for registry in _REGISTRIES for name in registry.registered()}
+    return any(f"{one}.".startswith(f"{module}.") for one in found)
 
 
 def _count() -> int:

@@ -105,7 +105,7 @@ def test_settings_of_a_plugin_are_checked_as_any(toy: Path) -> None:
         "powr=2": r"^xai\.toy\.powr: there is no such.*near: xai\.toy\.power",
         "power=much": "much",
     }.items():
-        with pytest.raises(HydraException) as caught:
+        with pytest.raises((HydraException, UserError)) as caught:
             composed("xai=toy", f"xai.toy.{wrong}")
         assert re.search(said, one_line(caught.value, schemas.SCHEMAS["explain"]))
     with pytest.raises(UserError, match=r"^xai\.toy\.power=9: give more than 0 and at most 4$"):
@@ -125,6 +125,7 @@ def test_a_plugin_answers_from_python(toy: Path) -> None:
     [
         (["plugins=[nowhere]"], "plugins: there is no module nowhere, neither installed nor in "),
         (["xai=gradcam", "xai.gradcam.layr=1"], "xai.gradcam.layr: there is no such setting or group"),
+        (["xai.rise.maks=1"], "xai.rise.maks: there is no such setting or group (near: xai.rise.masks"),
         (["xai=rise", "xai.rise.masks=1"], "xai.rise.masks=1: give at least 2"),
     ],
 )
@@ -150,6 +151,14 @@ def test_a_setting_that_cannot_be_typed_is_refused() -> None:
 
 def test_what_is_generated_is_fresh() -> None:
     assert not generate.stale_files(), f"run {generate.COMMAND}"
+
+
+def test_what_a_removed_explainer_left_is_found(tmp_path: Path) -> None:
+    (tmp_path / "gone.yaml").write_text("# It was.\ngone:\n  layer: -1\n")
+    (tmp_path / "gradcam.yaml").write_text("gradcam:\n  layer: -1\n")
+    (tmp_path / "mine.yaml").write_text("defaults:\n  - gradcam\n")
+    assert generate.left_behind(tmp_path, ["gradcam"]) == [tmp_path / "gone.yaml"]
+    assert not generate.left_behind(generate.CONF / "xai", list(explainers))
 
 
 def test_what_is_generated_follows_from_the_class(toy: Path) -> None:

@@ -24,7 +24,7 @@ from clip_xai.config import yaml_source
 from clip_xai.config.aliases import refuse_numbered_files, with_option_names
 from clip_xai.config.help import help_text
 from clip_xai.config.plugins import use_plugins
-from clip_xai.config.refusals import is_the_users, no_such_setting, one_line
+from clip_xai.config.refusals import is_the_users, no_such_setting, one_line, refuse_unknown
 from clip_xai.config.schemas import SCHEMAS, DataOfTheRun, EvaluateConfig, ExplainConfig
 from clip_xai.config.typed import quote_free_text
 from clip_xai.disk import disk_line, places_of
@@ -62,6 +62,7 @@ class Command:
         arguments, own = without_own_folders(typed)
         for folder in (conf, *own):
             refuse_numbered_files(folder)
+        refuse_unknown(arguments, SCHEMAS[job])
         command = cls(job, [conf.resolve(), *own], list(typed))
         command.arguments = dict(zip(arguments, command.as_hydra_reads(arguments), strict=True))
         return command
@@ -114,9 +115,9 @@ def run_job(job: str, conf: Path = CONF) -> None:
     show_all = os.environ.get("HYDRA_FULL_ERROR") == "1"
     command = Command(job, [conf])
     try:
-        use_plugins(sys.argv[1:])
+        plugins = use_plugins(sys.argv[1:], [conf, *without_own_folders(sys.argv[1:])[1]])
         command = Command.of(job, conf, sys.argv[1:])
-        yaml_source.register(command.folders[1:])
+        yaml_source.register(command.folders[1:], plugins)
         if {"--help", "-h"} & set(command.arguments):
             print(help_text(job, command.folders, [argument for argument in command.read if "=" in argument]))
             return
@@ -196,12 +197,12 @@ def compose_job(job: str, overrides: Sequence[str], run_dir: Path) -> Any:
     Returns:
         The job's dataclass, such as :class:`clip_xai.config.schemas.TrainConfig`.
     """
-    use_plugins(overrides)
+    plugins = use_plugins(overrides, [CONF, *without_own_folders(overrides)[1]])
     if not (CONF / f"{job}.yaml").is_file():
         raise UserError(f"{CONF} is missing: install the package anew, or run this from a checkout of the repository")
     command = Command.of(job, CONF, [f"run_dir={run_dir}", *overrides])
     _COMPOSED[job] = (command, None)
-    yaml_source.register(command.folders[1:])
+    yaml_source.register(command.folders[1:], plugins)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(job, command.read)
     _refuse_additions(config, SCHEMAS[job])

@@ -8,6 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import OmegaConf
 
+from clip_xai.config.plugins import options_of
 from clip_xai.config.refusals import groups_of
 
 TEXT = """{what}
@@ -43,7 +44,8 @@ def help_text(job: str, folders: Sequence[Path], overrides: Sequence[str]) -> st
         settings = OmegaConf.to_yaml(hydra.compose(job, list(overrides)))
     lines = []
     for group in sorted(groups_of(folders[0] / f"{job}.yaml") - {"hydra"}):
-        options = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+        files = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
+        options = sorted(files | set(options_of(group)))
         if options:
             lines.append(f"{group}: {', '.join(options)}")
     return TEXT.format(what=WHAT[job], groups="\n".join(lines), settings=settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from clip_xai.config.aliases import parse
 from clip_xai.config.schemas import dataclasses_in
-from clip_xai.config.typed import unreadable
+from clip_xai.config.typed import open_settings, unreadable
 from clip_xai.errors import UserError
 
 
@@ -58,6 +58,27 @@ def one_line(
 def no_such_setting(name: str, schema: type, prefix: str = "") -> str:
     """The line for a mistyped setting or group, with near matches."""
     return f"{name}: there is no such setting or group{_near(name, setting_names(schema, prefix))}"
+
+
+def refuse_unknown(arguments: Iterable[str], schema: type) -> None:
+    """Refuse settings that a group does not have, one that is null included: there Hydra would fail on an assertion.
+
+    Args:
+        arguments: ``SETTING=VALUE``; groups, additions and Hydra's own settings are left to Hydra.
+        schema: The job's dataclass.
+
+    Raises:
+        UserError: The line has the setting and its near matches.
+    """
+    hints = get_type_hints(schema)
+    known = frozenset(setting_names(schema))
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        top = key.partition(".")[0]
+        if not equals or top == key or not dataclasses_in(hints.get(top)):
+            continue
+        if key not in known and not any(key.startswith(f"{name}.") for name in open_settings()):
+            raise UserError(no_such_setting(key, schema))
 
 
 def setting_names(schema: type, prefix: str = "") -> list[str]:

@@ -274,7 +274,7 @@ class TrainConfig(Checked):
     """The job ``train``.
 
     Attributes:
-        plugins: Modules of one's own that register explainers; the working directory is searched, too.
+        plugins: Modules of one's own that register explainers, mappers ...; the working directory is searched, too.
         hparams_search: A search for settings, each trial a run of its own; null for one run.
         init_from: Weights to start from: a run directory, a checkpoint or an exported model; null for the newest run of
             the stage that this one starts from.
@@ -313,7 +313,7 @@ class EvaluateConfig(Checked):
     """The job ``evaluate``.
 
     Attributes:
-        plugins: Modules of one's own that register explainers; the working directory is searched, too.
+        plugins: Modules of one's own that register explainers, mappers ...; the working directory is searched, too.
         data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
             ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
@@ -352,7 +352,7 @@ class ExplainConfig(Checked):
     """The job ``explain``.
 
     Attributes:
-        plugins: Modules of one's own that register explainers; the working directory is searched, too.
+        plugins: Modules of one's own that register explainers, mappers ...; the working directory is searched, too.
         backbone: A CLIP or classifier to explain by itself, without a checkpoint and captions; null for a captioner's.
         data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
         ckpt: As in ``evaluate``; not looked at where a backbone is chosen.

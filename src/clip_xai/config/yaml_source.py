@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clip_xai import private_api
 from clip_xai.config.aliases import ALIASES, option_name, parse, with_option_names
+from clip_xai.config.plugins import use_plugins
 from clip_xai.config.schemas import SCHEMAS, TASKS
 from clip_xai.config.typed import hydra_quoted
 
@@ -26,6 +27,7 @@ SCHEME = "clip-xai"
 _SCHEMA = "_schema"
 TASK_SCHEMA = "task_schema"  # a group of the dataclasses of tasks with settings of their own
 _OWN_FOLDERS: list[Path] = []  # of --config-dir
+_PLUGINS: list[str] = []
 
 
 class YamlSource(ConfigSource):
@@ -93,6 +95,10 @@ class SchemaSource(ConfigSource):
     Hydra's ConfigStore would do as well, but all in it is copied for each group that ``--help`` lists.
     """
 
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        self.arguments = [f"plugins=[{name}]" for name in _PLUGINS]  # pickled with this source
+
     @staticmethod
     def scheme() -> str:
         """What stands before ``://``."""
@@ -100,6 +106,7 @@ class SchemaSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Make a job's configuration from its dataclass."""
+        use_plugins(self.arguments)
         group, _, task = config_path.rpartition("/")
         schema = TASKS[task] if group else SCHEMAS[config_path.removesuffix(_SCHEMA)]
         config = OmegaConf.structured(schema)
@@ -161,13 +168,15 @@ def read_here_all(argument: str) -> str:
     return f"hydra.searchpath=[{','.join(hydra_quoted(read_here(str(place))) for place in places)}]"
 
 
-def register(folders: list[Path]) -> None:
+def register(folders: list[Path], plugins: list[str] | None = None) -> None:
     """Let Hydra find the configuration through this module.
 
     Args:
         folders: The user's own, beside ``conf/``.
+        plugins: Those that the schemas depend on: a launcher's other processes import them, too.
     """
     _OWN_FOLDERS[:] = folders
+    _PLUGINS[:] = plugins or []
     for plugin in (YamlSource, SchemaSource, OwnFolders):
         Plugins.instance().register(plugin)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from clip_xai.config.schemas import EvaluateConfig
-from clip_xai.runs.checkpoints import task_of
 from clip_xai.runs.judged import judged
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
-from clip_xai.tasks.task import tasks
+from clip_xai.tasks.task import task_at, tasks
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.task is not None:
         tasks.named(config.task, "task")
     on = judged(config)
-    judgement = tasks.named(task_of(on.place), "task")().evaluate(config, on)
+    judgement = task_at(on.place).evaluate(config, on)
     with open_loggers(config.logger, Path(config.run_dir), "evaluate", asdict(config)) as loggers:
         log_metrics(loggers, judgement.summary)
         for name, (columns, rows) in judgement.tables.items():

@@ -41,7 +41,7 @@ from clip_xai.runs.instantiate import decoding, explainers_of
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model, require_vocabulary, vocabulary_of
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
-from clip_xai.tasks.task import Opened, tasks, tower_in_words
+from clip_xai.tasks.task import Opened, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
 
@@ -189,7 +189,7 @@ def question_asked(config: ExplainConfig, place: Path | None) -> Question:
         require_vocabulary(config.data, place)
     words = (None if place is None else vocabulary_of(place)) or load_vocabulary(vocabulary_named(config))
     if place is not None:
-        task = tasks.named(task_of(place), "task")
+        task = task_at(place)
         return question_of(config.target, config.text, task.captions, task.classifies, words)
     classifier = config.backbone is not None and config.backbone.library is not None
     return question_of(config.target, config.text, False, classifier, words)
@@ -207,7 +207,7 @@ def model_of(config: ExplainConfig, place: Path | None) -> Opened:
         UserError: Nothing usable is there.
     """
     if place is not None:
-        return tasks.named(task_of(place), "task")().opened(place, vocabulary_named(config))
+        return task_at(place).opened(place, vocabulary_named(config))
     chosen = config.backbone
     assert chosen is not None
     backbone = build_backbone(**vars(chosen))

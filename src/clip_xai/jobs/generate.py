@@ -40,18 +40,20 @@ from clip_xai.ranges import Checked, setting
 
 def main(arguments: Sequence[str]) -> int:
     """Write what is stale, or with ``--check`` say what it is; return 1 where that is anything."""
-    stale = stale_files()
+    stale, left = stale_files(), left_behind(CONF / "xai", list(explainers))
+    for path in left:
+        print(f"{path} sets an explainer that does not exist: remove the file", file=sys.stderr)
     if list(arguments) == ["--check"]:
         for path in stale:
             print(f"{path} is stale: run {COMMAND}", file=sys.stderr)
-        return 1 if stale else 0
+        return 1 if stale or left else 0
     if arguments:
         print(f"{COMMAND} takes --check or nothing, not {' '.join(arguments)}", file=sys.stderr)
         return 1
     for path, text in stale.items():
         path.write_text(text, encoding="utf-8")
         print(path)
-    return 0
+    return 1 if left else 0
 
 
 def stale_files() -> dict[Path, str]:
@@ -61,6 +63,21 @@ def stale_files() -> dict[Path, str]:
         for path, text in generated(own()).items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     }
+
+
+def left_behind(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the YAML files of single explainers that are not there any more; lists of several are left alone.
+
+    Args:
+        folder: The YAML files of ``xai``.
+        names: Explainers that there are.
+    """
+    found = []
+    for file in sorted(folder.glob("*.yaml")):
+        keys = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        if file.stem not in names and set(keys) - {"defaults"} - set(names):
+            found.append(file)
+    return found
 
 
 def own() -> list[type[Explainer]]:

@@ -27,6 +27,7 @@ from clip_xai.models.retrieval import INDEX, CaptionIndex, Retrieval
 from clip_xai.models.settings import TEMPLATE
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.private_api import causal_language_models
+from clip_xai.registry import load_plugins_of
 from clip_xai.text import counted
 
 _OTHER = "name another captioner, or train it again"
@@ -47,6 +48,7 @@ class CaptionerSettings:
         retrieved_captions: Training captions in each photograph's prompt, which stands in the place of ``prompt``; 0
             for none.
         retrieval_template: That prompt, with ``{captions}`` where they stand.
+        plugins: The modules of its parts that are not of this package.
     """
 
     backbone: BackboneSource
@@ -58,10 +60,12 @@ class CaptionerSettings:
     lora: dict[str, Any] | None = None
     retrieved_captions: int = 0
     retrieval_template: str = TEMPLATE
+    plugins: list[str] = field(default_factory=list)
 
 
 def build_captioner(settings: CaptionerSettings) -> Captioner:
     """Build a captioner at its starting weights."""
+    load_plugins_of("this captioner", settings.plugins)
     backbone = build_backbone(**asdict(settings.backbone))
     language_model, tokenizer = build_language_model(settings.language_model, settings.language_model_pretrained)
     if settings.lora is not None:
@@ -152,6 +156,7 @@ def load_captioner(directory: Path) -> Captioner:
     """
     config = _config(directory)
     settings = read_settings(config["settings"])
+    load_plugins_of(directory, settings.plugins)
     state = read_state(directory / "model.safetensors")
     backbone = tower_of(directory, settings.backbone, bool(config.get("holds_backbone")))
     language_model = _language_model(config["language_model_config"])

@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_xai.errors import UserError
 from clip_xai.files import write_json
+from clip_xai.registry import loaded_plugins
 from clip_xai.runs.directories import asked_of
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class RunCard:
         score: What it reached in ``callbacks.monitor``; None until it is finished.
         mode: ``min`` or ``max``: which scores are good.
         task: What it is trained for.
+        plugins: Modules that were loaded for it.
     """
 
     backbone: str
@@ -57,12 +59,13 @@ class RunCard:
     score: float | None = None
     mode: str = "min"
     task: str = CAPTIONS
+    plugins: list[str] = field(default_factory=list)
 
     @classmethod
     def now(cls, backbone: str, mapper: str, language_model: str, stage: int, **known: Any) -> RunCard:
         """The card of a run that starts at this moment."""
         started = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-        return cls(backbone, mapper, language_model, stage, started, **known)
+        return cls(backbone, mapper, language_model, stage, started, **{"plugins": loaded_plugins(), **known})
 
     @classmethod
     def read(cls, run_dir: Path) -> RunCard | None:
@@ -83,7 +86,11 @@ class RunCard:
     def _require_types(self) -> None:
         """Raise ValueError or TypeError where a card cannot be sorted, compared or described."""
         datetime.fromisoformat(self.started)
-        if not isinstance(self.data, dict) or not isinstance(self.score, (int, float, type(None))):
+        if (
+            not isinstance(self.plugins, list)
+            or not isinstance(self.data, dict)
+            or not isinstance(self.score, (int, float, type(None)))
+        ):
             raise ValueError("data or score is of another type")
 
     def write(self, run_dir: Path) -> None:

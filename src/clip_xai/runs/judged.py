@@ -21,6 +21,7 @@ from clip_xai.data.settings import Columns
 from clip_xai.data.vocabulary import Vocabulary, is_path, load_vocabulary, unpacked
 from clip_xai.errors import UserError
 from clip_xai.models.retrieval import INDEX
+from clip_xai.registry import load_plugins_of
 from clip_xai.runs.checkpoints import CARD, RunCard, described, resolve_checkpoint, run_of
 from clip_xai.runs.lineage import Lineage, header_of, lineage_in
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
@@ -113,7 +114,10 @@ def data_of_run(place: Path) -> DataConfig | None:
         UserError: The run's card has settings of data that are none.
     """
     card = RunCard.read(run_of(place))
-    if card is None or not card.data:
+    if card is None:
+        return None
+    load_plugins_of(run_of(place), card.plugins)
+    if not card.data:
         return None
     known: dict[str, Any] = dict(card.data)
     try:

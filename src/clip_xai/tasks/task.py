@@ -27,7 +27,8 @@ from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import Retrieval
-from clip_xai.registry import Registry
+from clip_xai.registry import Registry, load_plugins_of
+from clip_xai.runs.checkpoints import RunCard, run_of, task_of
 from clip_xai.runs.judged import Judged
 from clip_xai.runs.lineage import Lineage
 from clip_xai.runs.resuming import Start
@@ -200,3 +201,18 @@ class Task(ABC):
 
 
 tasks: Registry[type[Task]] = Registry("task", "tasks", package="clip_xai.tasks")
+
+
+def task_at(place: Path) -> Task:
+    """Return the task that a model was trained for; the plugins that its run was made with are loaded.
+
+    Args:
+        place: The exported model's directory, or a ``.ckpt`` file.
+
+    Raises:
+        UserError: A plugin is not there, or there is no such task.
+    """
+    card = RunCard.read(run_of(place))
+    if card is not None:
+        load_plugins_of(run_of(place), card.plugins)
+    return tasks.named(task_of(place), "task")()

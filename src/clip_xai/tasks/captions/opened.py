@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from clip_xai.config.schemas import BackboneConfig, DataConfig, LanguageModelConfig, MapperConfig, TrainerConfig
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import KEY as VOCABULARY
 from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.families import backbones
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.language_model import language_models
+from clip_xai.models.mappers import mappers
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.models.weights import (
     CaptionerSettings,
@@ -22,6 +26,7 @@ from clip_xai.models.weights import (
     load_state,
     read_settings,
 )
+from clip_xai.registry import Registry
 from clip_xai.runs.checkpoints import EXPORT, run_of
 from clip_xai.runs.instantiate import feature_table
 from clip_xai.runs.lineage import KEY as LINEAGE
@@ -46,7 +51,19 @@ def captioner_settings(
         lora=None if language_model.lora is None else vars(language_model.lora).copy(),
         retrieved_captions=language_model.retrieved_captions,
         retrieval_template=language_model.retrieval_template,
+        plugins=_modules_of(backbone.architecture, mapper.name, language_model.name),
     )
+
+
+def _modules_of(architecture: str, mapper: str, language_model: str) -> list[str]:
+    """The modules of the parts that are neither this package's nor found by an entry point."""
+    parts: tuple[tuple[Registry[Any], str], ...] = (
+        (backbones, architecture),
+        (mappers, mapper),
+        (language_models, language_model),
+    )
+    found = [registry.module_of(name) for registry, name in parts if name not in registry.installed()]
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def captioner_features(
