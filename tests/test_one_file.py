@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,14 +18,16 @@ from clip_xai.config import schemas
 from clip_xai.config.cli import compose_job
 from clip_xai.data.manifest import load_manifest
 from clip_xai.errors import UserError
+from clip_xai.jobs.evaluate import evaluate
 from clip_xai.jobs.explain import explain
 from clip_xai.jobs.train import train
 from clip_xai.registry import registries
 from clip_xai.runs.checkpoints import RunCard
-from clip_xai.runs.instantiate import open_captioner
+from clip_xai.tasks.captions.opened import open_captioner
 from tests.support.small_runs import SHORT, add_photograph, of_data
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "extending" / "examples"
+GROUPS = ("xai", "target", "mapper", "backbone", "language_model", "task")
 PARTS = ("my_mapper", "my_backbone", "my_language_model", "my_source")
 
 
@@ -37,15 +40,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for job, schema in schemas.SCHEMAS.items():
         monkeypatch.setitem(schemas.SCHEMAS, job, schema)
     before = {registry.group: set(registry.registered()) for registry in registries()}
-    options = {group: set(found) for group, found in ConfigStore.instance().repo.items() if isinstance(found, dict)}
+    repository = ConfigStore.instance().repo
+    options = {group: set(repository.get(group, {})) for group in GROUPS}
     yield tmp_path
     for registry in registries():
         for name in set(registry.registered()) - before.get(registry.group, set()):
             if registry.module_of(name):
                 registry.forget(name)
-    for group, found in ConfigStore.instance().repo.items():
-        for name in set(found) - options.get(group, set()) if isinstance(found, dict) else ():
-            found.pop(name)
+    for group, known in options.items():
+        for name in set(repository.get(group, {})) - known:
+            repository[group].pop(name)
     for file in EXAMPLES.glob("*.py"):
         sys.modules.pop(file.stem, None)
 
@@ -126,3 +130,27 @@ def test_any_causal_language_model_is_a_folder(tmp_path: Path) -> None:
     ours, tokenizer = build_language_model("opt", str(tmp_path))
     ids = torch.tensor([tokenizer.encode("a brown macule")])
     assert torch.equal(ours(ids).logits, theirs(ids).logits)
+
+
+def test_a_task_is_one_file_and_its_yaml(place: Path) -> None:
+    root, own = place / "photographs", place / "own" / "task"
+    write_table(root, 24)
+    own.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "brightness.yaml", own)
+    told = ["--config-dir", str(own.parent), "task=brightness", "plugins=[my_task,my_source]", *of_data(root)]
+    told += ["trainer=cpu", "logger=csv", f"runs_root={place}", "callbacks.progress_bar=false"]
+    config = compose_job("train", told, place / "run")
+    assert config.mapper is None and config.stage.name == "supervised"
+    metrics = train(config)
+    assert metrics["train_photographs"] + metrics["val_photographs"] < 24 and metrics["val/loss"] < 0.1
+    card = RunCard.read(place / "run")
+    assert card is not None and card.task == "brightness" and "my_task" in card.plugins
+
+    asked = [f"ckpt={place / 'run'}", "trainer=cpu", "logger=csv"]
+    judged = evaluate(compose_job("evaluate", asked, place / "judged"))
+    assert judged["error"]["value"] == json.loads((place / "judged" / "metrics.json").read_text())["error"]["value"]
+    assert (place / "judged" / "index.html").is_file()
+    with pytest.raises(UserError, match=r"was trained for task=brightness, not for captions"):
+        evaluate(compose_job("evaluate", [*asked, "task=captions"], place / "other"))
+    with pytest.raises(UserError, match="task=brightness has no explanation"):
+        explain(compose_job("explain", [*asked, "xai=gradcam"], place / "explained"))

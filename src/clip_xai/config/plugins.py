@@ -106,8 +106,7 @@ def _extend() -> None:
     for name in _of_plugins("backbones"):
         _store("backbone", name, {"name": name, "architecture": name})
     for name, task in _of_plugins("tasks").items():
-        schemas.TASKS[name] = kind = getattr(task, "settings", schemas.TaskConfig)
-        _store("task", name, kind(name=name, run_name=f"${{backbone.name}}_{name}"))
+        schemas.TASKS[name] = getattr(task, "settings", schemas.TaskConfig)  # its YAML is the option
     for name in _of_plugins("language_models"):
         _store("language_model", name, {"name": name, "pretrained": None})
     for cached in (typed.free_text_settings, typed.path_settings, typed.open_settings):
@@ -150,7 +149,7 @@ def _with(base: type, more: Sequence[tuple[str, Any, Any]] = (), groups: Sequenc
     return make_dataclass(base.__name__, items, bases=(base,), namespace={"__module__": __name__})
 
 
-def _store(group: str, name: str, node: Any) -> None:
+def _store(group: str, name: str, node: dict[str, Any]) -> None:
     ConfigStore.instance().store(group=group, name=name, node=node)
 
 

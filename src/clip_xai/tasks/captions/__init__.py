@@ -8,7 +8,6 @@ from clip_xai.config.schemas import EvaluateConfig, TrainConfig
 from clip_xai.config.training_settings import CONTRASTIVE
 from clip_xai.runs.judged import Judged
 from clip_xai.tasks.captions.contrastive import ContrastiveTraining
-from clip_xai.tasks.captions.evaluation import evaluate
 from clip_xai.tasks.captions.opened import opened
 from clip_xai.tasks.captions.training import CaptionTraining
 from clip_xai.tasks.task import Judgement, Opened, Task, Training, tasks
@@ -26,6 +25,8 @@ class Captions(Task):
 
     def evaluate(self, config: EvaluateConfig, on: Judged) -> Judgement:
         """Write captions and judge them beside their baselines."""
+        from clip_xai.tasks.captions.evaluation import evaluate  # whose tables and pages training does not need
+
         return evaluate(config, on)
 
     def opened(self, place: Path, vocabulary: str | None = None) -> Opened:

@@ -7,7 +7,6 @@ from pathlib import Path
 from clip_xai.config.schemas import EvaluateConfig, TrainConfig
 from clip_xai.config.training_settings import ClassifyConfig
 from clip_xai.runs.judged import Judged
-from clip_xai.tasks.classify.evaluation import evaluate
 from clip_xai.tasks.classify.opened import opened
 from clip_xai.tasks.classify.training import ClassifierTraining
 from clip_xai.tasks.task import Judgement, Opened, Task, Training, tasks
@@ -26,6 +25,8 @@ class Classify(Task):
 
     def evaluate(self, config: EvaluateConfig, on: Judged) -> Judgement:
         """Classify photographs and judge that beside the baselines."""
+        from clip_xai.tasks.classify.evaluation import evaluate  # whose tables and pages training does not need
+
         return evaluate(config, on)
 
     def opened(self, place: Path, vocabulary: str | None = None) -> Opened:
