@@ -153,4 +153,5 @@ def test_a_task_is_one_file_and_its_yaml(place: Path) -> None:
     with pytest.raises(UserError, match=r"was trained for task=brightness, not for captions"):
         evaluate(compose_job("evaluate", [*asked, "task=captions"], place / "other"))
     with pytest.raises(UserError, match="task=brightness has no explanation"):
-        explain(compose_job("explain", [*asked, "xai=gradcam"], place / "explained"))
+        asked += ["xai=gradcam", "target=similarity", "text=a bright photo"]
+        explain(compose_job("explain", asked, place / "explained"))

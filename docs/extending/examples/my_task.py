@@ -125,6 +125,7 @@ class Brightness(Task):
         }
         metrics = {name: {"value": one.value, "groups": one.groups} for name, one in scores.items()}
         run_dir = Path(config.run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / "metrics.json", metrics)
         rows = "".join(
             f"<tr><td>{name}<td>{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in scores.items()

@@ -74,6 +74,8 @@ class Command:
 
     def as_hydra_reads(self, arguments: Sequence[str]) -> list[str]:
         """Arguments with options by name, and texts and paths in quotes."""
+        if self.job != "train":  # which task a model was trained for is no option there, with settings, but a name
+            arguments = [re.sub(r"^task=", "trained_for=", argument) for argument in arguments]
         quoted = [yaml_source.read_here_all(quote_free_text(argument)) for argument in arguments]
         return [with_option_names(argument, self._is_group) for argument in quoted]
 

@@ -317,7 +317,7 @@ class EvaluateConfig(Checked):
         data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
             ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
-        task: What the model must be trained for; null for what it is trained for.
+        trained_for: The task that the model must be trained for, on the command line ``task=NAME``; null for any.
         split: The records judged (``val``, ``test``, ``train`` or ``all``).
         allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
         bert_score: The scorer's model directory, or null to leave BERTScore out by name.
@@ -333,7 +333,7 @@ class EvaluateConfig(Checked):
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     ckpt: str = setting("latest", path=True)
-    task: str | None = None
+    trained_for: str | None = None
     split: str = "test"
     allow_overlap: bool = False
     bert_score: str | None = setting(None, path=True)
@@ -356,7 +356,7 @@ class ExplainConfig(Checked):
         backbone: A CLIP or classifier to explain by itself, without a checkpoint and captions; null for a captioner's.
         data: As in ``evaluate``, where no image is given; of a CLIP by itself they have to be named.
         ckpt: As in ``evaluate``; not looked at where a backbone is chosen.
-        task: As in ``evaluate``.
+        trained_for: As in ``evaluate``.
         image: A photograph or a directory of photographs; null for records of the data set.
         text: What similarity is measured with, one text or a list of them; null for the generated caption.
         split: The records explained where no image is given.
@@ -371,7 +371,7 @@ class ExplainConfig(Checked):
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     ckpt: str = setting("latest", path=True)
-    task: str | None = None
+    trained_for: str | None = None
     image: str | None = setting(None, path=True)
     text: Any = setting(None, free_text=True)
     split: str = "test"

@@ -21,8 +21,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         UserError: There is no model, or no photograph that it may be judged on.
     """
-    if config.task is not None:
-        tasks.named(config.task, "task")
+    if config.trained_for is not None:
+        tasks.named(config.trained_for, "task")
     on = judged(config)
     judgement = task_at(on.place).evaluate(config, on)
     with open_loggers(config.logger, Path(config.run_dir), "evaluate", asdict(config)) as loggers:

@@ -172,7 +172,7 @@ def choose(config: ExplainConfig) -> Chosen:
 
 def _model_at(config: ExplainConfig) -> Path:
     try:
-        return resolve_checkpoint(config.ckpt, Path(config.runs_root), task=config.task)
+        return resolve_checkpoint(config.ckpt, Path(config.runs_root), task=config.trained_for)
     except UserError as error:
         if config.text is None:
             raise

@@ -65,7 +65,7 @@ def judged(config: EvaluateConfig | ExplainConfig) -> Judged:
         return overlap_with(place, of_split(manifest, config.split, data.limit), manifest)
 
     strict = config.split != "train" and not getattr(config, "allow_overlap", False)
-    place = resolve_checkpoint(config.ckpt, runs_root, refusal if strict else None, task=config.task)
+    place = resolve_checkpoint(config.ckpt, runs_root, refusal if strict else None, task=config.trained_for)
     data = data_of(config, place)
     require_vocabulary(data, place)
     manifest = load_manifest(prepare_manifest(data))

@@ -62,7 +62,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
             no meaning here.
     """
     _refuse_settings_of_explain(config)
-    on = judged(replace(config, task=CAPTIONS))
+    on = judged(replace(config, trained_for=CAPTIONS))
     records, idle = measurable(on.records)
     if not records:
         raise UserError(f"split={config.split}: no photograph has a mask and a diagnosis; localisation needs both")
