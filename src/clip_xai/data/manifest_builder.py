@@ -25,7 +25,7 @@ from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
 from clip_xai.data.source_reading import read_sources, what_is_expected
 from clip_xai.data.sources import SOURCES
-from clip_xai.data.sources.photograph_files import LEFT_OVERS, is_ours
+from clip_xai.data.sources.photograph_files import JSON_OF_SOURCES, LEFT_OVERS, is_ours
 from clip_xai.data.splits import assign_splits
 from clip_xai.data.synthetic.marker import MARKER, drawn_by_earlier_version
 from clip_xai.errors import UserError
@@ -304,7 +304,8 @@ def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]
             left_out.append(folder)
             continue
         for entry in listed:
-            if entry.name.startswith((".", "~$")) or (entry.name.endswith(_NO_SOURCE) and entry.name != MARKER):
+            read = entry.name == MARKER or JSON_OF_SOURCES.fullmatch(entry.name)
+            if entry.name.startswith((".", "~$")) or (entry.name.endswith(_NO_SOURCE) and not read):
                 continue
             if _is_folder(entry):
                 waiting.extend(() if LEFT_OVERS.fullmatch(entry.name) else (entry.path,))

@@ -17,7 +17,7 @@ from clip_xai.data.record import SourceTable
 from clip_xai.data.regular import is_regular, read_regular
 from clip_xai.data.run_lengths import pack_counts
 from clip_xai.data.sources.common import SourceReader
-from clip_xai.data.sources.photograph_files import PhotographIndex, find_files, find_tables
+from clip_xai.data.sources.photograph_files import MASKS_OF_CHEXLOCALIZE, PhotographIndex, find_files, find_tables
 from clip_xai.data.sources.tables import known, number, read_table
 from clip_xai.errors import UserError
 from clip_xai.text import counted
@@ -122,7 +122,7 @@ def _found(root: Path, folder: Path, parts: list[str], patient: str) -> Path | N
 def _masks(root: Path, reader: SourceReader) -> dict[str, Masks]:
     """Return picture -> its masks, by the names of CheXlocalize: ``patient64541_study1_view1_frontal``."""
     found: dict[str, Masks] = {}
-    for path in find_files(root, r"gt_segmentations_(val|test)\.json"):
+    for path in find_files(root, MASKS_OF_CHEXLOCALIZE):
         try:
             listed = json.loads(read_regular(path))
             for picture, findings in listed.items():

@@ -23,6 +23,11 @@ NO_PHOTOGRAPHS = re.compile(r"\..*|__macosx|not_include|masks|structures|.*segme
 #: What folders hold that our own commands wrote: a run, or a manifest. A table or a picture in them is not a source.
 OUR_MARKS = frozenset(("asked.json", "run.json", ".hydra", "manifest.stamp", "inspected.sqlite"))
 
+#: Files of publishers that are not tables and that sources read all the same.
+MASKS_OF_CHEXLOCALIZE = r"gt_segmentations_(val|test)\.json"
+PATIENTS_OF_RSNA = r"pneumonia-challenge-dataset-mappings.*\.json"
+JSON_OF_SOURCES = re.compile(f"{MASKS_OF_CHEXLOCALIZE}|{PATIENTS_OF_RSNA}", re.IGNORECASE)
+
 #: How far below `data.root` a publisher's table may lie.
 TABLE_DEPTH = 3
 

@@ -14,7 +14,7 @@ from clip_xai.data.groups import SAME_PHOTOGRAPH
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.regular import read_regular
 from clip_xai.data.sources.common import SourceReader
-from clip_xai.data.sources.photograph_files import PhotographIndex, find_files, find_table, only
+from clip_xai.data.sources.photograph_files import PATIENTS_OF_RSNA, PhotographIndex, find_files, find_table, only
 from clip_xai.data.sources.tables import number, read_table
 from clip_xai.errors import UserError
 
@@ -95,7 +95,7 @@ def _classes(folder: Path) -> dict[str, str]:
 
 def _originals(root: Path) -> dict[str, str]:
     """Return picture -> the picture of NIH ChestX-ray14 that it was made of."""
-    path = only(root, find_files(root, r"pneumonia-challenge-dataset-mappings.*\.json"))
+    path = only(root, find_files(root, PATIENTS_OF_RSNA))
     if path is None:
         return {}
     try:

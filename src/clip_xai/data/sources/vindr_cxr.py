@@ -86,7 +86,7 @@ def _collect_labels(reader: SourceReader, table: Table, pictures: dict[str, _Pic
         for name in names:
             present = float(row[name]) == 1
             picture.labels[name] = picture.labels.get(name, False) or present
-            if present:
+            if present and name.casefold() != _NONE:
                 picture.votes[name].add(who)
 
 
