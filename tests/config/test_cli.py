@@ -75,7 +75,9 @@ def test_a_sweep_over_several_devices_is_refused(typed) -> None:  # type: ignore
 
 def test_mistakes_in_a_sweep_are_one_line_too(typed) -> None:  # type: ignore[no-untyped-def]
     status, lines = typed("train", "-m", "stage=1,7")
-    assert status == 1 and lines == ["stage=7: there is no such option; stage can be adaptation, contrastive, language, supervised"]
+    assert status == 1 and lines == [
+        "stage=7: there is no such option; stage can be adaptation, contrastive, language, supervised"
+    ]
 
 
 def test_nothing_to_explain_says_what_to_run_first(typed) -> None:  # type: ignore[no-untyped-def]

@@ -42,7 +42,7 @@ def planned() -> list[PlannedPhotograph]:
 
 @pytest.fixture(scope="module")
 def records(root: Path) -> dict[str, Record]:
-    tables = {name: source.read(root) for name, source in SOURCES.items()}
+    tables = {name: source.read(root) for name, source in SOURCES.items() if source.subject == "skin"}
     assert all(tables.values())
     return {
         str(record.image.relative_to(root)): record for table in tables.values() if table for record in table.records
@@ -77,7 +77,7 @@ def test_every_planned_photograph_is_read_back(planned: list[PlannedPhotograph],
 
 
 def test_tables_count_and_lose_what_was_planned(root: Path, planned: list[PlannedPhotograph]) -> None:
-    for name, source in SOURCES.items():
+    for name, source in ((name, source) for name, source in SOURCES.items() if source.subject == "skin"):
         table = source.read(root)
         mine = [photograph for photograph in planned if photograph.source == name]
         missing = [photograph.row for photograph in mine if not photograph.on_disk]

@@ -185,7 +185,7 @@ def test_other_headers_are_named(tmp_path: Path) -> None:
 
 
 def test_every_role_has_a_setting() -> None:
-    assert tuple(item.name for item in fields(Columns)) == ROLES
+    assert tuple(item.name for item in fields(Columns)) == (*ROLES, "label")
 
 
 def test_headers_in_other_scripts_are_told_apart(tmp_path: Path) -> None:
@@ -299,8 +299,8 @@ def test_the_command_says_in_five_lines_what_it_did(tmp_path: Path) -> None:
 
 
 def test_a_table_of_another_name_is_pointed_at(tmp_path: Path) -> None:
-    table(tmp_path / "data" / "labels.csv", ["image", "caption"])
-    with pytest.raises(UserError, match=r"\(but labels\.csv: a table of your own is called captions\.csv and has"):
+    table(tmp_path / "data" / "table.csv", ["image", "caption"])
+    with pytest.raises(UserError, match=r"\(but table\.csv: a table of your own is called captions\.csv and has"):
         build_manifest(tmp_path / "data", tmp_path / "out")
 
 

@@ -12,7 +12,6 @@ import yaml
 from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.report import summary
 from clip_xai.data.settings import BuildSettings, Columns
-from clip_xai.data.sources.captions_csv import ROLES
 from clip_xai.disk import disk_line
 from clip_xai.errors import UserError
 
@@ -23,10 +22,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "float": (float, int), "str | None": (str, type(None)), "Columns": (dict,),
     "int | None": (int, type(None)), "list[int] | None": (list, type(None)), "dict[str, float]": (dict,),
 }  # fmt: skip
+_ROLES = tuple(item.name for item in fields(Columns))
 _MAPPINGS = ("dict[str, float]", "Columns")
 _PLAIN = {
     "dict[str, float]": "mapping of names to shares",
-    "Columns": f"mapping such as {{image: File, caption: Text}} (of {', '.join(ROLES)})",
+    "Columns": f"mapping such as {{image: File, caption: Text}} (of {', '.join(_ROLES)})",
     "list[int] | None": "list of whole numbers",
 }
 
@@ -80,7 +80,7 @@ def _value(key: str, text: str) -> Any:
     fitting = isinstance(value, _TYPES[kind]) and not isinstance(value, bool)
     if kind == "Columns" and fitting:
         value = {role: str(header) for role, header in value.items()}
-        fitting = set(value) <= set(ROLES)
+        fitting = set(value) <= set(_ROLES)
     elif isinstance(value, dict):
         fitting = all(isinstance(share, (int, float)) for share in value.values())
     elif isinstance(value, list):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+from PIL import Image
+
 from clip_xai.data.record import Problem, Record
-from clip_xai.data.run_lengths import decode_run_lengths
+from clip_xai.data.run_lengths import decode_run_lengths, encode_run_lengths
+
+#: By how much the shapes of a photograph and of a copy may differ: sides are rounded to whole pixels.
+_SAME_SHAPE = 0.02
 
 
 def place_findings(record: Record) -> list[Problem]:
@@ -34,12 +40,31 @@ def place_findings(record: Record) -> list[Problem]:
     record.boxes = tuple(placed)
     for label, runs in list(record.label_masks.items()):
         try:
-            decode_run_lengths(runs, record.height, record.width)
+            record.label_masks[label] = _resized(runs, record.mask_sizes.get(label), record.height, record.width)
         except ValueError as error:
             del record.label_masks[label]
             reason = f"its mask of {label} cannot be used: {error}"
             problems.append(Problem(record.source, record.name, "mask", reason))
     return problems
+
+
+def _resized(runs: str, drawn_on: tuple[int, int] | None, height: int, width: int) -> str:
+    """Return a mask's run lengths on the photograph.
+
+    Raises:
+        ValueError: They are damaged, or of a picture of another shape.
+    """
+    drawn_on = drawn_on or (height, width)
+    mask = decode_run_lengths(runs, *drawn_on)
+    if drawn_on == (height, width):
+        return runs
+    if abs(drawn_on[1] / drawn_on[0] / (width / height) - 1) > _SAME_SHAPE:
+        raise ValueError(f"it was drawn on {drawn_on[1]} x {drawn_on[0]}, the photograph is {width} x {height}")
+    small = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
+    shares = np.asarray(small)
+    marked = shares >= 128
+    # A finding that is smaller than a pixel is still there.
+    return encode_run_lengths(marked if marked.any() or not mask.any() else shares == shares.max())
 
 
 def _beyond(left: float, top: float, right: float, bottom: float, width: int, height: int) -> bool:

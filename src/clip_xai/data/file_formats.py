@@ -12,6 +12,7 @@ _ENDINGS = {
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "AVIF": (".avif",),
+    "DICOM": (".dcm", ".dicom", ""),
     "JPEG2000": (".jp2", ".j2k", ".jpx"),
 }
 

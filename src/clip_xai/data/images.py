@@ -26,6 +26,7 @@ from PIL import (
     features,
 )
 
+from clip_xai.data.dicom import DicomFacts, dicom_facts, is_dicom, read_dicom
 from clip_xai.data.mask_rule import lesion_of
 from clip_xai.data.regular import read_regular
 from clip_xai.data.rendered_mark import is_marked
@@ -50,6 +51,7 @@ _FURTHER = {name: further for name, further in _FURTHER.items() if features.chec
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
     *(ending for _, endings in _FURTHER.values() for ending in endings),
+    *(".dcm", ".dicom"),
 )
 
 #: Formats that are decoded. Everything else that Pillow knows (PostScript, for one) runs code nobody needs here.
@@ -92,6 +94,8 @@ class ImageFacts:
         phash: 64-bit perceptual hash: equal in almost all bits for pictures that look alike.
         thumbnail: The picture at `THUMBNAIL` x `THUMBNAIL` pixels, RGB, row by row.
         rendered: Drawn by this package, as the file itself says.
+        photometric: Photometric interpretation of a DICOM file; empty for all others.
+        study: Digest of a DICOM file's study; empty for all others.
     """
 
     sha256: str
@@ -101,6 +105,8 @@ class ImageFacts:
     phash: int
     thumbnail: bytes
     rendered: bool = False
+    photometric: str = ""
+    study: str = ""
 
 
 def read_image(path: Path | str) -> Image.Image:
@@ -161,8 +167,12 @@ def inspect_image(path: Path | str) -> ImageFacts:
     """
     content = _read_bytes(Path(path))
     image, (width, height), kind = _decode(content, Path(path), _ENOUGH_TO_COMPARE)
-    with _opened(content, Path(path)) as opened:
-        rendered = is_marked(opened)
+    if is_dicom(content):
+        rendered, told = False, dicom_facts(content)
+    else:
+        told = DicomFacts("", "")
+        with _opened(content, Path(path)) as opened:
+            rendered = is_marked(opened)
     # Looks must not depend on the resolution that a copy was saved at.
     small = image.resize((128, 128), Image.Resampling.BOX)
     return ImageFacts(
@@ -173,6 +183,8 @@ def inspect_image(path: Path | str) -> ImageFacts:
         phash=int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes(), "big"),
         thumbnail=small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes(),
         rendered=rendered,
+        photometric=told.photometric,
+        study=told.study,
     )
 
 
@@ -299,11 +311,14 @@ def _decode(
 def _opened(content: bytes, path: Path) -> Iterator[Image.Image]:
     """Open a file, not yet decoded, and say in one line what is wrong with it, here or in the ``with`` block."""
     try:
+        if is_dicom(content):
+            yield read_dicom(content, check_shape)
+            return
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             check_shape(*opened.size)
             yield opened
     except Image.UnidentifiedImageError:
-        raise UnreadableImageError(f"{path}: not a picture in {', '.join(FORMATS)}") from None
+        raise UnreadableImageError(f"{path}: not a picture in {', '.join((*FORMATS, 'DICOM'))}") from None
     # Damaged and malicious files make the decoders fail in whatever way they happen to: struct.error, KeyError,
     # OverflowError ... Whichever it is, this one file cannot be shown, and that is said.
     except Exception as error:

@@ -20,7 +20,7 @@ from clip_xai.files import naming
 from clip_xai.progress import track
 
 #: Raise it when files must be looked at anew because a change here finds out more about them.
-VERSION = 2
+VERSION = 3
 
 _SECONDS_BETWEEN_SAVES = 0.5
 
@@ -73,7 +73,8 @@ def inspect_files(paths: Iterable[Path], kept: Path, workers: int | None = None)
     Raises:
         UserError: The database cannot be used.
     """
-    columns = "sha256 TEXT, height INTEGER, width INTEGER, format TEXT, phash TEXT, thumbnail BLOB, rendered INTEGER"
+    columns = "sha256 TEXT, height INTEGER, width INTEGER, format TEXT, phash TEXT, thumbnail BLOB, rendered INTEGER, "
+    columns += "photometric TEXT, study TEXT"
     look = _Look("files", columns, str(VERSION), inspect_image, _packed, _unpacked)
     return _with_base(kept, look, paths, workers, "Checking files")
 
@@ -172,10 +173,10 @@ def _state(path: Path) -> str:
 
 def _packed(facts: ImageFacts) -> tuple[object, ...]:
     looks = (f"{facts.phash:016x}", facts.thumbnail, facts.rendered)
-    return (facts.sha256, facts.height, facts.width, facts.format, *looks)
+    return (facts.sha256, facts.height, facts.width, facts.format, *looks, facts.photometric, facts.study)
 
 
 def _unpacked(
-    sha256: str, height: int, width: int, kind: str, phash: str, thumbnail: bytes, rendered: int
+    sha256: str, height: int, width: int, kind: str, phash: str, thumbnail: bytes, rendered: int, *told: str
 ) -> ImageFacts:
-    return ImageFacts(sha256, height, width, kind, int(phash, 16), thumbnail, bool(rendered))
+    return ImageFacts(sha256, height, width, kind, int(phash, 16), thumbnail, bool(rendered), *told)

@@ -23,10 +23,9 @@ from clip_xai.data.near import near_pairs
 from clip_xai.data.record import CONFLICT, EMPTY_MASK, FULL_MASK, Problem, Record, SourceTable
 from clip_xai.data.report import Findings, write_report
 from clip_xai.data.settings import BuildSettings
+from clip_xai.data.source_reading import read_sources, what_is_expected
 from clip_xai.data.sources import SOURCES
-from clip_xai.data.sources.captions_csv import FILE, read_all
-from clip_xai.data.sources.common import require_of_field
-from clip_xai.data.sources.photograph_files import LEFT_OVERS, find_tables, is_ours
+from clip_xai.data.sources.photograph_files import JSON_OF_SOURCES, LEFT_OVERS, is_ours
 from clip_xai.data.splits import assign_splits
 from clip_xai.data.synthetic.marker import MARKER, drawn_by_earlier_version
 from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
@@ -82,7 +81,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     # Not resolved: users link data sets from other disks into one folder.
     root, output_dir = Path(root).absolute(), Path(output_dir).absolute()
     if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder; {_expected()}")
+        raise UserError(f"data.root={root} is not a folder; {what_is_expected()}")
     for setting, place in (("data.root", root), ("data.output_dir", output_dir)):
         if printable(str(place)) != str(place):
             raise UserError(f"{setting}={place} holds a control character or is not UTF-8; rename it.")
@@ -93,7 +92,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     if _is_current(output_dir, stamp):
         return manifest
     started = time.monotonic()
-    tables = _read_sources(root, settings, vocabulary)
+    tables = read_sources(root, settings, vocabulary)
     _make(output_dir)
     write_text(stamp_file, "unfinished\n")  # not removed: it also says whose the folder is
     found = _checked(root, output_dir, tables, settings, vocabulary)
@@ -171,35 +170,6 @@ def _digests_of_written(output_dir: Path) -> list[str]:
     return [hashlib.sha256((output_dir / name).read_bytes()).hexdigest() for name in _WRITTEN]
 
 
-def _read_sources(root: Path, settings: BuildSettings, vocabulary: Vocabulary) -> list[SourceTable]:
-    tables = [table for source in SOURCES.values() if (table := source.read(root)) is not None]
-    tables += read_all(root, tuple(SOURCES), settings.columns.named(), vocabulary)
-    require_of_field(tables, settings.vocabulary, vocabulary)
-    if not tables:
-        raise UserError(f"data.root={root} holds none of the six data sets and no {FILE}{_others(root)}; {_expected()}")
-    if not any(table.records for table in tables):
-        named = ", ".join(table.source for table in tables)
-        first = next(((problem.file, problem.reason) for table in tables for problem in table.problems), None)
-        why = f" (first: {first[0]}: {first[1]})" if first else ""
-        known = [name for name in (table.source for table in tables) if name in SOURCES]
-        hint = "; ".join(f"{name}: {SOURCES[name].expected}" for name in known) or "correct the table"
-        raise UserError(f"data.root={root} holds the tables of {named}, but none of their photographs{why}; {hint}")
-    return tables
-
-
-def _others(root: Path) -> str:
-    """Say which tables are there that no source reads: one of them may be the person's own."""
-    found = find_tables(root, r".*\.(csv|tsv|tab|xlsx|xls)", other_formats=False)
-    if not found:
-        return ""
-    listed = ", ".join(str(path.relative_to(root)) for path in found[:3])
-    return f" (but {listed}: a table of your own is called {FILE} and has the columns image and caption)"
-
-
-def _expected() -> str:
-    return "expected below it: " + "; ".join(f"{name}: {source.expected}" for name, source in SOURCES.items())
-
-
 def _checked(
     root: Path, output_dir: Path, tables: list[SourceTable], settings: BuildSettings, vocabulary: Vocabulary
 ) -> Findings:
@@ -274,6 +244,10 @@ def _with_names(records: list[Record], root: Path, problems: list[Problem]) -> l
 
 def _note_facts(record: Record, facts: ImageFacts) -> None:
     record.sha256, record.height, record.width = facts.sha256, facts.height, facts.width
+    if facts.photometric:
+        record.fields["photometric interpretation"] = facts.photometric
+    if facts.study:
+        record.keys = (*record.keys, f"dicom-study:{facts.study}")  # pictures of one study are of one patient
     if not has_ending_of(record.image, facts.format):
         record.flags = (*record.flags, f"wrong extension: a {facts.format} file")
 
@@ -336,7 +310,8 @@ def _states(root: Path, output_dir: Path) -> tuple[list[tuple[str, State | None]
             left_out.append(folder)
             continue
         for entry in listed:
-            if entry.name.startswith((".", "~$")) or (entry.name.endswith(_NO_SOURCE) and entry.name != MARKER):
+            read = entry.name == MARKER or JSON_OF_SOURCES.fullmatch(entry.name)
+            if entry.name.startswith((".", "~$")) or (entry.name.endswith(_NO_SOURCE) and not read):
                 continue
             if _is_folder(entry):
                 waiting.extend(() if LEFT_OVERS.fullmatch(entry.name) else (entry.path,))

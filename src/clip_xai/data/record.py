@@ -56,6 +56,7 @@ class Record:
         label_masks: Label -> run lengths of its mask, packed as COCO packs them (`clip_xai.data.run_lengths`).
         box_frame: Width and height of the picture that the boxes were drawn on, where that is not this file; known
             while a manifest is built, not kept in it.
+        mask_sizes: Height and width of the picture that the masks of findings were drawn on, likewise.
         facts: What a caption may say; known while a manifest is built, not kept in it.
     """
 
@@ -86,6 +87,7 @@ class Record:
     boxes: tuple[Box, ...] = ()
     label_masks: dict[str, str] = field(default_factory=dict)
     box_frame: tuple[int, int] | None = field(default=None, compare=False, repr=False)
+    mask_sizes: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
     facts: CaptionFacts | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -110,7 +110,7 @@ def summarise(found: Findings, settings: BuildSettings) -> dict[str, Any]:
         "settings": {name: value for name, value in asdict(settings).items() if name != "workers"},
         "sources": sources,
         "left_out": [printable(folder) for folder in found.left_out],
-        "absent": [name for name in SOURCES if name not in sources],
+        "absent": _absent(sources),
         "by_diagnosis": _crossed(records, lambda record: record.diagnosis or "not stated"),
         "by_malignancy": _crossed(records, lambda record: record.malignancy or "not stated"),
         "by_skin_tone": dict(sorted(_crossed(records, lambda record: record.skin_tone or "not stated").items())),
@@ -201,6 +201,13 @@ def _source(table: SourceTable, found: Findings, diagnoses: Mapping[str, Diagnos
         "notes": table.notes,
         "captions": [{"row": record.name, "captions": list(record.references)} for record in _spread(mine, _SAMPLES)],
     }  # fmt: skip
+
+
+def _absent(present: Iterable[str]) -> list[str]:
+    """Return the known data sets that are not there, of the subjects that are."""
+    names = [name for name in present if name in SOURCES]
+    subjects = {SOURCES[name].subject for name in names}
+    return [name for name, source in SOURCES.items() if name not in names and source.subject in subjects]
 
 
 def _stated(record: Record, other: Record) -> str | None:

@@ -18,7 +18,7 @@ DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.75, "val": 0.10, "test": 0.
 
 @dataclass
 class Columns:
-    """Headers of ``captions.csv``; null where a column is called by what it says.
+    """Headers of ``captions.csv`` and ``labels.csv``; null where a column is called by what it says.
 
     Attributes:
         image: Path of the photograph below the table's folder.
@@ -28,6 +28,7 @@ class Columns:
         mask: Path of the lesion mask.
         diagnosis: Its diagnosis.
         fitzpatrick: Skin type.
+        label: Its label or labels, of ``labels.csv``.
     """
 
     image: str | None = None
@@ -37,6 +38,7 @@ class Columns:
     mask: str | None = None
     diagnosis: str | None = None
     fitzpatrick: str | None = None
+    label: str | None = None
 
     def named(self) -> dict[str, str]:
         """Return what a column says -> its header, of those that were given."""
@@ -60,8 +62,8 @@ class BuildSettings(Checked):
         near_bits: Two photographs may look alike when their 64-bit perceptual hashes differ in at most this many bits;
             null disables near-duplicate detection.
         near_difference: ... and when their thumbnails differ by at most this (root mean square, of 255 levels).
-        columns: Headers of ``captions.csv`` (``image``, ``caption``, ``group``, ``split``, ``mask``, ``diagnosis``,
-            ``fitzpatrick``) where they are other than these names.
+        columns: Headers of ``captions.csv`` and ``labels.csv`` (``image``, ``caption``, ``group``, ``split``, ``mask``,
+            ``diagnosis``, ``fitzpatrick``, ``label``) where they are other than these names.
         mask_values: The values that are lesion in masks (grey values, labels or a palette's numbers); null to tell from
             the values that a mask holds.
         workers: Files looked at side by side; null for the number of cores.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping
 from typing import TypeVar
 
@@ -110,16 +110,18 @@ def _held_out(members: list[Record], fractions: Mapping[str, float]) -> bool:
 def _dealt(groups: Groups, shares: Mapping[Part, float], seed: int) -> dict[str, Part]:
     """Deal groups to parts.
 
-    Within each source the groups are lined up by diagnosis, and within a diagnosis in an order drawn from the seed.
+    Within each source the groups are lined up by diagnosis, where there is none by the rarest label that is present and
+    what is present beside it, and within one of these in an order drawn from the seed.
     Going along the line, each group joins the part that lags furthest behind its share. What is left over from one
     diagnosis carries over to the next, so that rare ones are spread over the parts instead of all going to one.
     """
     lines: dict[str, list[str]] = defaultdict(list)
     for group, members in groups.items():
         lines[members[0].source].append(group)
+    strata = _strata(groups)
     chosen: dict[str, Part] = {}
     for line in lines.values():
-        line.sort(key=lambda group: (groups[group][0].diagnosis or "", _draw(seed, group)))
+        line.sort(key=lambda group: (strata[group], _draw(seed, group)))
         behind = dict.fromkeys(shares, 0.0)
         for group in line:
             size = sum(member.duplicate_of is None for member in groups[group])
@@ -128,6 +130,19 @@ def _dealt(groups: Groups, shares: Mapping[Part, float], seed: int) -> dict[str,
             chosen[group] = max(shares, key=lambda part: behind[part])
             behind[chosen[group]] -= size
     return chosen
+
+
+def _strata(groups: Groups) -> dict[str, str]:
+    """Return what groups are lined up by."""
+    present = {
+        group: {name for member in members for name, said in member.labels.items() if said}
+        for group, members in groups.items()
+    }
+    counts = Counter(name for names in present.values() for name in names)
+    return {
+        group: members[0].diagnosis or "\n".join(sorted(present[group], key=lambda name: (counts[name], name)))
+        for group, members in groups.items()
+    }
 
 
 def _draw(seed: int | str, group: str) -> str:

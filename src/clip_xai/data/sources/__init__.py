@@ -40,6 +40,7 @@ class Source:
         terms: What the licence or the agreement asks for, in a sentence.
         cite: What to cite.
         evaluation_set: Published to judge models: the split scheme ``official`` puts it into the test split.
+        subject: What its pictures show: ``skin`` or ``chest``. Of other subjects a report does not say what is absent.
     """
 
     expected: str
@@ -52,6 +53,7 @@ class Source:
     terms: str
     cite: str = ""
     evaluation_set: bool = False
+    subject: str = "skin"
 
 
 class SourceRegistry(Registry[Source]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clip_xai.data.images import SUFFIXES
@@ -21,6 +22,11 @@ NO_PHOTOGRAPHS = re.compile(r"\..*|__macosx|not_include|masks|structures|.*segme
 
 #: What folders hold that our own commands wrote: a run, or a manifest. A table or a picture in them is not a source.
 OUR_MARKS = frozenset(("asked.json", "run.json", ".hydra", "manifest.stamp", "inspected.sqlite"))
+
+#: Files of publishers that are not tables and that sources read all the same.
+MASKS_OF_CHEXLOCALIZE = r"gt_segmentations_(val|test)\.json"
+PATIENTS_OF_RSNA = r"pneumonia-challenge-dataset-mappings.*\.json"
+JSON_OF_SOURCES = re.compile(f"{MASKS_OF_CHEXLOCALIZE}|{PATIENTS_OF_RSNA}", re.IGNORECASE)
 
 #: How far below `data.root` a publisher's table may lie.
 TABLE_DEPTH = 3
@@ -57,6 +63,38 @@ def is_ours(*names: Iterable[str]) -> bool:
     return any(not OUR_MARKS.isdisjoint(some) for some in names)
 
 
+#: What is below a folder, while it is read by one source after the other.
+_LISTINGS: dict[Path, list[Path]] = {}
+_KEEPING: list[bool] = []
+
+
+@contextmanager
+def one_listing() -> Iterator[None]:
+    """List each folder once for all tables that are looked for: millions of files must not be listed by each source."""
+    _KEEPING.append(True)
+    try:
+        yield
+    finally:
+        _KEEPING.pop()
+        if not _KEEPING:
+            _LISTINGS.clear()
+
+
+def _listed(root: Path) -> list[Path]:
+    """Return the files up to `TABLE_DEPTH` folders below a folder that may be tables or lists."""
+    if root in _LISTINGS:
+        return _LISTINGS[root]
+    found = [
+        folder / name
+        for folder, _, names in walk(root, depth=TABLE_DEPTH)
+        for name in names
+        if not name.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    if _KEEPING:
+        _LISTINGS[root] = found
+    return found
+
+
 def find_tables(root: Path, pattern: str, columns: Iterable[str] = (), *, other_formats: bool = True) -> list[Path]:
     """Find tables by file name, up to three folders below the root, the nearest first.
 
@@ -71,7 +109,7 @@ def find_tables(root: Path, pattern: str, columns: Iterable[str] = (), *, other_
         UserError: A file of such a name cannot be read as a table.
     """
     wanted = re.compile(pattern, re.IGNORECASE)
-    listed = [folder / name for folder, _, names in walk(root, depth=TABLE_DEPTH) for name in names]
+    listed = _listed(root)
 
     def found(fits: Callable[[Path], bool]) -> list[Path]:
         fitting = [path for path in listed if fits(path)]
@@ -84,6 +122,19 @@ def find_tables(root: Path, pattern: str, columns: Iterable[str] = (), *, other_
     if not tables and other_formats:
         tables = found(fits_otherwise)
     return sorted(tables, key=lambda path: (len(path.parts), path))
+
+
+def find_files(root: Path, pattern: str) -> list[Path]:
+    """Find files by name, up to three folders below the root, the nearest first.
+
+    Args:
+        root: Folder that the user named.
+        pattern: Regular expression for the whole file name; case is ignored.
+    """
+    wanted = re.compile(pattern, re.IGNORECASE)
+    return sorted(
+        (path for path in _listed(root) if wanted.fullmatch(path.name)), key=lambda path: (len(path.parts), path)
+    )
 
 
 def find_table(root: Path, pattern: str, columns: Iterable[str] = ()) -> Path | None:
@@ -139,6 +190,13 @@ class PhotographIndex:
                     self._by_stem.setdefault(stem, parent / name)
                 elif suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):
                     self.archives.append(name)
+
+    @classmethod
+    def empty(cls) -> PhotographIndex:
+        """Return an index of nothing, for sources whose tables give whole paths."""
+        index = cls.__new__(cls)
+        index._by_name, index._by_stem, index.archives, index.repeated = {}, {}, [], {}
+        return index
 
     def __len__(self) -> int:
         return len(self._by_name)

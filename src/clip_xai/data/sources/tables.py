@@ -121,9 +121,13 @@ def read_table(path: Path, header: str | None = None, advice: str = PUBLISHED) -
     if repeated:
         raise UserError(f"{path}: column {', '.join(repeated)} is there twice; {advice}.")
     rows, numbers, broken = [], [], []
+    named = max((place + 1 for place, name in enumerate(columns) if name), default=0)
     for number, cells in enumerate(lines[first + 1 :], start=first + 2):
         if not any(cells):
             continue
+        if len(cells) >= named and not any(cells[len(columns) :]):
+            # Commas at the end of a header or of its rows say nothing.
+            cells = [*cells, *[""] * len(columns)][: len(columns)]
         if len(cells) != len(columns):
             broken.append((number, f"{counted(len(cells), 'cell')} under {counted(len(columns), 'column')}"))
             continue
