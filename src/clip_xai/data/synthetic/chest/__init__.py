@@ -1,0 +1,1 @@
+"""The renderer of chest radiographs and of a small image folder, and the writers of their layouts."""
