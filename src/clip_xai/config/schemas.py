@@ -134,21 +134,36 @@ class LanguageModelConfig(Checked):
 
 @dataclass
 class SyntheticConfig(Checked):
-    """How the miniature is drawn where ``data.root`` does not exist yet.
+    """How pictures are drawn where ``data.root`` does not exist yet.
 
     Attributes:
+        kind: ``dermacap``, skin in the layouts of six data sets; ``chest``, radiographs in that of ChestX-ray14; or
+            ``folder``, four classes of water fleas in a folder each.
         seed: Same seed, same pictures.
-        scale: Share of DermaCAP's composition (0.1: 2,277 photographs).
-        height: Pixels.
-        width: Pixels.
+        scale: Of ``dermacap``: share of DermaCAP's composition (0.1: 2,277 photographs).
+        height: Of ``dermacap``, in pixels.
+        width: Likewise.
+        size: Of the others: side of a picture in pixels.
+        patients: Of ``chest``: they have 2.05 radiographs on average.
+        tube: Of ``chest``: how strongly a chest tube goes with Pneumothorax, from 0 (independent) to 1.
+        hospital: Of ``chest``: how strongly one hospital's marker goes with Effusion, likewise.
+        train: Of ``folder``: images of each class to train with.
+        test: Likewise, to be judged by.
     """
 
     prefix: ClassVar[str] = "data.synthetic"
 
+    kind: str = setting("dermacap", one_of=("dermacap", "chest", "folder"))
     seed: int = setting(0, least=0, most=SEEDS)
     scale: float = setting(0.1, above=0, most=10)
     height: int = setting(192, least=64)
     width: int = setting(256, least=64)
+    size: int = setting(128, least=32, most=2048)
+    patients: int = setting(400, least=2)
+    tube: float = setting(0.0, least=0, most=1)
+    hospital: float = setting(0.0, least=0, most=1)
+    train: int = setting(200, least=1)
+    test: int = setting(50, least=1)
 
 
 @dataclass

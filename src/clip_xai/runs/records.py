@@ -9,12 +9,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-from clip_xai.config.schemas import DataConfig
+from clip_xai.config.schemas import DataConfig, SyntheticConfig
 from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.manifest_builder import build_manifest
 from clip_xai.data.record import Record
 from clip_xai.data.settings import BuildSettings
+from clip_xai.data.synthetic.chest.image_folder import FolderSettings, write_folder
+from clip_xai.data.synthetic.chest.nih import ChestSettings, write_chest
 from clip_xai.data.synthetic.dermacap import write_dermacap
 from clip_xai.errors import UserError
 
@@ -36,8 +38,24 @@ def prepare_manifest(data: DataConfig) -> Path:
     chosen = {item.name: getattr(data, item.name) for item in fields(BuildSettings)}
     with one_at_a_time(Path(data.output_dir)):
         if drawn is not None:
-            write_dermacap(root, seed=drawn.seed, scale=drawn.scale, height=drawn.height, width=drawn.width)
+            draw(root, drawn)
         return build_manifest(root, Path(data.output_dir), BuildSettings(**chosen))
+
+
+def draw(root: Path, drawn: SyntheticConfig) -> None:
+    """Draw a data set; at once where the same is there already.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    if drawn.kind == "chest":
+        told = {name: getattr(drawn, name) for name in ("patients", "seed", "size", "tube", "hospital")}
+        write_chest(root, ChestSettings(**told))
+    elif drawn.kind == "folder":
+        told = {name: getattr(drawn, name) for name in ("train", "test", "seed", "size")}
+        write_folder(root, FolderSettings(**told))
+    else:
+        write_dermacap(root, seed=drawn.seed, scale=drawn.scale, height=drawn.height, width=drawn.width)
 
 
 def load_records(data: DataConfig, split: str) -> list[Record]:

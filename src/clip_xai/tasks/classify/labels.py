@@ -76,6 +76,13 @@ def question_of(config: ClassifyConfig, train: Sequence[Record]) -> Question:
     missing = [name for name in classes if name not in known]
     if missing:
         raise UserError(f"task.labels: the data has no {missing[0]!r}; it has {', '.join(known)}")
+    shown = np.nansum(label_matrix(found, classes), axis=0)
+    empty = [name for name, count in zip(classes, shown.tolist(), strict=True) if not count]
+    if empty and config.labels is not None:
+        raise UserError(f"task.labels: no training photograph shows {', '.join(empty)}; leave it out")
+    if empty:
+        log.warning("left out, as no training photograph shows them: %s", ", ".join(empty))
+        classes = [name for name in classes if name not in empty]
     if len(set(classes)) < len(classes):
         raise UserError(f"task.labels: a class stands there twice: {', '.join(classes)}")
     values = label_matrix(found, classes)
@@ -84,9 +91,6 @@ def question_of(config: ClassifyConfig, train: Sequence[Record]) -> Question:
     question = Question(tuple(classes), multilabel, of, config.uncertain)
     if not multilabel and len(classes) < 2:
         raise UserError(f"task.labels: one class alone, {classes[0]!r}, is nothing to tell apart; name another")
-    empty = [name for name, count in zip(classes, np.nansum(values, axis=0), strict=True) if not count]
-    if empty:
-        raise UserError(f"task.labels: no training photograph shows {', '.join(empty)}; leave it out")
     return question
 
 
