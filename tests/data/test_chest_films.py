@@ -33,9 +33,11 @@ def crowded() -> list[Film]:
 
 def test_leaving_a_part_out_changes_the_pixels_of_its_mask_and_no_others() -> None:
     met = set()
-    for film in crowded():
+    for number, film in enumerate(crowded()):
         whole = render(film, 64)
         for part in part_names(film):
+            if number and part in STRUCTURES:
+                continue
             met.add(part)
             changed = render(film, 64, without=(part,)).image != whole.image
             assert not (changed & ~whole.masks[part]).any(), (film.name, part)

@@ -11,11 +11,18 @@ from clip_xai.data.synthetic.chest.plan import SIDES, Finding
 from clip_xai.data.synthetic.fields import Array, smoothstep
 
 
+def height_of(frame: Frame, finding: Finding) -> float:
+    """Return where a finding lies once the patient has breathed as on this film: lower parts of a lung move most."""
+    anatomy = frame.film.anatomy
+    dome = anatomy.domes[int(finding.side == "left")]
+    return finding.y - frame.film.pose.breath * (finding.y - anatomy.apex) / (dome - anatomy.apex)
+
+
 def infiltration(frame: Frame, finding: Finding) -> Array:
     """Return a patchy opacity with no edge: in places lung shows through it."""
     rng = frame.film.stream("Infiltration texture")
     stretch, tilt = rng.uniform(1.0, 1.5), rng.uniform(0, math.pi)
-    dx, dy = frame.across - finding.x, frame.down - finding.y
+    dx, dy = frame.across - finding.x, frame.down - height_of(frame, finding)
     along = dx * math.cos(tilt) + dy * math.sin(tilt)
     beside = dy * math.cos(tilt) - dx * math.sin(tilt)
     root = math.sqrt(stretch)
@@ -39,11 +46,12 @@ def nodule(frame: Frame, finding: Finding) -> Array:
 def _rounded(frame: Frame, finding: Finding, lobes: float, soft: float, least: float, most: float) -> Array:
     # A patient's, so that it looks alike on all films.
     rng = frame.film.stream(f"{finding.label} outline", of_patient=True)
-    angle = np.arctan2(frame.down - finding.y, frame.across - finding.x)
+    y = height_of(frame, finding)
+    angle = np.arctan2(frame.down - y, frame.across - finding.x)
     radius = np.ones_like(angle)
     for order in (2, 3, 5):
         radius += rng.normal(0, lobes) / math.sqrt(order - 1) * np.cos(order * angle + rng.uniform(0, 2 * math.pi))
-    disc = frame.disc(finding.x, finding.y, finding.extent * np.clip(radius, 0.7, 1.3), soft)
+    disc = frame.disc(finding.x, y, finding.extent * np.clip(radius, 0.7, 1.3), soft)
     return present(rng.uniform(least, most) * disc * smoothstep(-0.01, 0.02, frame.lungs))
 
 

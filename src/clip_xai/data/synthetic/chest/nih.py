@@ -48,7 +48,7 @@ class ChestSettings(Checked):
         seed: Seed of patients and films.
         size: Side of a picture in pixels.
         tube: How strongly a chest tube goes with Pneumothorax: 0 is independent, 1 is always and only together.
-        hospital: How strongly the southern hospital's marker goes with Effusion, likewise.
+        hospital: How strongly Effusion goes with the southern hospital's marker: 0 is independent, 1 is only there.
         test_share: Share of the patients in the test list.
         workers: Processes that render.
     """

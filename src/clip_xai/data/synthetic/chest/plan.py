@@ -35,11 +35,11 @@ _NORMAL_RATIO, _ENLARGED_RATIO = (0.40, 0.495), (0.54, 0.66)
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """How strongly an artefact goes with a finding: 0 is independent, 1 is always and only together.
+    """How strongly an artefact goes with a finding: 0 is independent.
 
     Attributes:
-        tube: A chest tube with Pneumothorax.
-        hospital: The marker of the southern hospital with Effusion, which the northern one then sees less often.
+        tube: A chest tube with Pneumothorax; at 1 it is there with each of them and never without.
+        hospital: The marker of the southern hospital with Effusion; at 1 the northern one never meets any.
     """
 
     tube: float = 0.0
@@ -282,10 +282,12 @@ def _finding(label: str, anatomy: Anatomy, rng: np.random.Generator) -> Finding:
         return Finding(label, side, "upper", size, sign * 0.6 * anatomy.half_width, anatomy.apex, extent)
     margin = min(0.5 * extent, 0.1)
     down = rng.uniform(0.14, 0.90)
-    # The left lower zone has the heart in front of it near the midline.
-    inner = (0.24 if sign < 0 or down < 0.5 else 0.40) + margin
     outer = (0.94 - 0.45 * max(0.0, 0.35 - down) / 0.35) * anatomy.half_width - margin
-    x = sign * rng.uniform(min(inner, outer - 0.02), outer)
+    inner = 0.24 + margin
+    if sign > 0 and down > 0.5:
+        # Beside the heart even where that is enlarged: what lies behind it is not seen.
+        inner = 1.7 * (1 - anatomy.heart_share) * anatomy.enlarged_ratio * anatomy.half_width
+    x = sign * rng.uniform(min(inner, outer - 0.05), outer)
     return Finding(label, side, ZONES[min(2, int(3 * down))], size, x, anatomy.apex + down * height, extent)
 
 
