@@ -51,6 +51,8 @@ def build_backbone(
     classes: str | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
+    crop_pct: float | None = None,
+    model_args: dict[str, Any] | None = None,
 ) -> VisionBackbone:
     """Build a backbone in evaluation mode, frozen, in float32.
 
@@ -67,16 +69,25 @@ def build_backbone(
         classes: File with the name of one class a line.
         mean: Of a classifier's normalisation, in the place of its library's.
         std: Likewise.
+        crop_pct: Share of a photograph's side that a classifier sees.
+        model_args: More of timm's own arguments of a classifier.
 
     Raises:
         UserError: The architecture is unknown, the weights are nowhere to be had or do not fit, or the image size is no
             multiple of the patches.
     """
+    classifier: dict[str, Any] = {
+        "num_classes": num_classes,
+        "classes": classes,
+        "mean": mean,
+        "std": std,
+        "crop_pct": crop_pct,
+    }
+    given = [key for key, value in classifier.items() if value is not None] + (["model_args"] if model_args else [])
     source = BackboneSource(
-        name, architecture, pretrained, revision, image_size, text, quick_gelu, library, num_classes, classes, mean, std
-    )
-    of_classifiers = {"num_classes": num_classes, "classes": classes, "mean": mean, "std": std}
-    given = [name for name, value in of_classifiers.items() if value is not None]
+        name, architecture, pretrained, revision, image_size, text, quick_gelu, library, **classifier,
+        model_args=model_args or {},
+    )  # fmt: skip
     if library is None and given:
         raise UserError(f"backbone.{given[0]} is a setting of classifiers: choose backbone=timm or torchvision")
     if quick_gelu is not None and architecture in ("tiny", HF, *KINDS):

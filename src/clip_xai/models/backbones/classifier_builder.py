@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.blueprint import Blueprint
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.models.backbones.families import backbones
-from clip_xai.models.backbones.networks import LIBRARIES, build_network, classifier_of, preprocessing_of
+from clip_xai.models.backbones.networks import LIBRARIES, TIMM, build_network, classifier_of, preprocessing_of
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.backbones.weight_files import CONFIG, find, load_exactly
 from clip_xai.models.reading import read_state
@@ -42,6 +43,8 @@ def build_classifier(source: BackboneSource) -> VisionClassifier:
     library = source.library
     if library not in LIBRARIES:
         raise UserError(f"backbone.library={library}: choose one of {', '.join(LIBRARIES)}, or leave it out for a CLIP")
+    if source.model_args and library != TIMM:
+        raise UserError("backbone.model_args are arguments of timm's networks: choose backbone=timm, or leave them out")
     if source.quick_gelu is not None:
         raise UserError("backbone.quick_gelu is a setting of models in open_clip's format: leave it out")
     published = None
@@ -56,7 +59,7 @@ def build_classifier(source: BackboneSource) -> VisionClassifier:
         raise UserError(f"backbone {source.name}: {source.pretrained} holds a {held}: set backbone.architecture={held}")
     config: dict[str, Any] = {
         "architecture": source.architecture,
-        "model_args": {**pooling_of(state), **(stored.get("model_args") or {})},
+        "model_args": {**pooling_of(state), **(stored.get("model_args") or {}), **source.model_args},
     }
     names = _names(source, stored)
     config["num_classes"] = _number_of_classes(source, library, config, state, names)
@@ -102,11 +105,14 @@ def as_named_now(source: BackboneSource, state: dict[str, Tensor], file: Path) -
 
 
 def normalised(preprocess: Preprocess, source: BackboneSource) -> Preprocess:
-    """Return the preprocessing with the mean and the standard deviation that the settings name.
+    """Return the preprocessing with the crop, the mean and the standard deviation that the settings name.
 
     Raises:
-        UserError: One of them is named alone, or for two channels.
+        UserError: A mean or a standard deviation is named alone, or for two channels.
     """
+    if source.crop_pct is not None:
+        scaled = math.floor(preprocess.image_size / source.crop_pct)
+        preprocess = replace(preprocess, scaled=None if scaled == preprocess.image_size else scaled)
     if source.mean is None and source.std is None:
         return preprocess
     mean, std = source.mean or [], source.std or []

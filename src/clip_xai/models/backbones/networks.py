@@ -45,7 +45,13 @@ def build_network(library: str, config: Mapping[str, Any], image_size: int | Non
         )
     if library == TORCHVISION:
         return tv.get_model(architecture, weights=None, **settings)
-    network = timm.create_model(architecture, pretrained=False, **settings)
+    try:
+        network = timm.create_model(architecture, pretrained=False, **settings)
+    except (TypeError, AssertionError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(
+            f"backbone.model_args={settings}: timm does not build {architecture} of them ({reason})"
+        ) from error
     if image_size is not None and hasattr(network, "layers") and hasattr(network, "patch_embed"):
         # Windows are laid out when a windowed transformer is built.
         network = timm.create_model(architecture, pretrained=False, img_size=image_size, **settings)

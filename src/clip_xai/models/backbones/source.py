@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from clip_xai.ranges import Checked, setting
 
@@ -27,6 +27,9 @@ class BackboneSource(Checked):
         mean: What is subtracted from each channel (0 to 1) of such a network's pixels, one value or three; None for
             what its weights' configuration or its library says.
         std: What they are then divided by, likewise.
+        crop_pct: Share of the scaled photograph's side that is cut out of its middle for such a network, 1 for all;
+            None for what its weights' configuration or its library says.
+        model_args: More of timm's own arguments of a network, such as ``{growth_rate: 12}``.
     """
 
     prefix: ClassVar[str] = "backbone"
@@ -43,3 +46,5 @@ class BackboneSource(Checked):
     classes: str | None = setting(None, path=True)
     mean: list[float] | None = None
     std: list[float] | None = None
+    crop_pct: float | None = setting(None, above=0, most=1)
+    model_args: dict[str, Any] = field(default_factory=dict)
