@@ -179,6 +179,9 @@ def test_labels_as_numbers() -> None:
     np.testing.assert_array_equal(
         label_matrix(rows, ("a", "b")), np.array([[np.nan, 1], [np.nan, np.nan], [0, np.nan]], dtype=np.float32)
     )
+    assert label_matrix(rows, ("a",), uncertain="ones", not_stated="zeros").tolist() == [[1], [0], [0]]
+    with pytest.raises(ValueError, match="'both' is not a policy; choose one of masked, ones, zeros"):
+        label_matrix(rows, ("a",), uncertain="both")
 
 
 def test_a_diagnosis_is_one_label_of_all() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -21,6 +23,9 @@ from clip_xai.text import counted
 
 _ROOT = b"clip_xai.root"
 _VOCABULARY = f"clip_xai.{KEY}".encode()
+
+#: Rows that are turned into Python's objects at a time.
+_ROWS = 8192
 
 _BOX = pa.struct([("label", pa.string()), *((edge, pa.float64()) for edge in ("left", "top", "width", "height"))])
 
@@ -70,10 +75,11 @@ def write_manifest(path: Path, records: list[Record], root: Path, vocabulary: Vo
         _ROOT: str(root.absolute()).encode(),
         _VOCABULARY: (vocabulary or load_vocabulary()).packed()[KEY].encode(),
     }
-    rows = [_row(record, root) for record in records]
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(noted))
-    with replacing(path) as unfinished:
-        pq.write_table(table, unfinished)
+    schema = _SCHEMA.with_metadata(noted)
+    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
+        for start in range(0, max(1, len(records)), _ROWS):  # an empty manifest is a table too
+            rows = [_row(record, root) for record in records[start : start + _ROWS]]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Record]:
@@ -102,8 +108,8 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
             f"{path}: not a manifest of this version ({', '.join(missing) or 'data root'} missing); write it again."
         )
     folder = Path(root) if root is not None else Path(noted.decode())
-    columns = table.select(_SCHEMA.names).to_pylist()
-    records = [_record(row, folder, path) for row in columns]
+    batches = table.select(_SCHEMA.names).to_batches(max_chunksize=_ROWS)
+    records = [_record(row, folder, path) for batch in batches for row in batch.to_pylist()]
     leaks = groups_in_two_splits(records)
     if leaks:
         group, splits = next(iter(leaks.items()))
@@ -159,12 +165,18 @@ def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
         skin_types=tuple(values.pop("skin_types")),  # type: ignore[arg-type]
         flags=tuple(values.pop("flags")),  # type: ignore[arg-type]
         mask_values=tuple(values.pop("mask_values")),  # type: ignore[arg-type]
-        labels=json.loads(str(values.pop("labels"))),
+        labels=dict(_labels(str(values.pop("labels")))),
         boxes=tuple(Box(**box) for box in values.pop("boxes")),  # type: ignore[attr-defined]
         label_masks=json.loads(str(values.pop("label_masks"))),
         fields=json.loads(str(values.pop("fields"))),
         **values,  # type: ignore[arg-type]
     )
+
+
+@lru_cache(maxsize=4096)
+def _labels(text: str) -> dict[str, bool | None]:
+    """Read labels once for all rows that state the same: their names are kept once, too."""
+    return {sys.intern(name): said for name, said in json.loads(text).items()}
 
 
 def path_below(root: Path, relative: str, named_in: Path) -> Path:

@@ -65,8 +65,9 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     the files that changed are read anew, and no others; a run that was killed goes on where it stopped.
 
     Args:
-        root: Folder with one or more of the six data sets, each as its publisher ships it, and folders with a
-            ``captions.csv``. What our own commands wrote below it is left out.
+        root: Folder with one or more of the known data sets, each as its publisher ships it, and folders with a
+            ``captions.csv`` or ``labels.csv``, or else folders of classes. What our own commands wrote below it is left
+            out.
         output_dir: Where the files are written; not the root itself.
         settings: Captions, splits and what counts as looking alike.
 
