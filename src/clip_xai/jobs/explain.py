@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from clip_xai.config.schemas import DataConfig, ExplainConfig, TrainerConfig
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
+from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.measured import localisation_of
 from clip_xai.explanations.photographs import Photograph, photographs_at
@@ -201,13 +202,16 @@ def job_of(config: ExplainConfig, model: Opened) -> ExplanationJob:
     classifier = isinstance(model.backbone, VisionClassifier)
     question = question_of(config.target, config.text, captioner=model.captioner is not None, classifier=classifier)
     methods, how = explainers_of(config.xai), decoding(config.generation)
-    return ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval)
+    curves = None if config.curves is None else CurveSettings(config.curves, seed=config.seed)
+    return ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval, curves)
 
 
 def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: ExplanationJob) -> dict[str, Any]:
     """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
     settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
     settings |= {name: getattr(config, name) for name in ("image", "text")}
+    if config.curves is not None:
+        settings |= {"curves": config.curves, "seed": config.seed}
     if chosen.data is not None:
         of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
         settings |= {"split": config.split, "samples": config.samples, "data": of_data}

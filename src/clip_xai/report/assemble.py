@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
+from clip_xai.report.curves import MeasuredCurves
+from clip_xai.report.explained import LESION, LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
 from clip_xai.report.figures import fitted, resized_geometry
 from clip_xai.xai.attribution import Attribution
 
@@ -31,6 +32,7 @@ class Answer:
         notes: Sentences that a reader must see beside every one of them.
         left_out: Which methods do not answer, or not word by word, and why.
         contexts: For each of the T scores, what it is to be read against; empty where nothing is.
+        curves: Insertion and deletion of the maps; None where that was not asked.
     """
 
     score_name: str
@@ -40,6 +42,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
+    curves: MeasuredCurves | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -77,6 +80,7 @@ def assemble(
     facts: Mapping[str, str] | None = None,
     measurements: Mapping[str, str] | None = None,
     warning: str = "",
+    marked: str = LESION,
 ) -> ExplainedImage:
     """Put together what is shown of one photograph; the items of several targets follow one another.
 
@@ -89,10 +93,11 @@ def assemble(
         name: File name.
         caption: Generated caption.
         references: Captions written by others.
-        mask: Lesion mask of the photograph's size.
+        mask: Lesion mask, or the places of findings, of the photograph's size.
         facts: Short facts to show and search.
         measurements: Finished measurements to show.
         warning: What a reader must see before anything else.
+        marked: What the mask is, for a reader.
     """
     shown = photograph if max(photograph.size) <= LONGEST_SIDE else fitted(photograph, LONGEST_SIDE, LONGEST_SIDE)
     if mask is not None and shown is not photograph:
@@ -110,7 +115,20 @@ def assemble(
         measurements=dict(measurements or {}),
         warning=warning,
         left_out=tuple(dict.fromkeys(reason for answer in answers for reason in answer.left_out)),
+        curves=_curves(answers),
+        marked=marked,
     )
+
+
+def _curves(answers: Sequence[Answer]) -> dict[int, tuple[MeasuredCurves, int]]:
+    """The curves of each item that has some, and its number in them."""
+    found: dict[int, tuple[MeasuredCurves, int]] = {}
+    offset = 0
+    for answer in answers:
+        if answer.curves is not None:
+            found |= {offset + row.item: (answer.curves, row.item) for row in answer.curves.rows}
+        offset += len(answer.items)
+    return found
 
 
 def _explanations(answers: Sequence[Answer]) -> tuple[Explanation, ...]:

@@ -78,7 +78,7 @@ def _legend(image: ExplainedImage, shown: int) -> list[str]:
     if shown < len(image.items):
         lines.append(f"Shown: {shown} of {len(image.items)}; index.html has them all.")
     if image.measurements:
-        lines.append("index.html shows how each map meets the lesion mask.")
+        lines.append(f"index.html shows how each map meets the {image.marked}.")
     holders: dict[str, list[str]] = {}
     for explanation in image.explanations:
         for note in explanation.all_notes:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,12 @@ from PIL import Image
 from clip_xai.data.preprocess import Geometry
 from clip_xai.xai.explainer import explainers
 
+if TYPE_CHECKING:
+    from clip_xai.report.curves import MeasuredCurves
+
 LOG_PROBABILITY = "log-probability"
+LESION = "lesion mask"
+FINDINGS = "findings"
 RATIO = "log-probability ratio"
 MARGIN_SUFFIX = " margin"
 MARGIN = "cosine" + MARGIN_SUFFIX
@@ -157,11 +163,13 @@ class ExplainedImage:
         explanations: One a method.
         caption: The generated caption, or None when no captioner took part.
         references: Captions written by people (or by the source's template).
-        mask: Lesion mask [H, W] of the photograph, or None.
+        mask: Lesion mask, or the places of findings, [H, W] of the photograph; None where they are not known.
         facts: Short facts to show and search: source, diagnosis ...
         measurements: Finished measurements to show, such as localisation: name -> text.
         left_out: Which methods say nothing about some of the items, and why.
         warning: What a reader must see before anything else; empty for most.
+        curves: Insertion and deletion of each item that has some, with its number in them.
+        marked: What the mask is, for a reader.
     """
 
     name: str
@@ -176,6 +184,8 @@ class ExplainedImage:
     measurements: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     warning: str = ""
+    curves: Mapping[int, tuple[MeasuredCurves, int]] = field(default_factory=dict)
+    marked: str = LESION
 
 
 def short_label(image: ExplainedImage, index: int) -> str:

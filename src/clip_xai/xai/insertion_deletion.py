@@ -131,11 +131,15 @@ def insertion_deletion(
     }
     how = scored(target, protocol)
     drawn: dict[str, Tensor] = {}
-    for baseline in dict.fromkeys(place for place, *_ in wanted.values()):
-        rows = {name: _rows(*bounds, total) for name, (place, *bounds) in wanted.items() if place == baseline}
-        kept, number = torch.cat([one.flatten(0, 1) for one in rows.values()]).unique(dim=0, return_inverse=True)
+    for baseline in dict.fromkeys(place for place, _, _, _ in wanted.values()):
+        rows = {
+            name: _rows(number, low, high, total)
+            for name, (place, number, low, high) in wanted.items()
+            if place == baseline
+        }
+        kept, places = torch.cat([one.flatten(0, 1) for one in rows.values()]).unique(dim=0, return_inverse=True)
         scores = _scores(bank, target.reads, OrderMasks(ranks, kept), baseline, how.score, chunk_size)
-        parts = scores[number].split([one.shape[0] * one.shape[1] for one in rows.values()])
+        parts = scores[places].split([one.shape[0] * one.shape[1] for one in rows.values()])
         drawn |= {name: part.unflatten(0, one.shape[:2]) for (name, one), part in zip(rows.items(), parts, strict=True)}
     return Curves(protocol, how.name, counts / total, **drawn, note=how.note)
 
