@@ -28,6 +28,7 @@ from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.settings import TEMPLATE, Decoding
 from clip_xai.ranges import SEEDS, Checked, check, setting
 
+CURVES = ("default", "rise", "abs_cam_study", "chest_study")
 TARGETS = (
     *("caption_word", "caption_span", "caption", "caption_contrast"),
     *("similarity", "contrast", "class", "logit", "embedding_dimension"),
@@ -376,6 +377,7 @@ class ExplainConfig(Checked):
         text: What similarity is measured with, one text or a list of them; null for the generated caption.
         split: The records explained where no image is given.
         samples: How many records.
+        curves: Insertion and deletion curves of the maps, beside random ones: the name of a protocol; null for none.
     """
 
     backbone: BackboneConfig | None = None
@@ -391,6 +393,7 @@ class ExplainConfig(Checked):
     text: Any = setting(None, free_text=True)
     split: str = "test"
     samples: int = setting(16, least=1)
+    curves: str | None = setting(None, one_of=CURVES)
     seed: int = setting(42, least=0, most=SEEDS)
     plugins: list[str] = field(default_factory=list)
     runs_root: str = setting("runs", path=True)

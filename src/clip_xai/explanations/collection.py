@@ -14,15 +14,19 @@ from PIL import Image
 from clip_xai.data.images import read_image, read_mask
 from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
-from clip_xai.explanations.lesion_maps import LesionMaps
+from clip_xai.explanations.curves import RunCurves
+from clip_xai.explanations.finding_maps import FindingMaps
+from clip_xai.explanations.lesion_maps import LesionMaps, of_classes
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.store import Result, ResultStore, index_rows
-from clip_xai.files import replacing
+from clip_xai.files import replacing, write_text
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.assemble import assemble
+from clip_xai.report.curves import svg_uri
 from clip_xai.report.evidence import Evidence
-from clip_xai.report.explained import ExplainedImage
+from clip_xai.report.explained import ExplainedImage, slug
 from clip_xai.report.html import write_explanations
+from clip_xai.report.pages import Section, Table
 from clip_xai.report.wandb_tables import explanation_rows
 from clip_xai.text import counted
 
@@ -52,15 +56,21 @@ def collect(
     """
     rows: list[dict[str, Any]] = []
     known = vocabulary or load_vocabulary()
-    lesions = LesionMaps(vocabulary=known)
+    lesions, findings, curves = LesionMaps(vocabulary=known), FindingMaps(), RunCurves()
     count = 0
     for place, result in store.results():
         rows.extend(index_rows(place, store.run_dir, result))
-        shown(result, backbone, lesions, known)
+        shown(result, backbone, lesions, known, findings)
+        curves.add(list(result.answers.values()), result.photograph.group or result.photograph.name)
         count += 1
     with replacing(store.run_dir / "attributions.parquet") as unfinished:
         pd.DataFrame(rows).to_parquet(unfinished, index=False)
     localised = lesions.measure(seed)
+    areas = curves.measure(seed)
+    in_boxes = findings.measure(seed)
+    table = findings.table(in_boxes)
+    sections = [] if table is None else [Section(table)]
+    sections += _drawn(curves, curves.table(areas), store, seed)
     problems = store.problems()
     all_of_them = counted(count, "photograph")
     first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {all_of_them}"
@@ -73,8 +83,24 @@ def collect(
         table=lesions.table(localised),
         evidence=evidence,
         measure_with=measure_with,
+        sections=sections,
     )
-    return {"explained": count, "problems": problems, "localisation": localised}
+    found = {"explained": count, "problems": problems, "localisation": localised}
+    found |= {"findings": in_boxes} if in_boxes else {}
+    return found | ({"curves": areas} if areas else {})
+
+
+def _drawn(curves: RunCurves, table: Table | None, store: ResultStore, seed: int) -> list[Section]:
+    """The section of the page, its pictures also as files beside it."""
+    if table is None:
+        return []
+    pictures = []
+    for what, svg in curves.pictures(seed).items():
+        place = store.run_dir / "curves" / f"{slug(what)}.svg"
+        place.parent.mkdir(exist_ok=True)
+        write_text(place, svg)
+        pictures.append((f"Mean over photographs: {what}", svg_uri(svg)))
+    return [Section(table, tuple(pictures))]
 
 
 def table_rows(
@@ -88,19 +114,28 @@ def table_rows(
 
 
 def shown(
-    result: Result, backbone: VisionBackbone, lesions: LesionMaps | None = None, vocabulary: Vocabulary | None = None
+    result: Result,
+    backbone: VisionBackbone,
+    lesions: LesionMaps | None = None,
+    vocabulary: Vocabulary | None = None,
+    findings: FindingMaps | None = None,
 ) -> ExplainedImage:
-    """What a report shows of a result; with ``lesions``, its maps are added to the localisation of the run."""
+    """What a report shows of a result; with ``lesions`` and ``findings``, its maps are added to those of the run."""
     known = vocabulary or load_vocabulary()
     photograph = result.photograph
     picture = read_image(photograph.path)
+    places = photograph.findings(picture.height, picture.width)
     mask = _mask_of(photograph, picture)
     geometry = backbone.preprocess.geometry(picture.width, picture.height)
     answers = list(result.answers.values())
-    measured = {}
+    measured: dict[str, str] = {}
+    group = photograph.group or photograph.name
     if mask is not None:
-        group = photograph.group or photograph.name
-        measured = (lesions or LesionMaps(vocabulary=known)).add(backbone, picture, geometry, mask, answers, group)
+        beside = [answer for answer in answers if not places or not of_classes(answer)]
+        if beside:
+            maps = lesions or LesionMaps(vocabulary=known)
+            measured = maps.add(backbone, picture, geometry, mask, beside, group)
+        measured |= (findings or FindingMaps()).add(backbone, geometry, places, answers, group)
     return assemble(
         picture,
         geometry,
@@ -112,13 +147,13 @@ def shown(
         facts=photograph.facts,
         measurements=measured,
         warning=photograph.warning,
-        truth=(known.truth, known.truth_form),
+        truth=(known.truth, known.truth_form) if photograph.mask is not None else ("finding", "box"),
     )
 
 
 def _mask_of(photograph: Photograph, picture: Image.Image) -> NDArray[np.bool_] | None:
     if photograph.mask is None:
-        return None
+        return photograph.outline(picture.height, picture.width)
     mask = read_mask(photograph.mask, photograph.mask_values)
     if mask.shape != (picture.height, picture.width):
         raise UserError(f"the mask {photograph.mask.name} is {mask.shape}, the photograph {picture.size[::-1]}")

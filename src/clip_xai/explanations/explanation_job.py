@@ -14,6 +14,7 @@ from clip_xai.data.preprocess import Geometry
 from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.comparison_texts import ComparisonTexts
+from clip_xai.explanations.curves import CurveSettings, measured_curves
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.questions import Question, TargetSpecification, ask, in_brief, with_prompt
 from clip_xai.explanations.store import Result
@@ -46,6 +47,7 @@ class ExplanationJob:
         decoding: How captions are decoded; None for how they are evaluated. Where it is another, the evaluated caption
             stands among a photograph's facts.
         retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
+        curves: How insertion and deletion curves of the maps are drawn; None for none.
     """
 
     backbone: VisionBackbone
@@ -54,6 +56,7 @@ class ExplanationJob:
     question: Question
     decoding: Decoding | None = None
     retrieval: Retrieval | None = None
+    curves: CurveSettings | None = None
 
     def __post_init__(self) -> None:
         if self.captioner is None and self.question.needs_captioner:
@@ -128,6 +131,10 @@ class ExplanationJob:
                 answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
                 if isinstance(asked.target, SimilarityTarget):
                     answer = replace(answer, contexts=self._scale(pixels, asked.target))
+                if self.curves is not None:
+                    own = number_of(photograph.path) if photograph.path.is_file() else 0
+                    drawn = measured_curves(answer, bank, asked.target, self.curves, own)
+                    answer = replace(answer, curves=drawn)
             except UserError as error:
                 unanswered.append(f"target={name}: {error}")
                 continue

@@ -75,7 +75,7 @@ class LesionMaps:
                 if attribution.kind != "image":
                     continue
                 first = answer.rows(attribution).start
-                for row, what in ((item - first, what) for item, what in _measured(answer) if item >= first):
+                for row, what in ((item - first, what) for item, what in items_to_measure(answer) if item >= first):
                     what = what if attribution.text_dependent else "any"
                     seen[attribution.method, what] = attribution.values[0, row].cpu()
                     title = title_of(attribution.method)
@@ -99,7 +99,7 @@ class LesionMaps:
                 continue
             found = localisation(torch.stack(maps), masks, self.groups[method, what], seed=seed)
             row: dict[str, Any] = {"method": method, "what": what, "chance": found.chance}
-            row |= {name: _finite(asdict(interval)) for name, interval in found.intervals.items()}
+            row |= {name: finite(asdict(interval)) for name, interval in found.intervals.items()}
             measured.append(row | {"empty_masks": found.empty_masks, "undefined_energy": found.undefined_energy})
         return sorted(measured, key=lambda row: row["method"].startswith("control"))
 
@@ -111,7 +111,7 @@ class LesionMaps:
         for row in measured:
             title = CONTROLS.get(row["method"]) or title_of(row["method"])
             title += " (random weights)" if row.get("weights") == RANDOM else ""
-            cells = [cell for name in MEASURES for cell in _cells(row.get(name))]
+            cells = [cell for name in MEASURES for cell in cells_of(row.get(name))]
             rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))
         truth, background = self.vocabulary.truth, self.vocabulary.background
         head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), f"{truth}'s share")
@@ -125,11 +125,19 @@ class LesionMaps:
         return Table(f"Does the heat lie on the {truth}?", head, tuple(rows), note)
 
 
-def _measured(answer: Answer) -> list[tuple[int, str]]:
-    """Which items of an answer are held against the lesion: the stated diagnosis, the whole caption, the text."""
+def of_classes(answer: Answer) -> bool:
+    """Tell whether an answer is about classes, of which each may have boxes of its own."""
+    return any(one.settings.get("target") in ("class", "logit") for one in answer.attributions)
+
+
+def items_to_measure(answer: Answer) -> list[tuple[int, str]]:
+    """Return which items of an answer are measured, and as what: the diagnosis, the whole caption, texts, classes."""
     rows = []
+    of_class = of_classes(answer)
     for row, item in enumerate(answer.items):
-        if item.score_name != LOG_PROBABILITY:
+        if of_class:
+            rows.append((row, "class"))
+        elif item.score_name != LOG_PROBABILITY:
             rows.append((row, "contrast" if item.score_name.endswith(MARGIN_SUFFIX) else "similarity"))
         elif item.span is None:
             rows.append((row, "diagnosis" if item.label.startswith("diagnosis: ") else item.label))
@@ -145,8 +153,8 @@ def _text(rows: dict[str, Tensor], truth: str) -> str:
     return f"pointing {hit}, AUPRC {values['auprc']:.2f}, energy {energy}"
 
 
-def _cells(interval: dict[str, Any] | None) -> tuple[str, str]:
-    """A measure with its interval, and the number of rows that count for it."""
+def cells_of(interval: dict[str, Any] | None) -> tuple[str, str]:
+    """Return a measure with its interval, and the number of rows that count for it."""
     if interval is None:
         return "–", "0"
     value = f"{interval['value']:.3f}"
@@ -154,7 +162,8 @@ def _cells(interval: dict[str, Any] | None) -> tuple[str, str]:
     return value + bounds, str(interval["n"])
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values in which None stands for what is not a number."""
     return {
         key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in values.items()
     }

@@ -9,9 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from clip_xai.data.boxes import Box
 from clip_xai.data.images import SUFFIXES
+from clip_xai.data.localisation import localisation_truth, localised_labels
 from clip_xai.data.record import Record
 from clip_xai.data.regular import is_regular
 from clip_xai.data.rendered_mark import is_marked
@@ -39,6 +43,9 @@ class Photograph:
         mask_values: Which of the mask's values are lesion; none where they say so themselves.
         rendered: Drawn by this package.
         warning: What a reader must see before anything else; empty for most.
+        labels: What is stated of each label, as in a record.
+        boxes: Boxes around its findings.
+        label_masks: Run lengths of the findings' masks, as in a record.
     """
 
     path: Path
@@ -50,6 +57,9 @@ class Photograph:
     mask_values: tuple[int, ...] = ()
     rendered: bool = False
     warning: str = ""
+    labels: dict[str, bool | None] = field(default_factory=dict)
+    boxes: tuple[Box, ...] = ()
+    label_masks: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Record) -> Photograph:
@@ -65,20 +75,53 @@ class Photograph:
             shown,
             record.mask_values,
             record.rendered,
+            labels=record.labels if localised_labels(record) else {},
+            boxes=record.boxes,
+            label_masks=record.label_masks,
         )
+
+    def findings(self, height: int, width: int) -> dict[str, NDArray[np.bool_]]:
+        """Return where each of its findings is that has boxes or a mask of its own, bool ``[height, width]``.
+
+        Args:
+            height: Of the photograph.
+            width: Of the photograph.
+        """
+        record = self._record(height, width)
+        found = {label: localisation_truth(record, label) for label in localised_labels(record)}
+        return {label: place for label, place in found.items() if place is not None}
+
+    def outline(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Return where all that is known of it lies: its mask file, boxes and findings' masks; None where nothing is.
+
+        Raises:
+            UnreadableImageError: The mask file cannot be used.
+            ValueError: It is not of the photograph's size.
+        """
+        return localisation_truth(self._record(height, width))
+
+    def _record(self, height: int, width: int) -> Record:
+        return Record(
+            self.path, "", self.name, self.group, None, None, "", (), mask=self.mask, mask_values=self.mask_values,
+            height=height, width=width, labels=self.labels, boxes=self.boxes, label_masks=self.label_masks,
+        )  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
         mask = None if self.mask is None else str(self.mask)
         listed = {"references": list(self.references), "mask_values": list(self.mask_values)}
-        return asdict(self) | {"path": str(self.path), "mask": mask, **listed}
+        known = asdict(self) | {"path": str(self.path), "mask": mask, **listed}
+        known["boxes"] = [asdict(box) for box in self.boxes]
+        # Photographs without findings are written as they were before there were any: their results stay valid.
+        return {key: value for key, value in known.items() if value or key not in ("labels", "boxes", "label_masks")}
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Photograph:
         """The photograph that ``plain`` wrote."""
         mask = None if values["mask"] is None else Path(values["mask"])
         listed = {name: tuple(values.get(name, ())) for name in ("references", "mask_values")}
-        return cls(**{**values, **listed, "path": Path(values["path"]), "mask": mask})
+        boxes = tuple(Box(**box) for box in values.get("boxes", ()))
+        return cls(**{**values, **listed, "boxes": boxes, "path": Path(values["path"]), "mask": mask})
 
 
 def photographs_at(image: str) -> list[Photograph]:

@@ -8,6 +8,9 @@
     row = pandas.read_parquet("attributions.parquet").iloc[0]
     values = load_file(row.file)[row.tensor][row.row]       # [h, w], raw and signed
 
+Where insertion and deletion curves were asked, ``caption/curves/insertion`` and ``deletion`` hold them (``[R, K]``, the
+R rows named in the header), ``shares`` the K shares of the picture and ``areas`` the areas ``[R, 2]``.
+
 A map covers the box (left, top, right, bottom), in pixels of the photograph, which is what the model saw of it.
 """
 
@@ -29,6 +32,7 @@ from safetensors.torch import save_file
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.files import reading, replacing, write_json
 from clip_xai.report.assemble import Answer
+from clip_xai.report.curves import CurveRow, MeasuredCurves
 from clip_xai.report.explained import slug
 from clip_xai.xai.attribution import Attribution
 
@@ -125,6 +129,7 @@ class ResultStore:
                     "notes": list(answer.notes),
                     "left_out": list(answer.left_out),
                     "contexts": list(answer.contexts),
+                    **_written_curves(name, answer.curves, tensors),
                     "attributions": [attribution.metadata() for attribution in answer.attributions],
                 }
             )
@@ -220,9 +225,39 @@ def read_result(place: Path) -> Result:
             spans = [None if span is None else (span[0], span[1]) for span in answer["spans"]]
             notes, left_out, contexts = (tuple(answer.get(key, ())) for key in ("notes", "left_out", "contexts"))
             answers[name] = Answer(
-                answer["score_name"], spans, attributions, answer["settings"], notes, left_out, contexts
+                answer["score_name"],
+                spans,
+                attributions,
+                answer["settings"],
+                notes,
+                left_out,
+                contexts,
+                _read_curves(name, answer.get("curves"), file),
             )
     return Result(Photograph.from_plain(known["photograph"]), known["caption"], answers)
+
+
+CURVE_TENSORS = ("shares", "insertion", "deletion", "areas")
+
+
+def _written_curves(
+    name: str, curves: MeasuredCurves | None, tensors: dict[str, torch.Tensor]
+) -> dict[str, dict[str, Any]]:
+    """Put the curves of a question among the tensors; return what the header says of them, if there are any."""
+    if curves is None:
+        return {}
+    tensors |= {
+        f"{name}/curves/{key}": torch.tensor(getattr(curves, key), dtype=torch.float32) for key in CURVE_TENSORS
+    }
+    said = {key: getattr(curves, key) for key in ("protocol", "words", "score_name", "note")}
+    return {"curves": said | {"rows": [asdict(row) for row in curves.rows]}}
+
+
+def _read_curves(name: str, said: dict[str, Any] | None, file: Any) -> MeasuredCurves | None:
+    if said is None:
+        return None
+    arrays = {key: file.get_tensor(f"{name}/curves/{key}").numpy() for key in CURVE_TENSORS}
+    return MeasuredCurves(**{**said, "rows": tuple(CurveRow(**row) for row in said["rows"])}, **arrays)
 
 
 def index_rows(place: Path, run_dir: Path, result: Result) -> Iterator[dict[str, Any]]:

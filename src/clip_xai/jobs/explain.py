@@ -25,6 +25,7 @@ from clip_xai.config.schemas import DataConfig, DataOfTheRun, ExplainConfig, Tra
 from clip_xai.data.vocabulary import DEFAULT, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
+from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.measured import localisation_of
 from clip_xai.explanations.photographs import Photograph, photographs_at
@@ -108,7 +109,8 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     question, methods = question_asked(config, chosen.place), explainers_of(config.xai)
     model, photographs = model_of(config, chosen.place), chosen.photographs
     how = decoding(config.generation)
-    job = ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval)
+    curves = None if config.curves is None else CurveSettings(config.curves, seed=config.seed)
+    job = ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval, curves)
     store = ResultStore(Path(config.run_dir))
     asked = asked_of(config, chosen, model, job)
     log.info("%s", model.words)
@@ -221,6 +223,8 @@ def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: Explanat
     """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
     settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
     settings |= {name: getattr(config, name) for name in ("image", "text")} | {"vocabulary": job.vocabulary.digest}
+    if config.curves is not None:
+        settings |= {"curves": config.curves, "seed": config.seed}
     if chosen.data is not None:
         of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
         settings |= {"split": config.split, "samples": config.samples, "data": of_data}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.report.curves import MeasuredCurves
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
 from clip_xai.report.figures import fitted, resized_geometry
 from clip_xai.xai.attribution import Attribution
@@ -31,6 +32,7 @@ class Answer:
         notes: Sentences that a reader must see beside every one of them.
         left_out: Which methods do not answer, or not word by word, and why.
         contexts: For each of the T scores, what it is to be read against; empty where nothing is.
+        curves: Insertion and deletion of the maps; None where that was not asked.
     """
 
     score_name: str
@@ -40,6 +42,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
+    curves: MeasuredCurves | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -113,7 +116,19 @@ def assemble(
         measurements=dict(measurements or {}),
         warning=warning,
         left_out=tuple(dict.fromkeys(reason for answer in answers for reason in answer.left_out)),
+        curves=_curves(answers),
     )
+
+
+def _curves(answers: Sequence[Answer]) -> dict[int, tuple[MeasuredCurves, int]]:
+    """The curves of each item that has some, and its number in them."""
+    found: dict[int, tuple[MeasuredCurves, int]] = {}
+    offset = 0
+    for answer in answers:
+        if answer.curves is not None:
+            found |= {offset + row.item: (answer.curves, row.item) for row in answer.curves.rows}
+        offset += len(answer.items)
+    return found
 
 
 def _explanations(answers: Sequence[Answer]) -> tuple[Explanation, ...]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from PIL import Image
 from clip_xai.data.preprocess import Geometry
 from clip_xai.xai.explainer import explainers
 from clip_xai.xai.targets.classes import CLASSIFIER_KINDS
+
+if TYPE_CHECKING:
+    from clip_xai.report.curves import MeasuredCurves
 
 LOG_PROBABILITY = "log-probability"
 RATIO = "log-probability ratio"
@@ -164,6 +168,7 @@ class ExplainedImage:
         left_out: Which methods say nothing about some of the items, and why.
         warning: What a reader must see before anything else; empty for most.
         truth: What the mask marks, and how: ``("lesion", "mask")``.
+        curves: Insertion and deletion of each item that has some, with its number in them.
     """
 
     name: str
@@ -179,6 +184,7 @@ class ExplainedImage:
     left_out: tuple[str, ...] = ()
     warning: str = ""
     truth: tuple[str, str] = ("finding", "mask")
+    curves: Mapping[int, tuple[MeasuredCurves, int]] = field(default_factory=dict)
 
 
 def short_label(image: ExplainedImage, index: int) -> str:

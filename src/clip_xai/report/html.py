@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_xai.report.cards import chosen_items
+from clip_xai.report.curves import item_picture, svg_uri
 from clip_xai.report.evidence import Evidence, opening_method
 from clip_xai.report.explained import ExplainedImage, Explanation, plain, short_label
 from clip_xai.report.figures import (
@@ -25,7 +26,7 @@ from clip_xai.report.figures import (
     outlines,
     scale_of,
 )
-from clip_xai.report.pages import Table, script_json, write_page
+from clip_xai.report.pages import Section, Table, script_json, write_page
 
 PHOTOGRAPH = 900  # longest side on the page in pixels
 THUMBNAIL = 128
@@ -42,6 +43,7 @@ def write_explanations(
     table: Table | None = None,
     evidence: Evidence | None = None,
     measure_with: str = "python -m clip_xai.studies.localise",
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write the page of a run: one file that opens from disk, without network.
 
@@ -57,6 +59,7 @@ def write_explanations(
         table: Measurements over the whole run, such as localisation.
         evidence: What is known of the methods' maps for this model; the page opens with the best, and says so.
         measure_with: The command that measures it where nothing is known.
+        sections: More measurements over the whole run, with pictures.
     """
     shown, methods, truth = [], [], ("finding", "mask")
     for image in images:
@@ -72,7 +75,7 @@ def write_explanations(
         styles=("explanations.css",),
         script="explanations.js",
         problems=list(problems),
-        table=table,
+        sections=[*([] if table is None else [Section(table)]), *sections],
         truth=truth,
         data=script_json(
             {
@@ -102,6 +105,7 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
         "thumb": data_uri(fitted(image.photograph, THUMBNAIL, THUMBNAIL), quality=80),
         "mean": mean_colour(photograph),
         "box": [box.left / width, box.top / height, box.right / width, box.bottom / height],
+        "truth": image.truth,
         "outline": None if image.mask is None else _path(image.mask),
         "caption": image.caption,
         # Python counts characters, JavaScript 16-bit units: the page slices the list, never the string.
@@ -111,6 +115,13 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
         "warning": image.warning,
         "measurements": dict(image.measurements),
         "left_out": list(image.left_out),
+        "curves": {
+            str(index): {
+                "picture": svg_uri(item_picture(curves, item)),
+                "text": f"Protocol {curves.protocol}: {curves.words}. {curves.note}".strip(),
+            }
+            for index, (curves, item) in image.curves.items()
+        },
         "first": chosen_items(image)[0] if image.items else None,
         "items": [
             {

@@ -31,6 +31,19 @@ class Table:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Section:
+    """A table with pictures.
+
+    Attributes:
+        table: The table.
+        pictures: What each shows, and its ``data:`` address.
+    """
+
+    table: Table
+    pictures: tuple[tuple[str, str], ...] = ()
+
+
 def write_page(template: str, path: Path, *, title: str, subtitle: str = "", styles: tuple[str, ...] = (),
                script: str | None = None, **values: object) -> Path:  # fmt: skip
     """Fill a template of ``report/templates`` and write one self-contained page; see :func:`clip_xai.page.render_page`.

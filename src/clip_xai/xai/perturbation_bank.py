@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ class PerturbationBank:
         """
         stream = self.stream(masks, reads=target.reads, fill=fill, chunk_size=chunk_size)
         with torch.no_grad():
-            scores = torch.cat([_scores(target, read) for _, read in stream])
+            scores = torch.cat([scores_in_parts(target.score, read) for _, read in stream])
         return scores.unflatten(0, (len(self.pixels), -1))
 
     def _masked(self, family: Masks, fill: Fill, rows: slice, reads: str) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,12 @@ class PerturbationBank:
         return [] if key is not None and held + size <= self._keep_bytes else None
 
 
-def _scores(target: Target, read: Tensor) -> Tensor:
-    """Scores ``[n, T]`` of what was read of n images: a language model behind the tower may hold fewer at once."""
-    parts = in_chunks(lambda rows: target.score(read[rows]).float(), len(read), len(read))
+def scores_in_parts(score: Callable[[Tensor], Tensor], read: Tensor) -> Tensor:
+    """Return scores ``[n, T]`` of what was read of n images: a language model behind the tower may hold fewer at once.
+
+    Args:
+        score: Of a target.
+        read: ``[n, D]`` or ``[n, N, W]``.
+    """
+    parts = in_chunks(lambda rows: score(read[rows]).float(), len(read), len(read))
     return torch.cat([part for _, part in parts])

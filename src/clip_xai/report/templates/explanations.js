@@ -198,6 +198,8 @@
     fillPairs($("measurements"), entry.measurements);
     $("measurement-sheet").hidden = Object.keys(entry.measurements).length === 0;
     $("measured").open = Object.keys(entry.measurements).length <= 20; // of many, the table below says more
+    $("marked").textContent = $("marked-measured").textContent = entry.truth.join(" ");
+    $("marked-outline").textContent = entry.truth[0][0].toUpperCase() + entry.truth[0].slice(1) + " outline";
     $("lesion-control").hidden = $("key-lesion").hidden = !entry.outline;
     const [left, top, right, bottom] = entry.box;
     $("key-unseen").hidden = left <= 0.002 && top <= 0.002 && right >= 0.998 && bottom >= 0.998;
@@ -235,6 +237,11 @@
     $("map-title").textContent = explanation && !none ? `${explanation.title}, over the photograph` : "";
     $("heat").setAttribute("aria-label", explanation && !none ? `Heat of ${explanation.title} for ${label(entry, state.shown)}` : `Photograph ${entry.name}`);
     $("notes").replaceChildren(...(explanation ? explanation.notes : []).map((text) => element("p", text, "note warning")));
+    const drawn = none ? undefined : entry.curves[state.shown];
+    $("curves-sheet").hidden = !drawn;
+    $("curves").src = drawn?.picture ?? "data:,";
+    $("curves").alt = drawn ? `Insertion and deletion curves for ${label(entry, state.shown)}` : "";
+    $("curves-text").textContent = drawn?.text ?? "";
     fillPairs($("settings"), explanation ? explanation.settings : {});
   };
   const shadeText = () => {
