@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_xai.data.images import read_image
-from clip_xai.metrics.results import MODEL, OVERALL, RENDERED, SYSTEMS, EvaluationResult, MetricInfo
+from clip_xai.metrics.results import MODEL, OVERALL, RENDERED, SYSTEMS, EvaluationResult, MetricInfo, Scored
 from clip_xai.report.figures import data_uri, fitted
 from clip_xai.report.pages import Table, write_page
 from clip_xai.text import counted
@@ -96,7 +96,7 @@ def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[s
         styles=("evaluation.css",),
         verdicts=result.verdicts,
         rendered=result.settings.get(RENDERED, ""),
-        plots=[plot for metric in judged if (plot := _plot(result, metric, OVERALL))],
+        plots=[plot for metric in judged if (plot := plot_of(result, metric, OVERALL))],
         tables=[scope_table(result, scope) for scope in scopes],
         skipped=result.skipped,
         left_out=result.left_out(),
@@ -110,7 +110,7 @@ def _rows_of(result: EvaluationResult, scope: str) -> int:
     return max((score.n for score in result.scores if score.scope == scope), default=0)
 
 
-def scope_table(result: EvaluationResult, scope: str) -> Table:
+def scope_table(result: Scored, scope: str) -> Table:
     """All measures of all systems on the photographs of one source, or of all."""
     rows = []
     for metric in result.metrics:
@@ -122,7 +122,8 @@ def scope_table(result: EvaluationResult, scope: str) -> Table:
     return Table("All sources" if scope == OVERALL else scope, head, tuple(rows), "value [95 % interval]")
 
 
-def _plot(result: EvaluationResult, metric: MetricInfo, scope: str) -> Plot | None:
+def plot_of(result: Scored, metric: MetricInfo, scope: str) -> Plot | None:
+    """Return the bars of all systems on one measure, or None where no row counts."""
     scores = [score for system in result.systems if (score := result.score(metric.key, system, scope))]
     if not scores:
         return None
@@ -142,7 +143,8 @@ def _plot(result: EvaluationResult, metric: MetricInfo, scope: str) -> Plot | No
         )
         for score in scores
     )
-    return Plot(metric.label, scores[0].n, scores[0].groups, f"{start:g}", f"{end:g}", bars)
+    title = f"{metric.label} (less is better)" if metric.falling else metric.label
+    return Plot(title, scores[0].n, scores[0].groups, f"{start:g}", f"{end:g}", bars)
 
 
 def _axis(metric: MetricInfo, values: Sequence[float]) -> tuple[float, float]:
