@@ -18,9 +18,10 @@ from clip_xai.errors import UserError
 from clip_xai.metrics.results import ACROSS, BLIND, MODEL, NEAREST, SHUFFLED, SYSTEMS
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.settings import Decoding
+from clip_xai.report.terminal import show
 from clip_xai.runs.lineage import Lineage
 from clip_xai.runs.notes import few_steps
-from clip_xai.tasks.captions.evaluation import choose_bert_scorer, evaluate_captioner, show, write_evaluation
+from clip_xai.tasks.captions.evaluation import choose_bert_scorer, evaluate_captioner, write_evaluation
 from clip_xai.training.features import FeatureCache, FeatureTable
 from tests.support.captions import log_prob
 from tests.support.small_captioner import small_captioner

@@ -342,6 +342,7 @@ class EvaluateConfig(Checked):
             references, or one of sacrebleu's, such as ``13a``, ``zh``, ``ja-mecab`` or ``char``.
         bootstrap: Number of resamples behind each interval.
         shortcuts: Of classifiers: fields of the records, such as the hospital, by which they might tell the classes.
+        attributes: A table of more of them: ``.csv`` or ``.parquet`` with a column ``image``.
     """
 
     data: DataConfig | None = None
@@ -357,6 +358,7 @@ class EvaluateConfig(Checked):
     tokenizer: str = "auto"
     bootstrap: int = setting(1000, least=20)
     shortcuts: list[str] = field(default_factory=list)
+    attributes: str | None = setting(None, path=True)
     seed: int = setting(42, least=0, most=SEEDS)
     plugins: list[str] = field(default_factory=list)
     runs_root: str = setting("runs", path=True)

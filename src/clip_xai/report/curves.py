@@ -124,7 +124,7 @@ def picture(shares: NDArray[np.floating], insertion: Sequence[Line], deletion: S
     margin = 0.04 * (high - low) or max(abs(high), 1.0) * 0.1
     low, high = low - margin, high + margin
     styles = _styles(insertion)
-    across = 2 * (_LEFT + _WIDTH) + _GAP
+    across = 2 * (_LEFT + _WIDTH + _GAP)
     legend, rows = _legend(styles, across)
     height = _TOP + _HEIGHT + _BOTTOM + 20 * rows
     parts = [
@@ -142,6 +142,19 @@ def picture(shares: NDArray[np.floating], insertion: Sequence[Line], deletion: S
 def svg_uri(svg: str) -> str:
     """Return an SVG as a ``data:`` address: as an image it runs no script, whatever a label holds."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"
+
+
+def round_values(low: float, high: float, most: int = 6) -> list[float]:
+    """Return round numbers between two bounds, evenly spaced, for the lines of an axis.
+
+    >>> round_values(-0.094, 1.09)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    least = (high - low) / most
+    power = 10.0 ** np.floor(np.log10(least))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least)
+    first, last = int(np.ceil(low / step)), int(np.floor(high / step))
+    return [float(f"{place * step:.10g}") for place in range(first, last + 1)]
 
 
 def _styles(lines: Sequence[Line]) -> dict[str, tuple[str, str]]:
@@ -170,11 +183,11 @@ def _panel(x: int, title: str, verb: str, shares: NDArray[np.floating], lines: S
         ]
 
     parts = [f'<text x="{x}" y="{_TOP - 12}" font-weight="600" font-size="14">{title}</text>']
-    for step in range(5):
-        y = _TOP + _HEIGHT * step / 4
-        value = number(high + (low - high) * step / 4)
+    for value in round_values(low, high):
+        y = _TOP + _HEIGHT * (high - value) / (high - low)
         parts.append(f'<path d="M{x} {y:.1f}h{_WIDTH}" stroke="#e2e2e2"/>')
-        parts.append(f'<text x="{x - 6}" y="{y + 4:.1f}" text-anchor="end" font-size="11">{value}</text>')
+        parts.append(f'<text x="{x - 6}" y="{y + 4:.1f}" text-anchor="end" font-size="11">{number(value)}</text>')
+    for step in range(5):
         at = x + _WIDTH * step / 4
         percent = f"{100 * last * step / 4:.0f}%"
         parts.append(

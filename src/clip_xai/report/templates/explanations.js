@@ -477,7 +477,7 @@
     const asked = new URLSearchParams(location.hash.slice(1)).get("method");
     if (index !== state.image || (item ?? null) !== state.kept || (asked && asked !== state.method)) open(index, item);
   });
-  if (data.images.length === 0) { $("count").textContent = "No photographs"; for (const part of document.querySelectorAll(".image-head, #caption-sheet, .viewer, .columns, #contact-sheet")) part.hidden = true; return; }
+  if (data.images.length === 0) { $("count").textContent = "No photographs"; for (const part of document.querySelectorAll(".image-head, #caption-sheet, .viewer, .columns, #curves-sheet, #contact-sheet")) part.hidden = true; return; }
   fillList();
   filter();
   open(...readAddress());

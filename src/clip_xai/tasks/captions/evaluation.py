@@ -11,10 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
 from clip_xai.config.schemas import EvaluateConfig
@@ -39,7 +35,6 @@ from clip_xai.metrics.results import (
     BLIND,
     MODEL,
     NEAREST,
-    OVERALL,
     SHUFFLED,
     SYSTEMS,
     EvaluationResult,
@@ -51,6 +46,7 @@ from clip_xai.models.retrieval import Retrieval
 from clip_xai.models.settings import Decoding
 from clip_xai.progress import track
 from clip_xai.report.evaluation_page import write_evaluation_page
+from clip_xai.report.terminal import show
 from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding
@@ -111,8 +107,8 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         UserError: No photograph can be read, or the directory holds something else.
     """
     require_tokenizer(config.tokenizer)
-    if config.shortcuts:
-        raise UserError("shortcuts= is of classifiers, and this model writes captions: leave it out")
+    if config.shortcuts or config.attributes is not None:
+        raise UserError("shortcuts= and attributes= are of classifiers, and this model writes captions: leave them out")
     captioner, retrieval = open_captioner(on.place, on.data.vocabulary)
     captioner.to(Fabric(accelerator=config.trainer.accelerator, devices=1).device)
     run_dir = Path(config.run_dir)
@@ -374,38 +370,6 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
             }
         )
     return chosen
-
-
-def show(result: EvaluationResult, run_dir: Path) -> None:
-    """Print the verdicts, the overall values of what is judged, and where the rest is.
-
-    The model alone is printed with its intervals, and the baselines that a verdict speaks of: a terminal of 80 columns
-    holds no more, `evaluation.md` has all.
-    """
-    console = Console()
-    for verdict in result.verdicts:
-        console.print(verdict.text, style="bold red" if verdict.warning else "bold green", markup=False)
-    table = Table(title="Overall, the model with 95 % intervals", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("measure", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    systems = [system for system in result.systems if system != ACROSS]
-    for system in systems:
-        table.add_column(system, justify="right", no_wrap=True)
-    for metric in result.metrics:
-        score = result.score(metric.key)
-        if score is not None and metric.judged:
-            cells = [escape(result.cell(metric, MODEL, OVERALL))]
-            others = [result.score(metric.key, system) for system in systems[1:]]
-            cells += ["–" if other is None else f"{other.value:.{metric.digits}f}" for other in others]
-            table.add_row(metric.label, str(score.n), *cells)
-    console.print(table)
-    for name, reason in result.skipped.items():
-        console.print(f"not measured: {name}: {reason}", markup=False, soft_wrap=True)
-    for name, words in result.left_out().items():
-        console.print(f"{name}: {words}", markup=False, soft_wrap=True)
-    for name, reason in result.set_aside.items():
-        console.print(f"set aside: {name}: {reason}", markup=False, soft_wrap=True)
-    console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)
 
 
 def _text_encoder(captioner: Captioner) -> Any:

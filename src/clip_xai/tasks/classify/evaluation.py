@@ -22,11 +22,13 @@ from clip_xai.metrics.classification import evaluate_classes
 from clip_xai.metrics.shortcuts import ShortcutAudit, shortcut
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.progress import track
-from clip_xai.report.classification_page import show, write_classification_page
+from clip_xai.report.classification_page import write_classification_page
+from clip_xai.report.terminal import show
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, noted_of_model
 from clip_xai.runs.notes import data_notes, few_steps, training_records
 from clip_xai.runs.records import evenly
+from clip_xai.tasks.classify.attributes import attributes_of, known_of
 from clip_xai.tasks.classify.labels import Question, say_left_out
 from clip_xai.tasks.classify.opened import fingerprints_of, open_classifier
 from clip_xai.tasks.task import Judgement
@@ -124,40 +126,29 @@ def audits(
     truth: NDArray[np.float32],
     classes: Sequence[str],
 ) -> list[ShortcutAudit]:
-    """Return what each named field of the records has to do with the labels.
-
-    A field of two values is one attribute; of more, each value that a tenth of the photographs have is one, against the
-    others.
+    """Return what each named field of the records, or column of the table, has to do with the labels.
 
     Raises:
-        UserError: No record has such a field, or all have the same.
+        UserError: No photograph has such a field, or all have the same.
     """
+    if not config.shortcuts:
+        if config.attributes is not None:
+            raise UserError("attributes= is a table for shortcuts=[...]: name its columns there, or leave it out")
+        return []
+    known = known_of(records, config.attributes)
+    groups = [record.group for record in records]
     found = []
     for name in config.shortcuts:
-        values = [record.fields.get(name) for record in records]
-        there = {str(value) for value in values if value is not None}
-        if len(there) < 2:
-            known = sorted({field for record in records for field in record.fields})
-            what = f"the same in all photographs ({next(iter(there))})" if there else "a field of none of the records"
-            raise UserError(f"shortcuts: {name} is {what}; they have {', '.join(known) or 'none'}")
-        numbered = sorted(there)
-        for value in numbered[1:] if len(numbered) == 2 else numbered:
-            share = sum(str(one) == value for one in values) / len(values)
-            if len(numbered) > 2 and share < 0.1:
-                continue
-            attribute = [np.nan if one is None else float(str(one) == value) for one in values]
-            title = name if value in ("1", "True", "true", "yes") else f"{name} = {value}"
-            groups = [record.group for record in records]
-            found.append(
-                shortcut(title, attribute, logits, truth, classes, groups, samples=config.bootstrap, seed=config.seed)
-            )
+        for attribute, column in attributes_of(known, name).items():
+            how = {"samples": config.bootstrap, "seed": config.seed}
+            found.append(shortcut(logits, truth, classes, column, groups, attribute, **how))
     return found
 
 
 def asked_of_evaluation(config: EvaluateConfig, on: Judged, classifier: VisionClassifier) -> dict[str, Any]:
     """What decides the numbers of an evaluation."""
     return {
-        "settings": {name: getattr(config, name) for name in ("split", "bootstrap", "seed", "shortcuts")},
+        "settings": {name: getattr(config, name) for name in ("split", "bootstrap", "seed", "shortcuts", "attributes")},
         **asked_of_model(on.place, fingerprints_of(classifier)),
         **asked_of_data(on.data, on.manifest),
         "code": code_digest("data", "models", "metrics"),
