@@ -307,7 +307,7 @@ def _require(
     """Check the shapes and values; return which photographs are judged."""
     if logits.shape != truth.shape or logits.shape != (len(groups), len(classes)):
         raise ValueError(
-            f"scores {logits.shape}, truth {truth.shape}, {len(classes)} classes and {len(groups)} groups do not fit"
+            f"scores {logits.shape}, truth {truth.shape}, names ({len(classes)}), groups ({len(groups)}) do not fit"
         )
     if len(set(classes)) < len(classes):
         raise ValueError("Two classes have the same name.")
@@ -322,8 +322,8 @@ def _require(
     several = int(((truth == 1).sum(axis=1) > 1).sum())
     if several and not multiple:
         raise UserError(
-            f"{counted(several, 'photograph')} {plural(several, 'has', 'have')} several labels at once, but the model "
-            "gives one class; evaluate a model of several labels"
+            f"{counted(several, 'photograph')} {plural(several, 'has', 'have')} not one but several labels at once, "
+            "and the model gives one class; evaluate a model of several labels"
         )
     known = np.asarray((~np.isnan(truth) if multiple else truth == 1).any(axis=1))
     if not known.any():

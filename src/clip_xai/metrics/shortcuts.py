@@ -75,8 +75,8 @@ class ShortcutAudit:
         said = []
         if found:
             falls = [
-                f"{one.label} (AUROC {one.overall.value:.3f}, but {one.stratified.value:.3f} among photographs that "
-                f"agree in it; the attribute alone {one.alone.value:.3f})"
+                f"{one.label} (AUROC {one.overall.value:.3f}, but {one.stratified.value:.3f} within pairs of "
+                f"photographs that agree in it; the attribute alone {one.alone.value:.3f})"
                 for one in found
                 if one.stratified is not None
             ]
