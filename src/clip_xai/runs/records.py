@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from clip_xai.config.schemas import DataConfig, SyntheticConfig
 from clip_xai.data.locking import one_at_a_time
@@ -90,10 +90,12 @@ def of_split(manifest: Sequence[Record], split: str, limit: int | None = None) -
 
 
 def digest_of(records: Iterable[Record]) -> str:
-    """Return a digest of what is learned from records: photographs, captions, groups and splits."""
+    """Return a digest of what is learned from records: photographs, captions, labels, their places, groups, splits."""
     digest = hashlib.sha256()
     for record in records:
-        known = (record.identifier, record.sha256, record.split, record.group, *record.references)
+        known: tuple[Any, ...] = (record.identifier, record.sha256, record.split, record.group, *record.references)
+        if record.labels or record.boxes or record.label_masks:
+            known += (record.labels, [asdict(box) for box in record.boxes], record.label_masks)
         digest.update(json.dumps(known, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 

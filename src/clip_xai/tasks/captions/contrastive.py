@@ -24,6 +24,7 @@ from clip_xai.models.backbones.clip import with_texts
 from clip_xai.models.finite import require_finite
 from clip_xai.runs.resuming import Start
 from clip_xai.tasks.captions.contrastive_module import ContrastiveModule, PairData
+from clip_xai.tasks.captions.training import with_captions
 from clip_xai.tasks.task import Provenance, Training
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.optimisation import Optimisation
@@ -101,7 +102,8 @@ def of_sources(config: TrainConfig, split: str, records: Sequence[Record]) -> li
         UserError: There are none.
     """
     sources = config.stage.sources
-    chosen = [record for record in records if sources is None or record.source in sources]
+    captioned = with_captions(records, split)
+    chosen = [record for record in captioned if sources is None or record.source in sources]
     if not chosen:
         wanted = "any source" if sources is None else ", ".join(sources)
         raise UserError(f"split {split} has no photograph of {wanted}; widen data.limit, data.root or stage.sources")

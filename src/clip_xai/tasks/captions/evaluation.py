@@ -54,6 +54,7 @@ from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, noted_of
 from clip_xai.runs.notes import data_notes, few_steps, training_records
 from clip_xai.tasks.captions.opened import fingerprints_of, open_captioner
 from clip_xai.tasks.captions.prompts import retrieved_prompts
+from clip_xai.tasks.captions.training import with_captions
 from clip_xai.tasks.task import Judgement
 from clip_xai.text import counted
 from clip_xai.training.features import FeatureCache, FeatureTable
@@ -114,7 +115,8 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     run_dir = Path(config.run_dir)
     claim(run_dir, "evaluate", asked_of_evaluation(config, on, captioner), noted_of_model(on.place))
     bert_scorer, skipped = choose_bert_scorer(config.bert_score)
-    records, train = on.records, training_records(on)
+    records = with_captions(on.records, config.split)
+    train = [record for record in training_records(on) if record.references]
     cache = FeatureCache(Path(on.data.cache_dir), captioner.backbone)
     batch_size = config.trainer.feature_batch_size
     found = evaluate_captioner(

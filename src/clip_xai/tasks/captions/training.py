@@ -78,8 +78,8 @@ class CaptionTraining(Training):
         self.config = config = start.config
         captioner, settings = self.captioner, self.settings
         load_start(captioner, settings, start)
-        splits = {"train": start.train, "val": start.val}
-        table = captioner_features(captioner, [*start.train, *start.val], config.data, config.trainer)
+        splits = {"train": with_captions(start.train, "training"), "val": with_captions(start.val, "validation")}
+        table = captioner_features(captioner, [*splits["train"], *splits["val"]], config.data, config.trainer)
         self.retrieval, prompts = retrieved(captioner, settings, splits, config)
         data = caption_data(captioner, table, splits, config, prompts)
         if data.train_set.cut:
@@ -87,7 +87,7 @@ class CaptionTraining(Training):
                 "%s longer than data.max_tokens=%d, the end of which is never learned; the longest has %d tokens",
                 *(counted(data.train_set.cut, "caption"), config.data.max_tokens, data.train_set.longest),
             )
-        self.learned = [record for record in learned_records(config, start.train) if record.image in table.rows]
+        self.learned = [record for record in learned_records(config, splits["train"]) if record.image in table.rows]
         self.set_aside = {str(path): reason for path, reason in table.unreadable.items()}
         self.sizes = {"train_photographs": len(data.sampler), "val_photographs": len(data.val_set)}
         self.judge_first = data.common_set is not None
@@ -134,6 +134,22 @@ class CaptionTraining(Training):
         save_captioner(captioner, self.settings, Path(self.config.run_dir) / EXPORT)
         log_samples(captioner, self.batches, self.config, loggers)
         return {}
+
+
+def with_captions(records: Sequence[Record], split: str) -> list[Record]:
+    """Return the records that have a caption; those with labels alone are counted in the log.
+
+    Raises:
+        UserError: None has one.
+    """
+    found = [record for record in records if record.references]
+    if not found:
+        raise UserError(
+            f"no {split} photograph has a caption, only labels: choose task=classify, or data with captions"
+        )
+    if len(found) < len(records):
+        log.warning("%s: %s left out, which have no caption", split, counted(len(records) - len(found), "photograph"))
+    return found
 
 
 def load_start(captioner: Captioner, settings: CaptionerSettings, start: Start) -> None:

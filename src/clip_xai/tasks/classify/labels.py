@@ -16,6 +16,7 @@ from clip_xai.errors import UserError
 from clip_xai.text import counted
 
 log = logging.getLogger(__name__)
+POLICIES = {"ignored": "masked", "present": "ones", "absent": "zeros"}  # of uncertain labels
 LABELS, DIAGNOSIS, MALIGNANCY = "labels", "diagnosis", "malignancy"
 
 
@@ -38,12 +39,7 @@ class Question:
     def truth(self, records: Sequence[Record]) -> NDArray[np.float32]:
         """Return ``[n, C]``: 1 present, 0 absent, NaN not counted."""
         found = labelled(records, self.of)
-        values = label_matrix(found, self.classes)
-        if self.uncertain != "ignored":
-            for row, record in enumerate(found):
-                for column, name in enumerate(self.classes):
-                    if name in record.labels and record.labels[name] is None:
-                        values[row, column] = float(self.uncertain == "present")
+        values = label_matrix(found, self.classes, uncertain=POLICIES[self.uncertain])
         return values
 
     def answered(self, records: Sequence[Record]) -> list[Record]:
