@@ -127,10 +127,10 @@ def render(film: Film, size: int = 256, without: Collection[str] = ()) -> Render
     if "vessels" not in without:
         vessels = shown("vessels", anatomy.vessels(frame) * (frame.air > 0))
         markings = markings + vessels
-    # Markings are seen against air alone; where air has left the lung there are none, and a little more air.
-    air = air * (1 - 0.32 * markings * (1 - bare)) * (1 + 0.10 * bare)
+    # Markings are seen against air alone; where air has left the lung there are none, and more air.
+    air = air * (1 - 0.32 * markings * (1 - bare)) * (1 + 0.20 * bare)
     attenuation = film.anatomy.tissue * tissue * (1 - 0.80 * air) + 0.20 * tissue * (1 - frame.air)
-    attenuation = attenuation + 0.15 * line
+    attenuation = attenuation + 0.26 * line
     for name, (paint, strength) in _ADDED.items():
         if name not in without:
             layer = shown(name, paint(frame))
