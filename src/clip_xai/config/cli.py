@@ -62,7 +62,8 @@ class Command:
         arguments, own = without_own_folders(typed)
         for folder in (conf, *own):
             refuse_numbered_files(folder)
-        refuse_unknown(arguments, SCHEMAS[job])
+        if job in SCHEMAS:
+            refuse_unknown(arguments, SCHEMAS[job])
         command = cls(job, [conf.resolve(), *own], list(typed))
         command.arguments = dict(zip(arguments, command.as_hydra_reads(arguments), strict=True))
         return command

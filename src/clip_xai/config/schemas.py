@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from clip_xai.config.explainer_settings import XaiConfig
+from clip_xai.config.mapper_settings import TARGETS, MapperConfig
 from clip_xai.config.training_settings import (
     CallbacksConfig,
     ClassifyConfig,
@@ -29,10 +30,6 @@ from clip_xai.models.settings import TEMPLATE, Decoding
 from clip_xai.ranges import SEEDS, Checked, check, setting
 
 CURVES = ("default", "rise", "abs_cam_study", "chest_study")
-TARGETS = (
-    *("caption_word", "caption_span", "caption", "caption_contrast"),
-    *("similarity", "contrast", "class", "logit", "embedding_dimension"),
-)
 
 
 @dataclass
@@ -41,40 +38,6 @@ class BackboneConfig(BackboneSource):
 
     name: str = MISSING
     architecture: str = MISSING
-
-
-@dataclass
-class MapperConfig(Checked):
-    """How image features reach the language model. What is null keeps the mapper's own default.
-
-    Attributes:
-        name: ``bottleneck_mlp``, ``clipcap_mlp`` and ``clipcap_transformer`` read the pooled embedding;
-            ``linear_patch``, ``resampler`` and ``cross_attention`` read patch tokens.
-        prefix_length: Number of prefix vectors (``linear_patch`` and ``cross_attention`` take it from the grid).
-        dropout: Probability of dropping an activation while training.
-        layers: Layers of ``resampler`` and ``clipcap_transformer``.
-        head_width: Width of one attention head of ``resampler`` and ``cross_attention``.
-        heads: Attention heads of ``clipcap_transformer`` and ``cross_attention``.
-        hidden: Inner width of ``bottleneck_mlp``.
-        clip_length: Vectors that ``clipcap_transformer`` spreads the embedding over.
-        normalize: Whether ``clipcap_mlp`` and ``clipcap_transformer`` bring the embedding to length 1 first.
-        pool: Side of the squares of patches that ``linear_patch`` averages.
-        gated: Whether ``cross_attention`` opens its gates from zero, or has none.
-    """
-
-    prefix: ClassVar[str] = "mapper"
-
-    name: str = MISSING
-    prefix_length: int | None = setting(None, least=1)
-    dropout: float | None = setting(None, least=0, below=1)
-    layers: int | None = setting(None, least=1)
-    head_width: int | None = setting(None, least=1)
-    heads: int | None = setting(None, least=1)
-    hidden: int | None = setting(None, least=1)
-    clip_length: int | None = setting(None, least=1)
-    normalize: bool | None = None
-    pool: int | None = setting(None, least=1)
-    gated: bool | None = None
 
 
 @dataclass

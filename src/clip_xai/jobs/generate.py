@@ -1,8 +1,10 @@
-"""Write what is read before torch is loaded: the settings of every explainer, for Hydra and for people.
+"""Write what is read before torch is loaded: the settings of explainers and mappers, for Hydra and for people.
 
 ``python -m clip_xai.jobs.generate`` writes ``config/explainer_settings.py`` and ``conf/xai/NAME.yaml`` from the classes
-of the explainers, with each line of their docstrings as the comment of its setting; with ``--check`` it says what is
-stale and writes nothing. Groups of explainers that are chosen by hand, such as ``conf/xai/basic.yaml``, stay.
+of the explainers, with each line of their docstrings as the comment of its setting, and ``config/mapper_settings.py``
+and ``conf/mapper/NAME.yaml`` from the constructors of the mappers (``jobs/generate_mappers.py``); with ``--check`` it
+says what is stale and writes nothing. Groups of explainers that are chosen by hand, such as ``conf/xai/basic.yaml``,
+stay.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 import yaml
 
 from clip_xai.config.cli import CONF
+from clip_xai.jobs.generate_mappers import generated_of_mappers
 from clip_xai.xai.explainer import Explainer, explainers
 
 COMMAND = "python -m clip_xai.jobs.generate"
@@ -60,7 +63,7 @@ def stale_files() -> dict[Path, str]:
     """Return the files that are other than the classes make them, with what they should hold."""
     return {
         path: text
-        for path, text in generated(own()).items()
+        for path, text in {**generated(own()), **generated_of_mappers()}.items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     }
 
@@ -176,11 +179,9 @@ def _text(value: Any) -> str:
 
 
 def _comment(text: str, indent: str) -> list[str]:
-    return _wrapped(text, f"{indent}# ")
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_long_words=False
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""The settings of mappers and the names of targets as files that are read without torch; see ``generate.py``."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clip_xai.config.cli import CONF
+from clip_xai.models.mappers import mappers
+from clip_xai.models.mappers.base import Mapper
+from clip_xai.xai.targets.base import targets
+
+MODULE = Path(__file__).resolve().parents[1] / "config" / "mapper_settings.py"
+WIDTH = 120
+HEAD = '''"""The settings of every mapper, and the names of the targets, read without importing one.
+
+Written by ``python -m clip_xai.jobs.generate`` from their own code; change that, and run it again.
+"""
+
+# fmt: off
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from omegaconf import MISSING
+
+from clip_xai.ranges import Checked, setting
+'''
+
+
+def generated_of_mappers() -> dict[Path, str]:
+    """Return the generated files by their paths."""
+    own = [mapper for mapper in mappers.values() if mapper.__module__.startswith("clip_xai.")]
+    return {MODULE: module_of_mappers(own)} | {
+        CONF / "mapper" / f"{mapper.name}.yaml": option_of_mapper(mapper) for mapper in own
+    }
+
+
+def module_of_mappers(own: Iterable[type[Mapper]]) -> str:
+    """Return the module with the dataclass of ``mapper`` and the names of the targets."""
+    settings: dict[str, list[tuple[type[Mapper], Field[Any]]]] = {}
+    for mapper in own:
+        for item in fields(mapper.settings()):
+            settings.setdefault(item.name, []).append((mapper, item))
+    names = [f'"{name}"' for name, maker in targets.items() if maker.__module__.startswith("clip_xai.")]
+    listed = textwrap.fill(f"{', '.join(names)},", WIDTH, initial_indent="    ", subsequent_indent="    ")
+    doc = ["How image features reach the language model; what is null keeps the mapper's own default.", ""]
+    doc += ["Attributes:", f"    name: {', '.join(f'``{mapper.name}``' for mapper in own)}."]
+    lines = [f"TARGETS = (\n{listed}\n)", "", "", "@dataclass", "class MapperConfig(Checked):"]
+    items = []
+    for name, found in settings.items():
+        doc.append(f"    {name}: {_sentences(name, found)}")
+        bounds = "".join(f", {key}={value!r}" for key, value in found[0][1].metadata.items())
+        kind = getattr(found[0][1].type, "__name__", str(found[0][1].type)).removesuffix(" | None")
+        items.append(f"    {name}: {kind} | None = {f'setting(None{bounds})' if bounds else 'None'}")
+    wrapped = [doc[0], *doc[1:3], *(line for text in doc[3:] for line in _wrapped(text))]
+    lines += [f'    """{wrapped[0]}', *(f"    {line}".rstrip() for line in wrapped[1:]), '    """', ""]
+    lines += ['    prefix: ClassVar[str] = "mapper"', "", "    name: str = MISSING", *items]
+    return f"{HEAD}\n" + "\n".join(lines) + "\n"
+
+
+def option_of_mapper(mapper: type[Mapper]) -> str:
+    """Return the YAML of one mapper, each setting below what it means."""
+    said = arguments_of(mapper)
+    title = inspect.cleandoc(mapper.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    lines = [*_comment(title), f"name: {mapper.name}"]
+    for item in fields(mapper.settings()):
+        lines += _comment(said.get(item.name, ""))
+        # What is off need not be said.
+        default = item.default or None if isinstance(item.default, bool) else item.default
+        value = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+        lines.append(f"{item.name}: {value}")
+    return "\n".join(lines) + "\n"
+
+
+def arguments_of(mapper: type[Mapper]) -> dict[str, str]:
+    """Return what the docstring of a constructor says of each argument, on one line each."""
+    found: dict[str, str] = {}
+    lines = inspect.cleandoc(mapper.__init__.__doc__ or "").splitlines()
+    key = ""
+    for line in lines[lines.index("Args:") + 1 :] if "Args:" in lines else []:
+        if line and not line.startswith(" "):
+            break
+        if line.startswith("    ") and not line.startswith("     "):
+            key, _, text = line.strip().partition(": ")
+            found[key] = text
+        elif line.strip() and key:
+            found[key] += f" {line.strip()}"
+    return found
+
+
+def _sentences(name: str, found: list[tuple[type[Mapper], Field[Any]]]) -> str:
+    """What a setting means, and of which mappers, in the words of their constructors."""
+    said: dict[str, list[str]] = {}
+    for mapper, _ in found:
+        said.setdefault(arguments_of(mapper).get(name, ""), []).append(f"``{mapper.name}``")
+    return " ".join(f"Of {', '.join(named)}: {text[0].lower()}{text[1:]}" for text, named in said.items())
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH - 4, subsequent_indent="        ", break_long_words=False)
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
