@@ -38,8 +38,8 @@ from clip_xai.report.explained import ExplainedImage
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart, explainers
 from clip_xai.xai.target import ClassifierTarget, ContrastTarget, SimilarityTarget, Target
+from clip_xai.xai.targets.question import CAPTION_PARTS, Question
 from clip_xai.xai.targets.similarity import KINDS
-from clip_xai.xai.targets.target_builder import CAPTION_PARTS, Question
 
 __all__ = ["Explanations", "Run", "explain", "load_backbone", "read_run", "wrap_classifier"]
 

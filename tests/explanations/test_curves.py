@@ -18,7 +18,8 @@ from clip_xai.explanations.questions import Question
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.report.assemble import Answer
-from clip_xai.report.curves import HEAT, RANDOM, REVERSED, Line, MeasuredCurves, picture
+from clip_xai.report.curves import Line, picture
+from clip_xai.report.measured_curves import HEAT, RANDOM, REVERSED, MeasuredCurves
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.curve_protocols import PROTOCOLS
 from clip_xai.xai.insertion_deletion import insertion_deletion, random_smooth_maps

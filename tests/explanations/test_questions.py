@@ -12,7 +12,8 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.questions import ask, question_of
 from clip_xai.jobs.explain import choose
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone
-from clip_xai.xai.targets.target_builder import Question, targets_of
+from clip_xai.xai.targets.question import Question
+from clip_xai.xai.targets.target_builder import targets_of
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from clip_xai.explanations.photographs import photographs_at
 from clip_xai.models.settings import Decoding
 from clip_xai.runs.lineage import Learned, Lineage
 from clip_xai.xai.explainer import explainers
-from clip_xai.xai.targets.target_builder import Question
+from clip_xai.xai.targets.question import Question
 from tests.support.small_captioner import small_captioner
 
 

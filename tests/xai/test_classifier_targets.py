@@ -23,7 +23,8 @@ from clip_xai.xai.double import in_double
 from clip_xai.xai.explainer import defined_for, explainers
 from clip_xai.xai.methods import GradCam, Saliency
 from clip_xai.xai.target import ClassifierTarget
-from clip_xai.xai.targets.target_builder import Question, targets_of
+from clip_xai.xai.targets.question import Question
+from clip_xai.xai.targets.target_builder import targets_of
 from tests.support.networks import NETWORKS
 from tests.support.towers import assert_close, pixels_for
 

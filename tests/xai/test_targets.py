@@ -24,7 +24,8 @@ from clip_xai.xai.target import (
 )
 from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.caption import diagnosis_words
-from clip_xai.xai.targets.target_builder import Question, caption_parts, targets_of
+from clip_xai.xai.targets.question import Question
+from clip_xai.xai.targets.target_builder import caption_parts, targets_of
 from clip_xai.xai.words import words_of
 from tests.support.captions import log_prob
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
@@ -245,7 +246,7 @@ def test_one_word_of_a_caption_knows_its_place(captioner: Captioner) -> None:
 
 
 def test_without_a_captioner_only_texts_can_be_asked(backbone: OpenClipBackbone) -> None:
-    assert Question(("similarity",)).needs_captioner and not Question(("class",)).needs_captioner
+    assert needs_captioner(Question(("similarity",))) and not needs_captioner(Question(("class",)))
     with pytest.raises(UserError, match="needs a captioner"):
         targets_of(Question(("caption",)), backbone)
     with pytest.raises(UserError, match="text="):

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from clip_xai.explanations.lesion_maps import cells_of, finite, items_to_measure
 from clip_xai.metrics.intervals import FEWEST, Interval, bounds, mean_interval, mean_of_sums, resampled_sums
 from clip_xai.report.assemble import Answer
-from clip_xai.report.curves import HEAT, MOST_POINTS, RANDOM, REVERSED, CurveRow, Line, MeasuredCurves, picture
+from clip_xai.report.curves import MOST_POINTS, Line, picture
 from clip_xai.report.explained import title_of
+from clip_xai.report.measured_curves import HEAT, RANDOM, REVERSED, CurveRow, MeasuredCurves
 from clip_xai.report.pages import Table
 from clip_xai.xai.curve_protocols import PROTOCOLS
 from clip_xai.xai.insertion_deletion import insertion_deletion, on_units, random_smooth_maps

@@ -29,6 +29,7 @@ from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import SimilarityTarget
+from clip_xai.xai.targets.target_builder import needs_captioner
 
 RENDERED_ALONE = (
     "This captioner has seen rendered pictures alone, and this is a photograph: what it says of it means nothing."
@@ -59,7 +60,7 @@ class ExplanationJob:
     curves: CurveSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.captioner is None and self.question.needs_captioner:
+        if self.captioner is None and needs_captioner(self.question):
             raise UserError(
                 "without a captioner there is no caption to explain: choose target=similarity or contrast with "
                 "text=..., class or embedding_dimension; of a classifier, logit"

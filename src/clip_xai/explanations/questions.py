@@ -23,13 +23,9 @@ from clip_xai.report.explained import POOLED_NOTE
 from clip_xai.xai.target import CaptionTarget, Target
 from clip_xai.xai.targets.base import CAPTION, TEXT, needing
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
+from clip_xai.xai.targets.question import CAPTION_PARTS, Question
 from clip_xai.xai.targets.similarity import CutTextWarning
-from clip_xai.xai.targets.target_builder import (
-    CAPTION_PARTS,
-    Question,
-    caption_parts,
-    targets_of,
-)
+from clip_xai.xai.targets.target_builder import caption_parts, targets_of
 
 __all__ = [
     "WHOLE_CAPTION",

@@ -32,8 +32,8 @@ from safetensors.torch import save_file
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.files import reading, replacing, write_json
 from clip_xai.report.assemble import Answer
-from clip_xai.report.curves import CurveRow, MeasuredCurves
 from clip_xai.report.explained import slug
+from clip_xai.report.measured_curves import CurveRow, MeasuredCurves
 from clip_xai.xai.attribution import Attribution
 
 log = logging.getLogger(__name__)

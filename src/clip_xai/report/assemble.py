@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_xai.data.preprocess import Geometry
-from clip_xai.report.curves import MeasuredCurves
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
 from clip_xai.report.figures import fitted, resized_geometry
+from clip_xai.report.measured_curves import MeasuredCurves
 from clip_xai.xai.attribution import Attribution
 
 LONGEST_SIDE = 1200  # no report shows more pixels, and a run over camera files must fit into memory

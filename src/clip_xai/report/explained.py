@@ -17,7 +17,7 @@ from clip_xai.xai.explainer import explainers
 from clip_xai.xai.targets.classes import CLASSIFIER_KINDS
 
 if TYPE_CHECKING:
-    from clip_xai.report.curves import MeasuredCurves
+    from clip_xai.report.measured_curves import MeasuredCurves
 
 LOG_PROBABILITY = "log-probability"
 RATIO = "log-probability ratio"

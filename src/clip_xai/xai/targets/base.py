@@ -19,7 +19,7 @@ from clip_xai.ranges import check, settings_of_parameters
 from clip_xai.registry import Registry
 
 if TYPE_CHECKING:
-    from clip_xai.xai.targets.target_builder import Question
+    from clip_xai.xai.targets.question import Question
 
 CAPTION, TEXT = "caption", "text"  # what a target may need besides the tower
 

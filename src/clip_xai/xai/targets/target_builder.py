@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.xai.targets.base import CAPTION, TEXT, Target, TargetContext, made_of, needing, targets
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, CaptionTarget, diagnosis_words
+from clip_xai.xai.targets.question import CAPTION_PARTS, Question
 
-CAPTION_PARTS = ("caption_word", "caption_span", "caption")
 Span = tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of each photograph.
-
-    Attributes:
-        names: Names of targets, keys of ``targets``. ``caption_word``, ``caption_span`` and ``caption`` of one question
-            are one target with several scores, for they share each pass.
-        kind: The similarity: ``cosine``, ``dot`` or ``logit``; for classes also ``log_probability``. Of a classifier
-            ``logit``, ``margin`` or ``log_probability``.
-        text: The text, or the texts, of ``similarity`` and ``contrast``; None for the generated caption.
-        against: The other texts of ``contrast``; for ``caption_contrast``, what could stand in the span's place;
-            None for the vocabulary's.
-        classes: Texts for ``class``, None for the vocabulary's; for ``logit`` a classifier's names or numbers, none of
-            them for the likeliest.
-        templates: Texts with ``{}`` where the class stands; None for the vocabulary's.
-        dimensions: The dimensions of ``embedding_dimension``.
-        word: The word of ``caption_word``; None for every word.
-        span: The words of ``caption_span`` and ``caption_contrast``; None for the diagnosis that the caption states.
-        options: Settings that single targets have of their own.
-        vocabulary: What is taken where nothing is given, and what captions are read with. A captioner brings its own.
-    """
-
-    names: tuple[str, ...] = (*CAPTION_PARTS, "similarity")
-    kind: str = "cosine"
-    text: str | tuple[str, ...] | None = None
-    against: tuple[str, ...] | None = None
-    classes: tuple[str, ...] | None = None
-    templates: tuple[str, ...] | None = None
-    dimensions: tuple[int, ...] = ()
-    word: str | None = None
-    span: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
-
-    @property
-    def needs_captioner(self) -> bool:
-        """Whether it cannot be answered by the backbone alone."""
-        of_text = self.text is None and bool(set(needing(TEXT)) & set(self.names))
-        return of_text or bool(set(needing(CAPTION)) & set(self.names))
 
 
 @dataclass(frozen=True)
@@ -73,6 +30,12 @@ class TargetSpecification:
     name: str
     target: Target
     spans: list[Span]
+
+
+def needs_captioner(question: Question) -> bool:
+    """Tell whether a question cannot be answered by the backbone alone."""
+    of_text = question.text is None and bool(set(needing(TEXT)) & set(question.names))
+    return of_text or bool(set(needing(CAPTION)) & set(question.names))
 
 
 def targets_of(
@@ -170,4 +133,4 @@ def _parts(context: TargetContext) -> TargetSpecification:
     return TargetSpecification("caption", *caption_parts(*context.caption(), names, question.word, question.span))
 
 
-__all__ = ["WHOLE_CAPTION", "Question", "TargetSpecification", "caption_parts", "targets_of"]
+__all__ = ["WHOLE_CAPTION", "TargetSpecification", "caption_parts", "needs_captioner", "targets_of"]
