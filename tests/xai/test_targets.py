@@ -25,7 +25,7 @@ from clip_xai.xai.target import (
 from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.caption import diagnosis_words
 from clip_xai.xai.targets.question import Question
-from clip_xai.xai.targets.target_builder import caption_parts, targets_of
+from clip_xai.xai.targets.target_builder import caption_parts, needs_captioner, targets_of
 from clip_xai.xai.words import words_of
 from tests.support.captions import log_prob
 from tests.xai.conftest import CAPTION, TEXTS, assert_close
