@@ -222,8 +222,8 @@ def load_plugins(names: Sequence[str]) -> None:
 
 
 def loaded_plugins() -> list[str]:
-    """Return the names of the plugins that were loaded so far."""
-    return list(_PLUGINS)
+    """Return the names of the plugins that are loaded."""
+    return [name for name in _PLUGINS if name in sys.modules]
 
 
 def load_plugins_of(made: object, names: Sequence[str]) -> None:

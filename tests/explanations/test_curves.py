@@ -26,7 +26,7 @@ from clip_xai.xai.insertion_deletion import insertion_deletion, random_smooth_ma
 from clip_xai.xai.methods import AttentionRollout, GradEclip
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import SimilarityTarget
-from tests.training.conftest import small_captioner
+from tests.support.small_captioner import small_captioner
 
 TEXTS = ("melanoma", "a photo of a nevus")
 

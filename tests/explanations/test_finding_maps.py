@@ -25,7 +25,7 @@ from clip_xai.jobs.explain import explain_photographs
 from clip_xai.metrics.localisation import energy_inside, lay_over, pointing_hits
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.xai.methods import GradCam
-from tests.models.backbones.networks import NETWORKS
+from tests.support.networks import NETWORKS
 
 NAMES = ["Mass", "Nodule", "Effusion", "Hernia", "Edema"]
 
@@ -101,7 +101,7 @@ def test_the_page_shows_boxes_and_curves(run) -> None:
     assert "Does the score follow the heat?" in page and "data:image/svg+xml;base64," in page
     assert (store.run_dir / "curves" / "class.svg").is_file()
     [row, control] = metrics["curves"]
-    assert (row["method"], row["what"], row["protocol"], row["score"]) == ("gradcam", "class", "default", "logit")
+    assert (row["method"], row["what"], row["protocol"], row["score"]) == ("gradcam", "class", "default", "class logit")
     assert row["insertion"]["n"] == 12 and control["method"] == "control: random smooth maps"
 
 

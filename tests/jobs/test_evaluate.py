@@ -195,7 +195,7 @@ def test_few_training_steps_of_all_stages_are_said_first(data, tmp_path) -> None
         save_file({"weight": torch.ones(1)}, place / "model.safetensors", metadata=captioner.provenance)
         said = few_steps(place)
         assert said == ([] if before + steps >= 100 else said)
-        assert not said or said[0].startswith(f"The captioner was trained for {before + steps} steps only")
+        assert not said or said[0].startswith(f"The model was trained for {before + steps} steps only")
     old = json.loads(captioner.provenance["lineage"])
     del old["updates"]
     save_file({"weight": torch.ones(1)}, place / "model.safetensors", metadata={"lineage": json.dumps(old)})

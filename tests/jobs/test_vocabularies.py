@@ -21,7 +21,7 @@ from clip_xai.jobs.explain import explain
 from clip_xai.jobs.export import main as export
 from clip_xai.jobs.train import train
 from clip_xai.runs.checkpoints import EXPORT
-from clip_xai.runs.instantiate import open_captioner
+from clip_xai.tasks.captions.opened import open_captioner
 from tests.support.small_runs import of_data, settings
 
 SAID = [

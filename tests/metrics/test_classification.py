@@ -186,14 +186,14 @@ def test_planted_shortcut_is_found_and_a_harmless_attribute_is_not() -> None:
     assert first.within.value == pytest.approx(roc_auc_score(truth[within, 0], cheating[within, 0]))
     result = evaluate_classes(cheating, truth, NAMES, groups, multiple=True).with_shortcuts(found)
     assert any("follows 'tube': Mass" in verdict.text for verdict in result.verdicts)
-    assert json.loads(result.to_json())["shortcuts"][0]["labels"][0]["found"]
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["shortcuts"][0]["labels"][0]["found"]
     assert "## Shortcut: tube" in result.to_markdown()
 
 
 def test_results_hold_hostile_names_and_no_nan() -> None:
     scores, truth, groups = one_class(40)
     found = evaluate_classes(scores, truth, ("a|b", "<b>", "c"), groups, multiple=False)
-    assert "NaN" not in found.to_json()
+    assert "NaN" not in json.dumps(found.to_dict(), allow_nan=False)
     assert "a\\|b" in found.to_markdown() and "<b>" not in found.to_markdown()
     assert label_metric("auroc", "<b>").key in found.summary()
 

@@ -152,8 +152,8 @@ def _pretrained(source: str) -> LanguageModel:
         )  # fmt: skip
     if loaded["missing_keys"]:
         raise UserError(
-            f"{folder / 'model.safetensors'} lacks weights of a {type(model).__name__}, such as "
-            f"{min(loaded['missing_keys'])}: it is not the file of this config.json"
+            f"{folder / 'model.safetensors'} does not hold every weight of a {type(model).__name__}: "
+            f"{min(loaded['missing_keys'])} is missing, so it is not the file of this config.json"
         )
     require_causal(model)
     tokenizer = CaptionTokenizer.load(folder)

@@ -244,11 +244,12 @@ def _latest(runs_root: Path, refusal: Refusal | None, debug: bool, task: str | N
             f"ckpt=latest: under {runs_root}/train are debug runs only, which are not trained models; to look at the "
             f"newest all the same: ckpt={debugged[-1][1]}"
         )
-    first = "stage=1" if task in (None, CAPTIONS) else f"task={task}"
-    of_task = "" if task is None else f" of task={task}"
-    raise UserError(
-        f"ckpt=latest: no finished run{of_task} under {runs_root}/train; run first: python train.py {first}"
-    )
+    if task not in (None, CAPTIONS):
+        raise UserError(
+            f"ckpt=latest: no finished run of task={task} under {runs_root}/train; run first: python train.py "
+            f"task={task}"
+        )
+    raise UserError(f"ckpt=latest: no finished run under {runs_root}/train; run first: python train.py stage=1")
 
 
 def newest_export(like: RunCard, stage: int, runs_root: Path, refusal: Refusal | None = None) -> Path:
