@@ -160,6 +160,19 @@ def test_folders_of_splits_stand_above_those_of_classes(tmp_path: Path) -> None:
     assert problems(root) == {"b of test": "this class has no picture here"}
 
 
+def test_an_eighth_of_each_class_validates_where_there_is_no_folder_for_it(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    names = [f"train/{kind}/{number}.png" for kind in "ab" for number in range(16)]
+    photographs(root, *names, "test/a/0.png", "test/b/0.png")
+    splits = {name: record.split for name, record in built(root, split="official").items()}
+    held = {name for name, split in splits.items() if split == "val"}
+    assert all(0 < sum(name.startswith(f"train/{kind}/") for name in held) < 8 for kind in "ab")
+    assert {split for name, split in splits.items() if name.startswith("test")} == {"test"}
+    root.rename(tmp_path / "elsewhere")
+    again = {name: record.split for name, record in built(tmp_path / "elsewhere", split="official").items()}
+    assert again == splits
+
+
 def test_what_is_no_folder_of_classes_is_refused(tmp_path: Path) -> None:
     photographs(tmp_path / "one", "a/1.png", "a/2.png")
     with pytest.raises(UserError, match="holds none of the known data sets"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clip_xai.data.record import NO_PATIENT, SourceTable
 from clip_xai.data.sources.common import SourceReader
+from clip_xai.data.sources.official_splits import held_for_validation
 from clip_xai.data.sources.own_tables import SPLIT_NAMES, key_of
 from clip_xai.data.sources.photograph_files import IMAGE_SUFFIXES, NO_PHOTOGRAPHS, PhotographIndex, walk
 from clip_xai.text import counted, plural, printable
@@ -36,11 +37,15 @@ def read(root: Path) -> SourceTable | None:
     if len(classes) < 2:
         return None
     reader = SourceReader(printable(base.name), PhotographIndex.empty(), compare_looks=True)
+    held = _held(base, parts) if by_split else set()
+    if held:
+        reader.note(f"{counted(len(held), 'picture')} of train validate, as there is no folder val")
     for part, folders in parts.items():
         place = base / part
         for name in classes:
             for picture in folders.get(name, ()):
-                _add(reader, base, picture, name, classes, SPLIT_NAMES.get(part.casefold()))
+                split = "val" if picture in held else SPLIT_NAMES.get(part.casefold())
+                _add(reader, base, picture, name, classes, split)
         for picture in _loose(place, pictures):
             _reject(reader, base, picture, "it lies in no folder of a class")
         _name_empty(reader, base, place, folders, classes)
@@ -50,6 +55,18 @@ def read(root: Path) -> SourceTable | None:
     reader.note(f"{counted(len(classes), 'class', 'classes')} by folder: {', '.join(map(printable, classes))}")
     reader.note("nothing tells patients: splits are by photograph")
     return reader.table()
+
+
+def _held(base: Path, parts: dict[str, Folders]) -> set[Path]:
+    """Return the training pictures that validate where there is no folder val: an eighth of each class."""
+    splits = {SPLIT_NAMES[part.casefold()]: folders for part, folders in parts.items()}
+    if "val" in splits or "train" not in splits:
+        return set()
+    held: set[Path] = set()
+    for name, pictures in splits["train"].items():
+        by_name = {picture.relative_to(base).as_posix(): picture for picture in pictures}
+        held |= {by_name[one] for one in held_for_validation(f"folder {name}", by_name)}
+    return held
 
 
 def _folders(base: Path, pictures: list[Path]) -> Folders:
