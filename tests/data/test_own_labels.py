@@ -163,7 +163,8 @@ def test_folders_of_splits_stand_above_those_of_classes(tmp_path: Path) -> None:
 def test_an_eighth_of_each_class_validates_where_there_is_no_folder_for_it(tmp_path: Path) -> None:
     root = tmp_path / "data"
     names = [f"train/{kind}/{number}.png" for kind in "ab" for number in range(16)]
-    photographs(root, *names, "test/a/0.png", "test/b/0.png")
+    for number, name in enumerate([*names, "test/a/0.png", "test/b/0.png"]):
+        radiograph(root / name, number)
     splits = {name: record.split for name, record in built(root, split="official").items()}
     held = {name for name, split in splits.items() if split == "val"}
     assert all(0 < sum(name.startswith(f"train/{kind}/") for name in held) < 8 for kind in "ab")

@@ -23,6 +23,7 @@ from clip_xai.config.training_settings import SearchConfig
 from clip_xai.errors import UserError
 from clip_xai.files import replacing, write_json
 from clip_xai.jobs.train import train
+from clip_xai.runs.checkpoints import CAPTIONS
 from clip_xai.runs.directories import claim
 from clip_xai.runs.loggers import GivenUp
 from clip_xai.text import counted, spreadsheet_cell
@@ -78,10 +79,12 @@ def asked_of_search(told: SearchConfig, config: TrainConfig) -> dict[str, Any]:
     """What decides a search, apart from how many trials it has; every trial notes its own settings."""
     fixed = {name: value for name, value in asdict(told).items() if name not in ("name", "trials")}
     parts = ("backbone", "mapper", "language_model", "stage", "data", "generation")
+    if config.task.name != CAPTIONS:
+        fixed["task"] = {key: value for key, value in asdict(config.task).items() if key != "run_name"}
     return {
         "settings": {
             "study": told.name, "hparams_search": fixed, "seed": config.seed, "monitor": config.callbacks.monitor,
-            **{name: asdict(getattr(config, name)) for name in parts},
+            **{name: asdict(part) for name in parts if (part := getattr(config, name)) is not None},
         }
     }  # fmt: skip
 

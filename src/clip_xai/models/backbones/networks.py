@@ -54,7 +54,7 @@ def build_network(library: str, config: Mapping[str, Any], image_size: int | Non
         ) from error
     if image_size is not None and hasattr(network, "layers") and hasattr(network, "patch_embed"):
         # Windows are laid out when a windowed transformer is built.
-        network = timm.create_model(architecture, pretrained=False, img_size=image_size, **settings)
+        network = timm.create_model(architecture, pretrained=False, **{**settings, "img_size": image_size})
     return network
 
 

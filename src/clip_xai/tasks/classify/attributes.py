@@ -32,13 +32,19 @@ def known_of(records: Sequence[Record], table: str | None) -> list[dict[str, Any
     if table is None:
         return fields
     rows = _rows(Path(table).expanduser())
-    found = 0
+    named: dict[str, Record] = {}
     for record, known in zip(records, fields, strict=True):
-        row = next((rows[key] for key in _keys(record) if key in rows), None)
-        if row is not None:
-            found += 1
-            known |= row
-    if not found:
+        key = next((key for key in _keys(record) if key in rows), None)
+        if key is None:
+            continue
+        if key in named:
+            raise UserError(
+                f"attributes={table}: {key} may be {named[key].identifier} or {record.identifier}; write more of its "
+                "path"
+            )
+        named[key] = record
+        known |= rows[key]
+    if not named:
         raise UserError(f"attributes={table} names none of {counted(len(records), 'photograph')} in its column image")
     return fields
 
@@ -56,21 +62,22 @@ def attributes_of(known: Sequence[Mapping[str, Any]], name: str) -> dict[str, ND
     Raises:
         UserError: No photograph has such a field, or all have the same.
     """
-    values = [known_here.get(name) for known_here in known]
+    values = [None if _missing(value) else value for value in (known_here.get(name) for known_here in known)]
     if not any(value is not None for value in values):
         there = sorted({field for one in known for field in one})
         raise UserError(f"shortcuts: {name} is not known of any photograph; known are {', '.join(there) or 'none'}")
     sets = [None if value is None else _several(value) for value in values]
     kinds = sorted({kind for one in sets if one is not None for kind in one})
-    if {kind.lower() for kind in kinds} <= _YES | _NO:
-        return {name: _column([None if one is None else bool(one) and min(one).lower() in _YES for one in sets])}
-    lists = any(one is not None and len(one) != 1 for one in sets)
-    chosen = kinds if lists or len(kinds) != 2 else kinds[1:]
-    found = {}
-    for kind in chosen:
-        column = _column([None if one is None else kind in one for one in sets])
-        if RARE <= np.nanmean(column) <= 1 - RARE:
-            found[kind if lists else f"{name} {kind}"] = column
+    if kinds and {kind.lower() for kind in kinds} <= _YES | _NO and all(one is None or len(one) == 1 for one in sets):
+        columns = {name: _column([None if one is None else {kind.lower() for kind in one} <= _YES for one in sets])}
+    else:
+        lists = any(one is not None and len(one) != 1 for one in sets)
+        chosen = kinds if lists or len(kinds) != 2 else kinds[1:]
+        columns = {
+            kind if lists else f"{name} {kind}": _column([None if one is None else kind in one for one in sets])
+            for kind in chosen
+        }
+    found = {kind: column for kind, column in columns.items() if RARE <= np.nanmean(column) <= 1 - RARE}
     if not found:
         raise UserError(f"shortcuts: {name} is the same in nearly all photographs, so that it tells nothing apart")
     return found
@@ -107,4 +114,4 @@ def _rows(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))

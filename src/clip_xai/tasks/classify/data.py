@@ -182,14 +182,14 @@ class LabelData(LightningDataModule):
         return self._loader(self.train_set, steps)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """All validation records once, in order, as many batches on each device."""
+        """All validation records once, as many batches on each device, each from all over the split."""
         devices, rank = self._share()
         batches = -(-len(self.val_set) // (self.batch_size * devices)) * devices
         if len(self.val_set) < batches:
             found = counted(len(self.val_set), "validation photograph")
             raise UserError(f"too few to validate: {found} on {counted(devices, 'device')}")
-        pieces = np.array_split(np.arange(len(self.val_set)), batches)[rank::devices]
-        return self._loader(self.val_set, [[Place(int(row), len(piece), 1) for row in piece] for piece in pieces])
+        pieces = [range(start, len(self.val_set), batches) for start in range(batches)][rank::devices]
+        return self._loader(self.val_set, [[Place(row, len(piece), 1) for row in piece] for piece in pieces])
 
     def _share(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -10,15 +11,18 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 
+from clip_xai.errors import UserError
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.models.classifier_weights import HEAD, ClassifierSettings
+from clip_xai.tasks.classify.measures import MeanAuroc
 from clip_xai.tasks.classify.plan import ClassifierPlan
 from clip_xai.training.optimisation import Optimisation, is_decayed, mean_metric, scheduled
 from clip_xai.training.tower_plan import block_list
 
 PREFIX = "backbone."
+TOWER_KEY = "backbone_fingerprint"
+_TABLE = re.compile(r"(^|[._])(pos_embed|pos_embedding|position_embedding|positional_embedding|cls_token|class_token)")
 
 
 class ClassifierModule(LightningModule):
@@ -43,6 +47,7 @@ class ClassifierModule(LightningModule):
         head_factor: float = 1.0,
         layer_decay: float = 1.0,
         weights: Tensor | None = None,
+        tower: str = "",
         flip: bool = False,
         shift: float = 0.0,
     ) -> None:
@@ -56,6 +61,7 @@ class ClassifierModule(LightningModule):
             head_factor: The head's learning rate is this times the other one.
             layer_decay: See :class:`clip_xai.config.training_settings.ClassifyConfig`.
             weights: ``w_c`` of each class where it is present ``[C]``; None for 1.
+            tower: Fingerprint of the tower before the first step; goes into checkpoints.
             flip: Mirror half of the training images.
             shift: Move and scale training images by up to this share of their side.
         """
@@ -65,11 +71,9 @@ class ClassifierModule(LightningModule):
         self.head_factor, self.layer_decay = head_factor, layer_decay
         self.multilabel, self.flip, self.shift = settings.multilabel, flip, shift
         self.register_buffer("weights", weights, persistent=False)
-        self.fingerprint = classifier.fingerprint
+        self.tower = tower
         self.strict_loading = False
-        count = len(settings.classes)
-        self.val_loss = mean_metric()
-        self.val_auroc = MultilabelAUROC(count, ignore_index=-1) if self.multilabel else MulticlassAUROC(count)
+        self.val_loss, self.val_auroc = mean_metric(), MeanAuroc(self.multilabel)
         self.save_hyperparameters({"settings": asdict(settings), "optimisation": asdict(optimisation)})
 
     def logits(self, read: Tensor) -> Tensor:
@@ -101,12 +105,14 @@ class ClassifierModule(LightningModule):
         logits, truth = self.logits(batch["read"]), batch["truth"]
         total, count = self.losses(logits, truth)
         self.val_loss.update(total / count.clamp(min=1), count)
-        self.val_auroc.update(logits, truth.nan_to_num(nan=-1).long() if self.multilabel else truth.argmax(1))
+        self.val_auroc.update(logits, truth)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/loss`` (nats a label) and ``val/auroc``, the mean over classes."""
+        """Log ``val/loss`` (nats a label) and ``val/auroc``, the mean over classes for which it is defined."""
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
-        self.log("val/auroc", self.val_auroc.compute(), prog_bar=True)
+        auroc = self.val_auroc.compute()
+        if not auroc.isnan():
+            self.log("val/auroc", auroc, prog_bar=True)
         self.val_loss.reset()
         self.val_auroc.reset()
 
@@ -131,16 +137,19 @@ class ClassifierModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over all that will ever train, with warm-up and cosine per step."""
+        return scheduled(self.parameter_groups(), self.optimisation, int(self.trainer.estimated_stepping_batches))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return all that will ever train, by learning rate and decay."""
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         factors = self.rate_factors()
         for name, parameter in self.plan.ever_trained(self.backbone).items():
-            groups.setdefault((factors[name], is_decayed(name, parameter)), []).append(parameter)
+            groups.setdefault((factors[name], decayed(name, parameter)), []).append(parameter)
         rate, decay = self.optimisation.learning_rate, self.optimisation.weight_decay
-        listed = [
-            {"params": parameters, "lr": rate * factor, "weight_decay": decay if decayed else 0.0}
-            for (factor, decayed), parameters in groups.items()
+        return [
+            {"params": parameters, "lr": rate * factor, "weight_decay": decay if shrinks else 0.0}
+            for (factor, shrinks), parameters in groups.items()
         ]
-        return scheduled(listed, self.optimisation, int(self.trainer.estimated_stepping_batches))
 
     def rate_factors(self) -> dict[str, float]:
         """Return what each weight's learning rate is times, by name.
@@ -159,16 +168,37 @@ class ClassifierModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out a frozen tower that has a place of its own, and add what was measured last."""
-        kept = PREFIX + HEAD if self.tower_has_a_place else PREFIX
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: value.detach() for key, value in state.items() if key.startswith(kept)}
+        checkpoint["state_dict"] = {key: value.detach() for key, value in state.items() if key.startswith(self._kept)}
+        checkpoint[TOWER_KEY] = self.tower
         measured = self.trainer.callback_metrics
         checkpoint["measured"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Require a checkpoint of this model, with every weight.
+
+        Raises:
+            UserError: It is not.
+        """
+        given = set(checkpoint["state_dict"])
+        wanted = {key for key in self.state_dict() if key.startswith(self._kept)}
+        if given != wanted:
+            odd = ", ".join(sorted(given ^ wanted)[:3])
+            raise UserError(f"the checkpoint does not fit this classifier: missing or unknown {odd}")
+
+    @property
+    def _kept(self) -> str:
+        return PREFIX + HEAD if self.tower_has_a_place else PREFIX
 
     @property
     def tower_has_a_place(self) -> bool:
         """Whether the tower's weights lie elsewhere, and stay what they are."""
         return self.backbone.source is not None and not self.plan.trains_tower
+
+
+def decayed(name: str, parameter: Tensor) -> bool:
+    """Tell whether weight decay applies: to matrices, not to class tokens and tables of positions."""
+    return is_decayed(name, parameter) and not _TABLE.search(name)
 
 
 def classifier_state_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

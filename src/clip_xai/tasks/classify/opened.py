@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.models.classifier_weights import (
+    HEAD,
     ClassifierSettings,
-    build_classifier,
     load_classifier,
     load_classifier_state,
+    put_head_on,
     read_classifier_settings,
 )
-from clip_xai.tasks.classify.module import classifier_state_of
+from clip_xai.tasks.classify.module import TOWER_KEY, classifier_state_of
 from clip_xai.tasks.task import Opened
 from clip_xai.training.checkpoint_files import read_checkpoint
 
@@ -31,8 +35,16 @@ def open_classifier(place: Path) -> tuple[VisionClassifier, ClassifierSettings]:
         return classifier, settings
     content = read_checkpoint(place)
     settings = read_classifier_settings(content["hyper_parameters"]["settings"])
-    classifier = build_classifier(settings)
-    load_classifier_state(classifier, classifier_state_of(content), place)
+    state = classifier_state_of(content)
+    tower = build_backbone(**asdict(settings.backbone))
+    held = any(not key.startswith(HEAD) for key in state)
+    if not held and content.get(TOWER_KEY) not in (None, tower.fingerprint):
+        raise UserError(
+            f"{place} was trained on another {tower.name} tower than {settings.backbone.pretrained} holds now; train "
+            "again or restore the tower's weights"
+        )
+    classifier = put_head_on(tower, settings)
+    load_classifier_state(classifier, state, place)
     return classifier.eval(), settings
 
 

@@ -25,6 +25,7 @@ from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.classifier_weights import (
+    HEAD,
     ClassifierSettings,
     load_classifier_state,
     put_head_on,
@@ -38,11 +39,13 @@ from clip_xai.runs.instantiate import feature_table
 from clip_xai.runs.resuming import Start, learned_records
 from clip_xai.tasks.classify.data import Images, LabelData, LabelDataset, Pixels
 from clip_xai.tasks.classify.labels import question_of, say_left_out
+from clip_xai.tasks.classify.measures import defined_for_some
 from clip_xai.tasks.classify.module import ClassifierModule, classifier_state_of
 from clip_xai.tasks.classify.plan import ClassifierPlan
 from clip_xai.tasks.task import Provenance, Training
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.optimisation import Optimisation
+from clip_xai.training.tower_plan import block_list
 
 log = logging.getLogger(__name__)
 MOST_WEIGHT = 100.0  # of a class that is very rare
@@ -61,11 +64,12 @@ class ClassifierTraining(Training):
         """
         self.told = _told(config)
         stage = config.stage
+        _refuse_stage(config, self.told)
         self.plan = ClassifierPlan(stage.trains, dict(enumerate(stage.unfreeze)))
         _refuse(config, self.told, self.plan)
         self.config = config
         self.tower = self.backbone = _tower(config)
-        if self.tower.image_tower.family == "convolutional" and (self.told.layer_decay < 1 or stage.unfreeze):
+        if (self.told.layer_decay < 1 or stage.unfreeze) and not has_blocks(self.tower):
             what = "task.layer_decay" if self.told.layer_decay < 1 else "stage.unfreeze"
             raise UserError(f"{what}: the tower of backbone {self.tower.name} has no list of blocks; leave it out")
 
@@ -80,14 +84,8 @@ class ClassifierTraining(Training):
         log.info(
             "%s: %s", "several classes at once" if question.multilabel else "one class", ", ".join(question.classes)
         )
-        images, unreadable = self._images(train + val)
-        self.set_aside = {str(path): reason for path, reason in unreadable.items()}
-        train = self.learned = [record for record in train if record.image not in unreadable]
-        val = [record for record in val if record.image not in unreadable]
-        for split, found in (("training", train), ("validation", val)):
-            if not found:
-                raise UserError(f"there is no {split} photograph with a label; widen data.limit, or check the labels")
-        self.sizes = {"train_photographs": len(train), "val_photographs": len(val)}
+        if config.stage.label_smoothing and question.multilabel:
+            raise UserError("stage.label_smoothing is of one class a photograph, and these show several: set it to 0")
         self.settings = ClassifierSettings(
             BackboneSource(**{**vars(config.backbone), "text": False}),
             question.classes,
@@ -99,11 +97,24 @@ class ClassifierTraining(Training):
         torch.manual_seed(config.seed)  # the head does not depend on what was drawn before it
         self.classifier = put_head_on(self.tower, self.settings)
         self._load_start(start)
-        truth = question.truth(train)
+        images, unreadable = self._images(train + val)
+        self.set_aside = {str(path): reason for path, reason in unreadable.items()}
+        train = self.learned = [record for record in train if record.image not in unreadable]
+        val = [record for record in val if record.image not in unreadable]
+        for split, found in (("training", train), ("validation", val)):
+            if not found:
+                raise UserError(f"there is no {split} photograph with a label; widen data.limit, or check the labels")
+        self.sizes = {"train_photographs": len(train), "val_photographs": len(val)}
+        truth, judged = question.truth(train), question.truth(val)
+        if config.callbacks.monitor == "val/auroc" and not defined_for_some(judged):
+            raise UserError(
+                "callbacks.monitor=val/auroc: no class is present in some validation photographs and absent in others; "
+                "set callbacks.monitor=val/loss callbacks.mode=min, or widen data.limit"
+            )
         stage, machine = config.stage, config.trainer
         self.data = LabelData(
             LabelDataset(train, truth, images),
-            LabelDataset(val, question.truth(val), images),
+            LabelDataset(val, judged, images),
             batch_size=stage.batch_size,
             multilabel=question.multilabel,
             seed=config.seed,
@@ -126,6 +137,7 @@ class ClassifierTraining(Training):
             head_factor=self.told.head_learning_rate_factor,
             layer_decay=self.told.layer_decay,
             weights=class_weights(truth, question.multilabel) if self.told.balanced else None,
+            tower=self.tower.fingerprint,
             flip=self.told.flip,
             shift=self.told.shift,
         )
@@ -137,7 +149,8 @@ class ClassifierTraining(Training):
     def strategy(self) -> str | Strategy:
         """Return Lightning's strategy."""
         if self.config.trainer.strategy == "ddp":
-            return DDPStrategy(find_unused_parameters=self.plan.changes)
+            # A network's own classifier, and what stands between it and the patches, gets no gradient.
+            return DDPStrategy(find_unused_parameters=self.plan.trains_tower)
         return "auto"
 
     def finish(self, best: Path, provenance: Provenance, loggers: Sequence[Logger]) -> dict[str, Any]:
@@ -166,22 +179,44 @@ class ClassifierTraining(Training):
         return table, table.unreadable
 
     def _load_start(self, start: Start) -> None:
-        if start.resumed is not None or start.origin is None:
+        """Load the weights that the run starts from, or goes on with: a frozen tower's features are of these."""
+        place = start.origin if start.resumed is None else start.resumed
+        if place is None:
             return
-        if start.origin.suffix == ".ckpt":
-            content = read_checkpoint(start.origin)
+        if place.suffix == ".ckpt":
+            content = read_checkpoint(place)
             written = read_classifier_settings(content["hyper_parameters"]["settings"])
             state = classifier_state_of(content)
         else:
-            written = read_classifier_settings(read_json(start.origin / "config.json")["settings"])
-            state = load_file(start.origin / "model.safetensors")
-        for part in ("backbone", "classes", "multilabel", "head"):
+            written = read_classifier_settings(read_json(place / "config.json")["settings"])
+            state = load_file(place / "model.safetensors")
+        for part, what in _SAME.items():
             wanted, found = getattr(self.settings, part), getattr(written, part)
             if wanted != found:
-                raise UserError(
-                    f"{start.origin} has a different {part} ({found}) than this run ({wanted}); make them the same"
-                )
-        load_classifier_state(self.classifier, state, start.origin)
+                said = f"{what} {_shown(found)}, and this run {_shown(wanted)}"
+                raise UserError(f"{place} has {said}; make them the same")
+        load_classifier_state(self.classifier, state, place)
+        if any(not key.startswith(HEAD) for key in state):
+            self.tower.source = self.classifier.source = None  # these weights lie nowhere else
+            self.tower.__dict__.pop("fingerprint", None)
+
+
+_SAME = {"backbone": "the backbone", "classes": "the classes", "multilabel": "task.multilabel", "head": "the head"}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, BackboneSource):
+        told = {key: one for key, one in vars(value).items() if one is not None and one != {} and key != "text"}
+        return " ".join(f"{key}={one}" for key, one in told.items())
+    return ", ".join(value) if isinstance(value, tuple) else str(value).lower()
+
+
+def has_blocks(tower: VisionBackbone) -> bool:
+    """Tell whether a tower is a list of blocks, of which the last can train and each can have a rate of its own."""
+    if tower.image_tower.family == "convolutional":
+        return False
+    used = {id(weight) for weight in tower.image_tower.module.parameters()}
+    return block_list([name for name, weight in tower.named_parameters() if id(weight) in used])[1] > 1
 
 
 def class_weights(truth: NDArray[np.float32], multilabel: bool) -> Tensor:
@@ -207,19 +242,33 @@ def _tower(config: TrainConfig) -> VisionBackbone:
     return build_backbone(**{**asdict(config.backbone), "text": False})
 
 
+def _refuse_stage(config: TrainConfig, told: ClassifyConfig) -> None:
+    if config.stage.task != told.name:
+        raise UserError(
+            f"stage={config.stage.name} is a stage of task={config.stage.task}: leave out stage=, or choose "
+            "stage=supervised"
+        )
+
+
 def _refuse(config: TrainConfig, told: ClassifyConfig, plan: ClassifierPlan) -> None:
     """Refuse in one line what does not go together."""
     stage = config.stage
-    if stage.task != told.name:
-        raise UserError(
-            f"stage={stage.name} is a stage of task={stage.task}: leave out stage=, or choose stage=supervised"
-        )
     for part in ("mapper", "language_model"):
         if getattr(config, part) is not None:
             raise UserError(f"{part}= is a part of captioners, and task=classify has none: leave it out")
     if config.trainer.strategy == "fsdp":
         raise UserError("task=classify runs on one device or with trainer=ddp, not with trainer=fsdp")
+    for setting, value, default in (
+        ("stage.replay", stage.replay, 0),
+        ("stage.supervise_padding", stage.supervise_padding, False),
+        ("stage.mapper_learning_rate_factor", stage.mapper_learning_rate_factor, 1),
+        ("callbacks.score_captions", config.callbacks.score_captions, None),
+    ):
+        if value != default:
+            raise UserError(f"{setting} is of captioners, and task=classify has none: leave it out")
     if not plan.trains_tower:
+        if stage.unfreeze:
+            raise UserError("stage.unfreeze is of a tower that trains: set stage.trains=[head,image], or leave it out")
         for name in ("flip", "shift"):
             if getattr(told, name):
                 raise UserError(
