@@ -77,7 +77,7 @@ def test_mistakes_are_named(call, message) -> None:
         call()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/classification.md"])
 def test_the_python_of_a_page_runs(page: str, photograph: Image.Image, tmp_path: Path, monkeypatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks

@@ -64,6 +64,7 @@ class Vocabulary:
         truth: What localisation is held against: ``lesion``, ``finding``.
         truth_form: How it is marked: by a ``mask`` or a ``box``.
         background: What lies around it.
+        several: Whether several diagnoses or findings are so at once, so that captions are judged by all of them.
         limits: What is described worse than the rest, a clause for model cards.
         attributes: Attribute -> its values -> phrases that state them.
         structures: Visible part -> phrases that stand for it.
@@ -88,6 +89,7 @@ class Vocabulary:
     truth: str = "finding"
     truth_form: str = "mask"
     background: str = "the rest"
+    several: bool = False
     limits: str = "What was rare in training is described worse"
     attributes: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     structures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

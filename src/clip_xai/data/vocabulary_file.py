@@ -36,6 +36,7 @@ def checked(loaded: Any, said: str) -> dict[str, Any]:
         **dict.fromkeys(_TEXTS, _text),
         **dict.fromkeys(_LISTS, _texts),
         **dict.fromkeys(_PAIRS, _pairs),
+        "several": _flag,
         "attributes": lambda value, place: {key: _lists(one, f"{place}.{key}") for key, one in _map(value, place)},
         "structures": _lists,
         "diagnoses": _diagnoses,
@@ -114,6 +115,12 @@ def _texts(value: Any, place: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise UserError(f"{place} is {value!r}: give a list of texts")
     return tuple(_text(one, place) for one in value)
+
+
+def _flag(value: Any, place: str) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{place} is {value!r}: write true or false")
+    return value
 
 
 def _text(value: Any, place: str) -> str:

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_xai.data.lexicon import (
+    PRESENT,
     canonical_diagnosis,
     one_of,
     read_attribute,
     read_diagnosis,
+    read_findings,
     read_malignancy,
     stated_diagnoses,
 )
@@ -138,6 +140,51 @@ def read_attributes(
         raise ValueError(f"The attributes are {', '.join(known.attributes)}, not {attribute!r}.")
     truths = [true_attribute(options, attribute, known) for options in references]
     return _reading([read_attribute(caption, attribute, known) for caption in captions], truths)
+
+
+def stated_findings(
+    captions: Sequence[str], references: Sequence[Sequence[str]], vocabulary: Vocabulary | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
+    """Count the findings that captions state as present against those that their references state.
+
+    Args:
+        captions: N captions.
+        references: N lists of references.
+        vocabulary: The vocabulary.
+
+    Returns:
+        Numbers of the rows whose references agree with each other, [n]; their findings that are right, wrongly stated
+        and missed, [n, 3]; how many rows are left out.
+    """
+    known = vocabulary or load_vocabulary()
+    rows, counts = [], []
+    for row, (caption, options) in enumerate(zip(captions, references, strict=True)):
+        truths = {_present(text, known) for text in options}
+        if len(truths) != 1:
+            continue
+        said, true = _present(caption, known), truths.pop()
+        rows.append(row)
+        counts.append((len(said & true), len(said - true), len(true - said)))
+    return (
+        np.asarray(rows, dtype=np.int64),
+        np.asarray(counts, dtype=np.float64).reshape(-1, 3),
+        len(captions) - len(rows),
+    )
+
+
+def f1_of_counts(sums: NDArray) -> NDArray[np.float64]:
+    """F1 from summed counts of right, wrongly stated and missed findings [..., 3]; 1 where there is none of all.
+
+    >>> f1_of_counts(np.array([[2.0, 1.0, 1.0], [0.0, 0.0, 0.0]])).round(2).tolist()
+    [0.67, 1.0]
+    """
+    right, wrong, missed = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    every = 2 * right + wrong + missed
+    return np.divide(2 * right, every, out=np.ones_like(every), where=every > 0)
+
+
+def _present(text: str, vocabulary: Vocabulary) -> frozenset[str]:
+    return frozenset(name for name, said in read_findings(text, vocabulary).items() if said == PRESENT)
 
 
 def balanced_statistics(reading: Reading) -> NDArray[np.float64]:

@@ -15,8 +15,10 @@ from clip_xai.metrics.attributes import (
     Reading,
     balanced_accuracy,
     balanced_statistics,
+    f1_of_counts,
     read_attributes,
     read_diagnoses,
+    stated_findings,
     true_diagnosis,
 )
 from clip_xai.metrics.caption_metrics import (
@@ -134,10 +136,22 @@ def _read_from_words(captions: Sequence[str], records: Sequence[Judged], vocabul
     levels = [("family", "diagnosis family"), *([("malignancy", "malignancy")] if vocabulary.malignancies else [])]
     for level, label in levels:
         found += _accuracy(f"diagnosis_{level}", read_diagnoses(captions, truths, level, vocabulary), label)
+    if vocabulary.several:
+        found += _findings(captions, references, vocabulary)
     for attribute in vocabulary.attributes:
         reading = read_attributes(captions, references, attribute, vocabulary)
         found += _accuracy(attribute.replace(" ", "_"), reading, attribute, attribute not in HABITS)
     return found
+
+
+def _findings(captions: Sequence[str], references: Sequence[Sequence[str]], vocabulary: Vocabulary) -> list[Measure]:
+    """F1 over all findings that captions or references state, and how often a caption states exactly the true ones."""
+    rows, counts, undecided = stated_findings(captions, references, vocabulary)
+    right = (counts[:, 1:] == 0).all(axis=1)
+    return [
+        Measure(MetricInfo("findings", "findings, F1"), rows, counts, f1_of_counts, undecided),
+        _mean(MetricInfo("findings_all", "findings, all right", share=True), rows, right, undecided),
+    ]
 
 
 def _mean(info: MetricInfo, rows: NDArray[np.int64], values: ArrayLike, undecided: int = 0) -> Measure:

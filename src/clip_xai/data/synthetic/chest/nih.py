@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from clip_xai.data.rendered_mark import marked
+from clip_xai.data.synthetic.chest.captions import write_captions
 from clip_xai.data.synthetic.chest.drawing import draw_once
 from clip_xai.data.synthetic.chest.parts import FOLDER, Part, box_of, packed, write_parts
 from clip_xai.data.synthetic.chest.plan import Film, Shortcuts, films_of_patient, in_test_list
@@ -82,8 +83,9 @@ def tested(film: Film, settings: ChestSettings) -> bool:
 def write_chest(root: Path | str, settings: ChestSettings | None = None) -> dict[str, int]:
     """Write a set of radiographs, or return at once if the same set is there already.
 
-    Boxes are listed for the test list alone, as published. ``synthetic/`` holds what no publisher ships: a mask and a
-    box of every finding and artefact (``parts.parquet``), hospital, view and artefacts of every film
+    Boxes are listed for the test list alone, as published. Captions, which are not, stand in ``descriptions.parquet``,
+    where anybody's own captions of a published data set are read from. ``synthetic/`` holds what no publisher ships: a
+    mask and a box of every finding and artefact (``parts.parquet``), hospital, view and artefacts of every film
     (``films.parquet``) and the settings, with the strength of the shortcuts.
 
     Args:
@@ -128,6 +130,7 @@ def _draw(root: Path, films: list[Film], settings: ChestSettings) -> None:
         if part.kind == "finding"
     ]
     _write_lines(root / BOXES, [_BOX_HEADER, *rows])
+    write_captions(root, "nih_chestxray14", films)
     pq.write_table(pa.Table.from_pylist([_film_row(film) for film in films]), root / FILMS)
 
 
