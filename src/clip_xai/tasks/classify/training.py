@@ -216,7 +216,7 @@ def has_blocks(tower: VisionBackbone) -> bool:
     if tower.image_tower.family == "convolutional":
         return False
     used = {id(weight) for weight in tower.image_tower.module.parameters()}
-    return block_list([name for name, weight in tower.named_parameters() if id(weight) in used])[1] > 1
+    return block_list(dict.fromkeys([name for name, weight in tower.named_parameters() if id(weight) in used]))[1] > 1
 
 
 def class_weights(truth: NDArray[np.float32], multilabel: bool) -> Tensor:
