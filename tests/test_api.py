@@ -16,7 +16,6 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.photographs import Photograph
-from clip_xai.explanations.questions import Question
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, BackboneSource
@@ -25,6 +24,7 @@ from clip_xai.models.weights import CaptionerSettings, build_captioner
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.methods import GradCam, GradEclip
 from clip_xai.xai.target import ContrastTarget, SimilarityTarget
+from clip_xai.xai.targets.question import Question
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["a photo of melanoma", "a photo of psoriasis"]

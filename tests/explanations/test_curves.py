@@ -14,7 +14,6 @@ from clip_xai.explanations.collection import collect
 from clip_xai.explanations.curves import CurveSettings, RunCurves, measured_curves
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.photographs import Photograph
-from clip_xai.explanations.questions import Question
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.report.assemble import Answer
@@ -26,6 +25,7 @@ from clip_xai.xai.insertion_deletion import insertion_deletion, random_smooth_ma
 from clip_xai.xai.methods import AttentionRollout, GradEclip
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import SimilarityTarget
+from clip_xai.xai.targets.question import Question
 from tests.support.small_captioner import small_captioner
 
 TEXTS = ("melanoma", "a photo of a nevus")

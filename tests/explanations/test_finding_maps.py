@@ -19,12 +19,12 @@ from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.finding_maps import ALL, BEST, USUAL
 from clip_xai.explanations.photographs import Photograph
-from clip_xai.explanations.questions import Question
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.metrics.localisation import energy_inside, lay_over, pointing_hits
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.xai.methods import GradCam
+from clip_xai.xai.targets.question import Question
 from tests.support.networks import NETWORKS
 
 NAMES = ["Mass", "Nodule", "Effusion", "Hernia", "Edema"]

@@ -20,7 +20,7 @@ from clip_xai.explanations.collection import collect, shown
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.lesion_maps import LesionMaps
 from clip_xai.explanations.photographs import Photograph, photographs_at
-from clip_xai.explanations.questions import Question, caption_target
+from clip_xai.explanations.questions import caption_target
 from clip_xai.explanations.store import ResultStore, index_rows
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.models.backbones.backbone_builder import tiny_backbone
@@ -42,6 +42,7 @@ from clip_xai.xai.methods import (
     TokenGradXInput,
 )
 from clip_xai.xai.target import SimilarityTarget
+from clip_xai.xai.targets.question import Question
 
 CAPTION = "a red basal cell carcinoma, upper left."
 METHODS = [GradEclip(), GradCam(), AttentionRollout(), Occlusion(window=1), TokenGradXInput()]

@@ -10,12 +10,12 @@ from PIL import Image
 from clip_xai.errors import UserError
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.photographs import Photograph
-from clip_xai.explanations.questions import Question
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.xai.examples import example
 from clip_xai.xai.explainer import explainers
 from clip_xai.xai.methods import GradCam, Occlusion, Saliency
+from clip_xai.xai.targets.question import Question
 
 
 def photographs(folder: Path, count: int = 2) -> list[Photograph]:

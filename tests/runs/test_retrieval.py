@@ -22,7 +22,6 @@ from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.photographs import Photograph
-from clip_xai.explanations.questions import Question
 from clip_xai.metrics.baselines import shuffled_rows
 from clip_xai.metrics.caption_metrics import bleu
 from clip_xai.metrics.results import MODEL, SHUFFLED
@@ -36,6 +35,7 @@ from clip_xai.tasks.captions.prompts import caption_index
 from clip_xai.tasks.captions.training import caption_data, log_samples, require_positions, retrieved
 from clip_xai.xai.methods import TokenGradXInput, TokenKernelShap, TokenOcclusion
 from clip_xai.xai.target import CaptionTarget
+from clip_xai.xai.targets.question import Question
 from tests.config.test_config import composed
 from tests.support.captions import log_prob
 from tests.support.fitting import fit

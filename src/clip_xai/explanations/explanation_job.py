@@ -16,7 +16,7 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.comparison_texts import ComparisonTexts
 from clip_xai.explanations.curves import CurveSettings, measured_curves
 from clip_xai.explanations.photographs import Photograph
-from clip_xai.explanations.questions import Question, TargetSpecification, ask, in_brief, with_prompt
+from clip_xai.explanations.questions import TargetSpecification, ask, in_brief, with_prompt
 from clip_xai.explanations.store import Result
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.clip import with_texts
@@ -29,6 +29,7 @@ from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import SimilarityTarget
+from clip_xai.xai.targets.question import Question
 from clip_xai.xai.targets.target_builder import needs_captioner
 
 RENDERED_ALONE = (

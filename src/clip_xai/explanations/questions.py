@@ -29,7 +29,6 @@ from clip_xai.xai.targets.target_builder import caption_parts, targets_of
 
 __all__ = [
     "WHOLE_CAPTION",
-    "Question",
     "TargetSpecification",
     "ask",
     "caption_target",

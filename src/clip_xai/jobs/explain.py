@@ -29,7 +29,7 @@ from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.measured import localisation_of
 from clip_xai.explanations.photographs import Photograph, photographs_at
-from clip_xai.explanations.questions import Question, question_of
+from clip_xai.explanations.questions import question_of
 from clip_xai.explanations.store import ResultStore
 from clip_xai.files import write_json
 from clip_xai.models.backbones.backbone_builder import build_backbone
@@ -45,6 +45,7 @@ from clip_xai.runs.records import evenly, load_records
 from clip_xai.tasks.task import Opened, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
+from clip_xai.xai.targets.question import Question
 
 log = logging.getLogger(__name__)
 
