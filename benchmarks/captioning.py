@@ -19,7 +19,7 @@ from benchmarks.common import alternately, machine, markdown, speedup
 from benchmarks.naive_decoding import naive_caption
 from clip_xai.models.backbones.backbone_builder import BackboneSource
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.mappers import MAPPERS
+from clip_xai.models.mappers import mappers
 from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings, build_captioner
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     """Measure, print the table and return it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.captioning", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--language-model", default="tiny", help="tiny, gpt2, gpt2-medium ... at random weights")
-    parser.add_argument("--mapper", default="resampler", choices=list(MAPPERS))
+    parser.add_argument("--mapper", default="resampler", choices=list(mappers))
     parser.add_argument("--prefix-length", type=int, help="the mapper's own if not given")
     parser.add_argument("--images", type=int, default=32, help="captions in a batch")
     parser.add_argument("--loop-images", type=int, help="images of the loop; all if not given")
