@@ -48,8 +48,8 @@ def slow_mask(boxes: list[Box], height: int, width: int) -> np.ndarray:
     ).reshape(height, width)
 
 
-edges = st.floats(-5, 20, width=32)
-sides = st.floats(1, 12, width=32)
+edges = st.floats(-5, 20, width=32, allow_subnormal=False)
+sides = st.floats(1, 12, width=32, allow_subnormal=False)
 
 
 @settings(max_examples=60, deadline=None)
@@ -159,7 +159,7 @@ def test_run_lengths_are_packed_as_coco_packs_them(packed: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 90), st.integers(0, 2**32 - 1), st.floats(0, 1))
+@given(st.integers(1, 12), st.integers(1, 90), st.integers(0, 2**32 - 1), st.floats(0, 1, allow_subnormal=False))
 def test_run_lengths_give_the_mask_back(height: int, width: int, seed: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
     assert (decode_run_lengths(encode_run_lengths(mask), height, width) == mask).all()

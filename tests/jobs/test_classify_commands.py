@@ -15,6 +15,7 @@ from tests.support.small_classes import RESNET, SHORT, folder_of_classes, of_dat
 __all__ = ["home"]
 
 
+@pytest.mark.slow
 def test_a_search_looks_for_the_highest_area(tmp_path: Path) -> None:
     root = folder_of_classes(tmp_path / "shapes", train=4, val=3, test=1)
     brief = [*SHORT, *RESNET, *of_data(root), "stage.epochs=1"]

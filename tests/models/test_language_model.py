@@ -55,7 +55,7 @@ def test_a_pickled_model_is_not_read(folder: Path) -> None:
 
 def test_another_kind_of_model_is_refused(folder: Path) -> None:
     BertConfig().save_pretrained(folder)
-    with pytest.raises(UserError, match="lacks weights of a BertLMHeadModel"):
+    with pytest.raises(UserError, match="does not hold every weight of a BertLMHeadModel"):
         build_language_model("gpt2", str(folder))
 
 

@@ -19,8 +19,8 @@ from clip_xai.xai.insertion_deletion import insertion_deletion, random_smooth_ma
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, ClassifierTarget, ClassTarget, SimilarityTarget
 from clip_xai.xai.targets import Target
-from tests.models.backbones.networks import NETWORKS
-from tests.models.backbones.support import pixels_for
+from tests.support.networks import NETWORKS
+from tests.support.towers import pixels_for
 from tests.xai.conftest import CAPTION, TEXTS
 
 SIDE = 16
@@ -227,7 +227,7 @@ def test_a_classifier_is_scored_by_its_own_probability(kind: str) -> None:
         assert torch.allclose(found.deletion[:, 0], expected[:, [3, 1]].detach().expand(2, -1), atol=1e-5)
         assert found.score_name == ("softmax probability" if name == "rise" else "sigmoid probability")
     own = insertion_deletion(PerturbationBank(backbone, pixels), target, maps)
-    assert own.score_name == ("logit" if kind == "logit" else "logit margin")
+    assert own.score_name == ("class logit" if kind == "logit" else "class logit margin")
     assert torch.allclose(own.deletion[0, 0], target.score(backbone.encode_image(pixels))[0].detach(), atol=1e-5)
 
 

@@ -272,7 +272,7 @@ def _refuse(config: TrainConfig, told: ClassifyConfig, plan: ClassifierPlan) -> 
         for name in ("flip", "shift"):
             if getattr(told, name):
                 raise UserError(
-                    f"task.{name} changes what a tower sees, and this one is frozen, its features computed once: set "
+                    f"task.{name} changes the picture, and the tower is frozen, its features computed once: set "
                     "stage.trains=[head,image], or leave it out"
                 )
         if told.layer_decay < 1:
