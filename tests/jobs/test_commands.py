@@ -131,6 +131,7 @@ def test_training_evaluating_and_explaining_as_typed(home: Path) -> None:
         assert row in table
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_the_last_checkpoint(home: Path) -> None:
     works(home, "python train.py debug=fast logger=csv")
     works(home, "python train.py debug=fast logger=csv ckpt_path=last stage.epochs=2")
