@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +174,18 @@ def test_the_command_writes_measures_and_refuses(tmp_path: Path, capsys: pytest.
         capsys.readouterr()
         assert main(arguments) == 1
         assert said in capsys.readouterr().err
+
+
+def test_a_drawing_of_another_version_is_used_as_it_is_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = ChestSettings(patients=4, seed=3, size=32, test_share=0.5, workers=1)
+    write_chest(tmp_path / "set", few)
+    [noted] = (tmp_path / "set").rglob("settings.json")
+    said = json.loads(noted.read_text())
+    noted.write_text(json.dumps({**said, "code": "an older one"}))
+    before = files(tmp_path / "set")
+    write_chest(tmp_path / "set", few)
+    assert files(tmp_path / "set") == before and "was drawn by another version of the renderer" in caplog.text
+    with pytest.raises(UserError, match="was drawn with another seed; give a new directory"):
+        write_chest(tmp_path / "set", replace(few, seed=4))

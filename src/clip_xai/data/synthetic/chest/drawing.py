@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from clip_xai.data.locking import one_at_a_time
 from clip_xai.data.synthetic.chest.parts import FOLDER
 from clip_xai.errors import UserError
 
+log = logging.getLogger(__name__)
 SETTINGS = f"{FOLDER}/settings.json"
 
 #: Folder below the root in which a drawing is made; what it holds moves out once it is whole.
@@ -77,7 +79,10 @@ def _is_there(root: Path, settings: dict[str, Any]) -> bool:
     if held is None:
         raise UserError(f"{root} holds something else ({min(names)}); give a new or empty directory.")
     changed = sorted(name for name in {*held, *settings} if held.get(name) != settings.get(name))
-    told = ", ".join("another version of the renderer" if name == "code" else f"another {name}" for name in changed)
+    if changed == ["code"]:  # a run's own pictures stay what they were when it is judged later
+        log.warning("%s was drawn by another version of the renderer and is used as it is", root)
+        return True
+    told = ", ".join(f"another {name}" for name in changed if name != "code")
     raise UserError(f"{root} was drawn with {told}; give a new directory, or remove this one to draw it anew.")
 
 
