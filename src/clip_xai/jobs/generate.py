@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -20,12 +19,12 @@ from typing import Any
 import yaml
 
 from clip_xai.config.cli import CONF
+from clip_xai.jobs.docstrings import comment, documented
 from clip_xai.jobs.generate_mappers import generated_of_mappers
 from clip_xai.xai.explainer import Explainer, explainers
 
 COMMAND = "python -m clip_xai.jobs.generate"
 MODULE = Path(__file__).resolve().parents[1] / "config" / "explainer_settings.py"
-WIDTH = 120
 HEAD = f'''"""The settings of every explainer, read without importing one: a mistyped setting is refused at once.
 
 Written by ``{COMMAND}`` from the explainers' own classes; change those, and run it again.
@@ -108,13 +107,13 @@ def module_of(methods: Sequence[type[Explainer]]) -> str:
 
 def option_of(method: type[Explainer]) -> str:
     """Return the YAML of one explainer, each setting below what it means."""
-    said = described(method)
-    lines = _comment(title_line(method), "")
+    said = documented(method.__doc__, "Attributes:")
+    lines = comment(title_line(method), "")
     if not fields(method):
         return "\n".join([*lines, f"{method.name}: {{}}", ""])
     lines.append(f"{method.name}:")
     for item in fields(method):
-        lines += _comment(said.get(item.name, ""), "  ")
+        lines += comment(said.get(item.name, ""), "  ")
         default = _default(item)
         plain = list(default) if isinstance(default, tuple) else default
         value = yaml.safe_dump(plain, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
@@ -125,22 +124,6 @@ def option_of(method: type[Explainer]) -> str:
 def title_line(method: type[Explainer]) -> str:
     """Return the first line of an explainer's docstring."""
     return inspect.cleandoc(method.__doc__ or "").splitlines()[0].rstrip(":")
-
-
-def described(cls: type) -> dict[str, str]:
-    """Return what a docstring says of each of a class's attributes, on one line each."""
-    found: dict[str, str] = {}
-    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    key = ""
-    for line in lines[lines.index("Attributes:") + 1 :] if "Attributes:" in lines else []:
-        if line and not line.startswith(" "):
-            break
-        if line.startswith("    ") and not line.startswith("     "):
-            key, _, text = line.strip().partition(": ")
-            found[key] = text
-        elif line.strip() and key:
-            found[key] += f" {line.strip()}"
-    return found
 
 
 def _class_of(method: type[Explainer]) -> str:
@@ -176,12 +159,6 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_text, value))}{',' if len(value) == 1 else ''})"
     return repr(value)
-
-
-def _comment(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_long_words=False
-    )
 
 
 if __name__ == "__main__":

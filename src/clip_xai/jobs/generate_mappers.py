@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from clip_xai.config.cli import CONF
+from clip_xai.jobs.docstrings import WIDTH, comment, documented
 from clip_xai.models.mappers import mappers
 from clip_xai.models.mappers.base import Mapper
 from clip_xai.xai.targets.base import targets
 
 MODULE = Path(__file__).resolve().parents[1] / "config" / "mapper_settings.py"
-WIDTH = 120
 HEAD = '''"""The settings of every mapper, and the names of the targets, read without importing one.
 
 Written by ``python -m clip_xai.jobs.generate`` from their own code; change that, and run it again.
@@ -68,11 +68,11 @@ def module_of_mappers(own: Iterable[type[Mapper]]) -> str:
 
 def option_of_mapper(mapper: type[Mapper]) -> str:
     """Return the YAML of one mapper, each setting below what it means."""
-    said = arguments_of(mapper)
+    said = documented(mapper.__init__.__doc__, "Args:")
     title = inspect.cleandoc(mapper.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    lines = [*_comment(title), f"name: {mapper.name}"]
+    lines = [*comment(title), f"name: {mapper.name}"]
     for item in fields(mapper.settings()):
-        lines += _comment(said.get(item.name, ""))
+        lines += comment(said.get(item.name, ""))
         # What is off need not be said.
         default = item.default or None if isinstance(item.default, bool) else item.default
         value = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
@@ -80,33 +80,13 @@ def option_of_mapper(mapper: type[Mapper]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def arguments_of(mapper: type[Mapper]) -> dict[str, str]:
-    """Return what the docstring of a constructor says of each argument, on one line each."""
-    found: dict[str, str] = {}
-    lines = inspect.cleandoc(mapper.__init__.__doc__ or "").splitlines()
-    key = ""
-    for line in lines[lines.index("Args:") + 1 :] if "Args:" in lines else []:
-        if line and not line.startswith(" "):
-            break
-        if line.startswith("    ") and not line.startswith("     "):
-            key, _, text = line.strip().partition(": ")
-            found[key] = text
-        elif line.strip() and key:
-            found[key] += f" {line.strip()}"
-    return found
-
-
 def _sentences(name: str, found: list[tuple[type[Mapper], Field[Any]]]) -> str:
     """What a setting means, and of which mappers, in the words of their constructors."""
     said: dict[str, list[str]] = {}
     for mapper, _ in found:
-        said.setdefault(arguments_of(mapper).get(name, ""), []).append(f"``{mapper.name}``")
+        said.setdefault(documented(mapper.__init__.__doc__, "Args:").get(name, ""), []).append(f"``{mapper.name}``")
     return " ".join(f"Of {', '.join(named)}: {text[0].lower()}{text[1:]}" for text, named in said.items())
 
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH - 4, subsequent_indent="        ", break_long_words=False)
-
-
-def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)

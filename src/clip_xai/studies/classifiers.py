@@ -61,7 +61,6 @@ STUDIES = {
             "vit_small": (
                 "backbone.architecture=vit_small_patch16_224",
                 "backbone.model_args={patch_size: 8, embed_dim: 96, depth: 4, num_heads: 3, global_pool: avg}",
-                "task.layer_decay=1.0",
             ),
         },
         methods=("gradcam", "smoothgrad", "extremal_perturbation"),
@@ -124,7 +123,9 @@ def run_study(name: str, settings: Sequence[str], run_dir: Path) -> Told:
         place = _trained(f"experiment={name}", [*settings, *changes, *apart], run_dir / folder, told, what)
         asked = [f"shortcuts=[{','.join(fields)}]", f"attributes={root / 'synthetic' / 'films.parquet'}"]
         judged = _timed(told, f"{what}: judged", lambda place=place, asked=asked: _judged(place, asked))
-        told.audits.extend(verdict["text"] for verdict in judged["verdicts"] if "agree in" in verdict["text"])
+        for audit in judged["shortcuts"]:
+            following = [label["label"] for label in audit["labels"] if label["found"]]
+            told.audits.append(f"{audit['attribute']}: followed by {', '.join(following) or 'no label'}")
     return told
 
 

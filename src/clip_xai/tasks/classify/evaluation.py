@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ def example(
 
 def _refuse_settings_of_captions(config: EvaluateConfig) -> None:
     """Refuse what is of captions and would be passed over."""
-    for name, default in (("bert_score", None), ("tokenizer", "auto"), ("clip_score", "own")):
-        if getattr(config, name) != default:
+    defaults = {item.name: item.default for item in fields(EvaluateConfig)}
+    for name in ("bert_score", "tokenizer", "clip_score"):
+        if getattr(config, name) != defaults[name]:
             raise UserError(f"{name}= is of captions, and this model classifies: leave it out")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from clip_xai.errors import UserError
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.classifier_weights import HEAD
 from clip_xai.training.tower_plan import TowerPlan, is_entrance, number_of_block
 
@@ -47,21 +48,8 @@ class ClassifierPlan(TowerPlan):
         named = dict(backbone.named_parameters())
         found = {name: parameter for name, parameter in named.items() if name.startswith(HEAD)}
         if self.trains_tower:
-            tower = {
-                name: parameter
-                for name, parameter in named.items()
-                if not name.startswith(HEAD) and id(parameter) in self.used(backbone)
-            }
-            found |= self._last(tower, "image", epoch, backbone.name)
+            found |= self._last(tower_of(backbone), "image", epoch, backbone.name)
         return found
-
-    @staticmethod
-    def used(backbone: Any) -> set[int]:
-        """Return the ids of the parameters of the image tower: no text tower takes part."""
-        own = set()
-        if backbone.library is None:
-            own = {id(parameter) for parameter in backbone.image_tower.module.parameters()}
-        return own or {id(parameter) for parameter in backbone.model.parameters()}
 
     @staticmethod
     def depth(name: str, prefix: str, count: int) -> int:
@@ -83,3 +71,9 @@ class ClassifierPlan(TowerPlan):
                 set_mode(child, module.training)
 
         set_mode(backbone, False)
+
+
+def tower_of(backbone: VisionBackbone) -> dict[str, nn.Parameter]:
+    """Return the parameters of the image tower by their names in the backbone: no text tower takes part, no head."""
+    own = {id(parameter) for parameter in backbone.image_tower.module.parameters()}
+    return {name: parameter for name, parameter in backbone.named_parameters() if id(parameter) in own}

@@ -41,7 +41,7 @@ from clip_xai.tasks.classify.data import Images, LabelData, LabelDataset, Pixels
 from clip_xai.tasks.classify.labels import question_of, say_left_out
 from clip_xai.tasks.classify.measures import defined_for_some
 from clip_xai.tasks.classify.module import ClassifierModule, classifier_state_of
-from clip_xai.tasks.classify.plan import ClassifierPlan
+from clip_xai.tasks.classify.plan import ClassifierPlan, tower_of
 from clip_xai.tasks.task import Provenance, Training
 from clip_xai.training.checkpoint_files import read_checkpoint
 from clip_xai.training.optimisation import Optimisation
@@ -78,9 +78,11 @@ class ClassifierTraining(Training):
         self.config = config = start.config
         records = learned_records(config, start.train)
         question = question_of(self.told, records)
-        train, val = question.answered(records), question.answered(start.val)
+        sources = config.stage.sources
+        held = [record for record in start.val if sources is None or record.source in sources]
+        train, val = question.answered(records), question.answered(held)
         say_left_out(question, "train", records, train)
-        say_left_out(question, config.trainer.validate_on, start.val, val)
+        say_left_out(question, config.trainer.validate_on, held, val)
         log.info(
             "%s: %s", "several classes at once" if question.multilabel else "one class", ", ".join(question.classes)
         )
@@ -215,8 +217,7 @@ def has_blocks(tower: VisionBackbone) -> bool:
     """Tell whether a tower is a list of blocks, of which the last can train and each can have a rate of its own."""
     if tower.image_tower.family == "convolutional":
         return False
-    used = {id(weight) for weight in tower.image_tower.module.parameters()}
-    return block_list(dict.fromkeys([name for name, weight in tower.named_parameters() if id(weight) in used]))[1] > 1
+    return block_list(tower_of(tower))[1] > 1
 
 
 def class_weights(truth: NDArray[np.float32], multilabel: bool) -> Tensor:
