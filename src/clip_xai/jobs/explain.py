@@ -33,6 +33,7 @@ from clip_xai.explanations.questions import question_of
 from clip_xai.explanations.store import ResultStore
 from clip_xai.files import write_json
 from clip_xai.models.backbones.backbone_builder import build_backbone
+from clip_xai.models.backbones.families import backbones
 from clip_xai.report.cards import write_card
 from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
@@ -45,6 +46,7 @@ from clip_xai.runs.records import evenly, load_records
 from clip_xai.tasks.task import Opened, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
+from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.question import Question
 
 log = logging.getLogger(__name__)
@@ -214,10 +216,9 @@ def model_of(config: ExplainConfig, place: Path | None) -> Opened:
     chosen = config.backbone
     assert chosen is not None
     backbone = build_backbone(**vars(chosen))
-    words = tower_in_words(backbone, None if chosen.library is None else chosen.architecture)
-    if backbone.source is None:
-        words = words.replace(", fingerprint", " at random weights, fingerprint", 1)
-    return Opened(backbone, {"tower": backbone.fingerprint[:16]}, words)
+    name = backbone.name if chosen.library is None else f"{chosen.architecture} of {backbone.name}"
+    name += "" if backbone.source is not None else " at random weights"
+    return Opened(backbone, {"tower": backbone.fingerprint[:16]}, tower_in_words(backbone, name))
 
 
 def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: ExplanationJob) -> dict[str, Any]:
@@ -235,7 +236,11 @@ def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: Explanat
     return {
         "settings": settings,
         **weights,
-        "code": code_digest("data", "models", "metrics", "xai") + plugin_digest(job.methods),
+        # What plugins bring decides results, too.
+        "code": code_digest("data", "models", "metrics", "xai")
+        + plugin_digest(job.methods)
+        + targets.code()
+        + backbones.code(),
     }
 
 

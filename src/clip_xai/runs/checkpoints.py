@@ -15,8 +15,11 @@ from typing import Any
 
 from clip_xai.errors import UserError
 from clip_xai.files import write_json
+from clip_xai.models.reading import read_json
 from clip_xai.registry import loaded_plugins
 from clip_xai.runs.directories import asked_of
+from clip_xai.runs.lineage_callback import ASKED_KEY
+from clip_xai.training.checkpoint_files import read_checkpoint
 
 log = logging.getLogger(__name__)
 EXPORT = "export"
@@ -197,13 +200,18 @@ def task_of(place: Path) -> str:
 
     Args:
         place: The exported model's directory, or a ``.ckpt`` file.
+
+    Raises:
+        UserError: Its file is damaged.
     """
     card = RunCard.read(run_of(place))
     if card is not None:
         return card.task
+    if place.suffix == ".ckpt":  # away from its run
+        asked = json.loads(read_checkpoint(place).get(ASKED_KEY, "{}"))
+        return str(asked.get("settings", {}).get("task", {}).get("name", CAPTIONS))
     file = place / "config.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return str(found.get("task", CAPTIONS))
+    return str(read_json(file).get("task", CAPTIONS)) if file.is_file() else CAPTIONS
 
 
 def _named(ckpt: str, runs_root: Path) -> Path:

@@ -130,15 +130,14 @@ class Opened:
     retrieval: Retrieval | None = None
 
 
-def tower_in_words(backbone: VisionBackbone, architecture: str | None = None) -> str:
+def tower_in_words(backbone: VisionBackbone, name: str | None = None) -> str:
     """Name a vision tower by name and fingerprint, for page and log.
 
     Args:
         backbone: The tower.
-        architecture: What it is one of, where its name does not tell: of a library's network.
+        name: In the place of its own, which does not tell which of a library's networks it is.
     """
-    name = backbone.name if architecture is None else f"{architecture} of {backbone.name}"
-    return f"tower {name}, fingerprint {backbone.fingerprint[:12]}"
+    return f"tower {name or backbone.name}, fingerprint {backbone.fingerprint[:12]}"
 
 
 @dataclass(frozen=True)

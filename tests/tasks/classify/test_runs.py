@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -18,6 +20,7 @@ from clip_xai.errors import UserError
 from clip_xai.jobs.explain import explain
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.classifier_weights import HEAD, load_classifier
+from clip_xai.runs.checkpoints import task_of
 from clip_xai.tasks.classify.opened import open_classifier
 from clip_xai.training.checkpoint_files import read_checkpoint
 from tests.support.small_classes import (
@@ -245,3 +248,26 @@ def test_a_model_of_other_classes_or_another_tower_is_no_start(folder: Path, tmp
     torch.save(content, tmp_path / "broken" / "lacking.ckpt")
     with pytest.raises(UserError, match="does not fit this classifier"):
         trained(folder, tmp_path / "again", f"ckpt_path={tmp_path / 'broken' / 'lacking.ckpt'}")
+
+
+def test_a_checkpoint_away_from_its_run_is_still_of_its_task(folder: Path, tmp_path: Path) -> None:
+    run = trained(folder, tmp_path / "run", "stage.epochs=1")
+    alone = tmp_path / "elsewhere" / "mine.ckpt"
+    alone.parent.mkdir()
+    shutil.copy(run / "checkpoints" / "best.ckpt", alone)
+    shutil.copytree(run / "export", tmp_path / "exported")
+    assert [task_of(place) for place in (alone, tmp_path / "exported")] == ["classify", "classify"]
+    (tmp_path / "exported" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        task_of(tmp_path / "exported")
+
+
+def test_a_stage_is_validated_on_the_sources_that_it_trains_on(tmp_path: Path) -> None:
+    [drawn] = {path.parent for path in table_of_labels(tmp_path / "drawn").rglob("labels.csv")}
+    for name in ("one", "two"):
+        shutil.copytree(drawn, tmp_path / "data" / name)
+    for picture in (tmp_path / "data" / "two").rglob("*.png"):  # other pictures, not copies
+        ImageOps.invert(Image.open(picture).convert("RGB")).save(picture)
+    both = read(trained(tmp_path / "data", tmp_path / "both", "stage.epochs=1") / "metrics.json")
+    one = read(trained(tmp_path / "data", tmp_path / "one", "stage.epochs=1", "stage.sources=[one]") / "metrics.json")
+    assert 0 < one["val_photographs"] < both["val_photographs"]
