@@ -43,7 +43,8 @@ class Study:
         towers: Name -> what it changes in the experiment.
         methods: The explainers.
         protocol: Of insertion and deletion.
-        samples: Photographs that are explained.
+        samples: Photographs whose likeliest class is explained, as in the studies.
+        settings: More settings of ``explain``.
         audited: Name -> what is trained to be audited for a shortcut, and the fields that are audited.
     """
 
@@ -51,6 +52,7 @@ class Study:
     methods: Sequence[str]
     protocol: str
     samples: int
+    settings: Sequence[str] = ()
     audited: Mapping[str, tuple[Sequence[str], Sequence[str]]] = field(default_factory=dict)
 
 
@@ -65,7 +67,8 @@ STUDIES = {
         },
         methods=("gradcam", "smoothgrad", "extremal_perturbation"),
         protocol="chest_study",
-        samples=24,
+        samples=12,
+        settings=("xai.extremal_perturbation.iterations=100",),
         audited={"chest tube with pneumothorax": (("data.synthetic.tube=0.9",), ("artefacts",))},
     ),
     "folder_study": Study(
@@ -112,9 +115,7 @@ def run_study(name: str, settings: Sequence[str], run_dir: Path) -> Told:
         place = _trained(f"experiment={name}", [*changes, *settings], run_dir / tower, told, tower)
         judged = _timed(told, f"{tower}: judged", lambda place=place: _judged(place))
         told.measures.append({"tower": tower, **_cells(judged)})
-        explained = _timed(
-            told, f"{tower}: explained", lambda place=place, judged=judged: _explained(place, study, judged)
-        )
+        explained = _timed(told, f"{tower}: explained", lambda place=place: _explained(place, study))
         told.explainers.extend(_lines(tower, explained))
     for what, (changes, fields) in study.audited.items():
         folder = what.replace(" ", "_")
@@ -138,10 +139,9 @@ def _judged(place: Path, more: Sequence[str] = ()) -> dict[str, Any]:
     return evaluate(compose_job("evaluate", [f"ckpt={place}", "trainer=cpu", "logger=csv", *more], place / "judged"))
 
 
-def _explained(place: Path, study: Study, judged: Mapping[str, Any]) -> dict[str, Any]:
-    classes = ",".join(f"'{label['name']}'" for label in judged["labels"])
+def _explained(place: Path, study: Study) -> dict[str, Any]:
     asked = [f"ckpt={place}", "trainer=cpu", "logger=csv", f"xai=[{','.join(study.methods)}]", "target=logit"]
-    asked += [f"target.classes=[{classes}]", f"samples={study.samples}", f"curves={study.protocol}"]
+    asked += [f"samples={study.samples}", f"curves={study.protocol}", *study.settings]
     return explain(compose_job("explain", asked, place / "explained"))
 
 
