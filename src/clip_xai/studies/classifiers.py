@@ -40,15 +40,15 @@ class Study:
     """What is trained and how its explanations are judged.
 
     Attributes:
-        towers: Name -> what it changes in the experiment.
+        towers: Name -> the experiment that trains it.
         methods: The explainers.
         protocol: Of insertion and deletion.
         samples: Photographs whose likeliest class is explained, as in the studies.
         settings: More settings of ``explain``.
-        audited: Name -> what is trained to be audited for a shortcut, and the fields that are audited.
+        audited: Name -> what is changed in the first experiment to be audited for a shortcut, and the fields audited.
     """
 
-    towers: Mapping[str, Sequence[str]]
+    towers: Mapping[str, str]
     methods: Sequence[str]
     protocol: str
     samples: int
@@ -58,13 +58,7 @@ class Study:
 
 STUDIES = {
     "chest_xray": Study(
-        towers={
-            "densenet121": (),
-            "vit_small": (
-                "backbone.architecture=vit_small_patch16_224",
-                "backbone.model_args={patch_size: 8, embed_dim: 96, depth: 4, num_heads: 3, global_pool: avg}",
-            ),
-        },
+        towers={"densenet121": "chest_xray", "vit_small": "chest_xray_vit"},
         methods=("gradcam", "smoothgrad", "extremal_perturbation"),
         protocol="chest_study",
         samples=12,
@@ -72,7 +66,7 @@ STUDIES = {
         audited={"chest tube with pneumothorax": (("data.synthetic.tube=0.9",), ("artefacts",))},
     ),
     "folder_study": Study(
-        towers={"resnet18": ()},
+        towers={"resnet18": "folder_study"},
         methods=("rise", "abscam_init", "abscam_final"),
         protocol="abs_cam_study",
         samples=24,
@@ -111,8 +105,8 @@ def run_study(name: str, settings: Sequence[str], run_dir: Path) -> Told:
     if name not in STUDIES:
         raise UserError(f"there is no study {name!r}; choose one of {', '.join(STUDIES)}")
     study, told = STUDIES[name], Told([], [], [], {})
-    for tower, changes in study.towers.items():
-        place = _trained(f"experiment={name}", [*changes, *settings], run_dir / tower, told, tower)
+    for tower, experiment in study.towers.items():
+        place = _trained(f"experiment={experiment}", settings, run_dir / tower, told, tower)
         judged = _timed(told, f"{tower}: judged", lambda place=place: _judged(place))
         told.measures.append({"tower": tower, **_cells(judged)})
         explained = _timed(told, f"{tower}: explained", lambda place=place: _explained(place, study))
