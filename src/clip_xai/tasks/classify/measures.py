@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 from torchmetrics import Metric
+
+from clip_xai.metrics.ranking import Members, ranking
 
 Matrix = NDArray[np.float64]
 
@@ -51,7 +52,7 @@ class MeanAuroc(Metric):
 
 
 def aurocs(scores: Matrix, truth: Matrix) -> Matrix:
-    """Return each class's area under the ROC curve ``[C]``; NaN where it is not both present and absent.
+    """Return each class's area under the ROC curve ``[C]``; NaN unless it is present and absent, and its scores finite.
 
     Args:
         scores: ``[n, C]``.
@@ -60,11 +61,10 @@ def aurocs(scores: Matrix, truth: Matrix) -> Matrix:
     found = np.full(truth.shape[1], np.nan)
     for column in range(truth.shape[1]):
         counts = ~np.isnan(truth[:, column])
-        present = truth[counts, column] == 1
-        positives, negatives = int(present.sum()), int((~present).sum())
-        if positives and negatives:
-            ranks = rankdata(scores[counts, column])
-            found[column] = (ranks[present].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+        present, ranked = truth[counts, column] == 1, scores[counts, column]
+        if present.any() and not present.all() and np.isfinite(ranked).all():
+            alone = Members(np.zeros(len(ranked), dtype=np.int64), 1)
+            found[column] = ranking(ranked, present, alone).whole()[0]
     return found
 
 
