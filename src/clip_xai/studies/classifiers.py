@@ -158,7 +158,10 @@ def _cells(judged: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _lines(tower: str, explained: Mapping[str, Any]) -> list[dict[str, str]]:
-    places = {row["method"]: row for row in explained.get("findings", []) if row["finding"] == "all findings"}
+    places: dict[str, Mapping[str, Any]] = {}
+    for row in explained.get("findings", []):  # of one finding alone there is no row of all
+        if row["finding"] == "all findings" or row["method"] not in places:
+            places[row["method"]] = row
     curves = {row["method"]: row for row in explained.get("curves", [])}
     lines = []
     for method in dict.fromkeys([*curves, *places]):
