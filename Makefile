@@ -1,4 +1,5 @@
-# make demo: the whole main job on the embedded default; prints where index.html is.
+# make demo: the whole main job on rendered photographs, fewer than the embedded default has, in five minutes on two idle
+# cores; prints where index.html is.
 # make test: the tests. Both set up .venv first and are quick when nothing changed.
 # make test-lowest, make test-newest: the tests with the lowest or the newest versions that pyproject.toml allows, each in
 # an environment of its own, .venv-lowest or .venv-newest.
@@ -13,7 +14,7 @@ export OMP_NUM_THREADS ?= 2
 .PHONY: demo test test-all test-lowest test-newest lint docs data tiny setup clean clean-runs
 
 demo: $(READY)
-	$(BIN)/python -m clip_xai.studies.demo
+	$(BIN)/python -m clip_xai.studies.demo data.synthetic.scale=0.04 data.root=data/demo data.output_dir=data/demo_manifest
 
 # Two processes of one thread each: threads that wait for each other on taken cores make it twice as slow. In their own
 # order: the files of few long tests, which are the last ones otherwise, would keep one process alone.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from captum.attr import Occlusion as CaptumOcclusion
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from clip_xai.jobs.explain import explain
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.xai.double import in_double
 from clip_xai.xai.explainer import defined_for, explainers
-from clip_xai.xai.methods import GradCam, Saliency
+from clip_xai.xai.methods import GradCam, Occlusion, Saliency
 from clip_xai.xai.target import ClassifierTarget
 from clip_xai.xai.targets.question import Question
 from clip_xai.xai.targets.target_builder import targets_of
@@ -55,6 +56,15 @@ def test_gradcam_is_captums_on_the_plain_network(name: str, stage: str, layer: i
         assert_close(found.values[:, column], expected[:, 0].detach())
     assert found.labels == ["wart", "melanoma"]
     assert_close(found.scores, network(pixels)[:, [3, 0]].detach())
+
+
+def test_occlusion_of_a_network_with_a_grid_of_two_has_more_than_one_window() -> None:
+    backbone, network, pixels = classifier("torchvision_resnet")
+    assert backbone.grid == (2, 2)
+    found = Occlusion().explain(backbone, pixels, ClassifierTarget.of(backbone, [3]))
+    assert found.values.shape[2:] == (8, 8)
+    expected = CaptumOcclusion(network).attribute(pixels, (3, 16, 16), strides=(3, 8, 8), baselines=0, target=3)
+    assert_close(found.values[:, 0], expected[:, 0, ::8, ::8])
 
 
 @pytest.mark.parametrize("name", ["timm_vit", "torchvision_swin", "timm_efficientnet"])

@@ -1,7 +1,8 @@
 """The main job from end to end on the embedded default: ``python -m clip_xai.studies.demo`` (or ``make demo``).
 
 Draws the six sources, builds the manifest, trains both stages, judges the captions, explains photographs, measures
-whether heat lies on lesions, and writes a front page. Each part is the command that is printed above it.
+whether heat lies on lesions, trains and explains a classifier of chest radiographs, and writes a front page. Each part
+is the command that is printed above it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from clip_xai.runs.directories import claim
 from clip_xai.runs.records import prepare_manifest
 from clip_xai.studies.localise import localise, write_localisation
 
-EXPLAINED, LOCALISED = 8, 16
+EXPLAINED, LOCALISED, FILMS = 8, 16, 6
+
+#: The chest study in a minute: fewer films, fewer epochs.
+CHEST = [
+    "experiment=chest_xray",
+    "data.synthetic.patients=400",
+    "data.root=data/chest_demo",
+    "data.output_dir=data/chest_demo_manifest",
+    "stage.epochs=8",
+]
 
 
 class Clock:
@@ -62,7 +72,7 @@ def demo(settings: Sequence[str] = ()) -> Path:
     """Run everything and return the front page.
 
     Args:
-        settings: Overrides for all jobs, such as ``data.synthetic.scale=0.02``.
+        settings: Overrides for all jobs of captions, such as ``data.synthetic.scale=0.02``.
     """
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
     clock = Clock()
@@ -83,9 +93,22 @@ def demo(settings: Sequence[str] = ()) -> Path:
         write_localisation(rows, table, root / "localisation")
     with clock.part("Explanations", f"python explain.py xai=basic samples={EXPLAINED}"):
         explain(compose_job("explain", ["xai=basic", f"samples={EXPLAINED}", *common], root / "explain"))
+    films = root / "chest"
+    with clock.part("Chest radiographs", f"python train.py {' '.join(CHEST)}"):
+        look_at_films(films)
     index = front_page(root, manifest, judged, table, curves(stages), clock)
     print(f"\nDone in {clock.total:.0f} s. Open {index.resolve()}")
     return index
+
+
+def look_at_films(place: Path) -> None:
+    """Train a classifier of findings, judge it, and explain films by it."""
+    train(compose_job("train", [*CHEST, "trainer=cpu", "logger=csv"], place))
+    asked = [f"ckpt={place}", "trainer=cpu", "logger=csv"]
+    evaluate(compose_job("evaluate", asked, place / "evaluate"))
+    # The last stage of 64 pixels is a grid of 2 x 2.
+    shown = ["xai=[gradcam,occlusion]", "xai.gradcam.layer=-2", "target=logit", f"samples={FILMS}"]
+    explain(compose_job("explain", [*asked, *shown], place / "explain"))
 
 
 def curves(stages: Sequence[Path]) -> tuple[Curve, ...]:
@@ -99,18 +122,28 @@ def front_page(
     root: Path, manifest: Path, judged: dict[str, Any], localised: Table, lines: Sequence[Curve], clock: Clock
 ) -> Path:
     """Write ``index.html``, which leads to everything else."""
-    cards = whole_files(root / "explain" / "cards", "*.png")
     links = [
         Link(
             "Explanations",
             "Photographs with the heat behind each word of their captions.",
             root / "explain" / "index.html",
-            cards[0] if cards else None,
+            _card(root / "explain"),
         ),
         Link(
             "Evaluation",
             "Captions beside their references and what they have to beat.",
             root / "evaluate" / "index.html",
+        ),
+        Link(
+            "Chest radiographs",
+            "The findings that a classifier sees on rendered films, where it sees them, and the boxes they lie in.",
+            root / "chest" / "explain" / "index.html",
+            _card(root / "chest" / "explain"),
+        ),
+        Link(
+            "The classifier, judged",
+            "Each finding beside the prior and shuffled films.",
+            root / "chest" / "evaluate" / "index.html",
         ),
         Link("Data", "What was read, grouped and split, and what was left out.", manifest.with_name("report.html")),
     ]
@@ -123,6 +156,11 @@ def front_page(
         tables=[localised, clock.table()],
         curves=lines,
     )
+
+
+def _card(explained: Path) -> Path | None:
+    cards = whole_files(explained / "cards", "*.png")
+    return cards[0] if cards else None
 
 
 if __name__ == "__main__":

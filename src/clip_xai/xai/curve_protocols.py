@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from clip_xai.models.backbones.recording import evaluation_mode
+from clip_xai.xai.masks import finer
 from clip_xai.xai.targets import CaptionTarget, ClassifierTarget, ClassTarget, Target
 
-LEAST_CELLS = 7  # a side; a coarser patch grid is cut finer by a whole number, so that a curve has points
 Score = Callable[[Tensor], Tensor]
 
 
@@ -139,10 +139,7 @@ class CurveProtocol:
             grid: The tower's patch grid.
             side: S.
         """
-        if not self.cells:
-            return side, side
-        finer = max(1, *(-(-LEAST_CELLS // length) for length in grid))
-        return min(side, grid[0] * finer), min(side, grid[1] * finer)
+        return finer(grid, side) if self.cells else (side, side)
 
     def counts(self, units: int) -> list[int]:
         """Return how many of the units are inserted or deleted at each point of the curve, from 0 on."""

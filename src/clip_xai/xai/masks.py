@@ -13,6 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST_CELLS = 7  # a side; on fewer, a curve has too few points and a window covers nearly everything
+
+
+def finer(grid: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return a grid with its cells cut by a whole number, the same both ways, so that a side has at least seven.
+
+    Args:
+        grid: Rows and columns.
+        side: S; a cell is at least a pixel wide.
+    """
+    cut = max(1, *(-(-LEAST_CELLS // length) for length in grid))
+    return min(side, grid[0] * cut), min(side, grid[1] * cut)
+
 
 class Masks(ABC):
     """M masks for each image, values 0 (taken away) to 1 (kept).

@@ -11,10 +11,12 @@ from torch import Tensor
 from clip_xai.errors import UserError
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer, explainers
-from clip_xai.xai.masks import CellMasks
+from clip_xai.xai.masks import CellMasks, finer
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
+
+_COARSE = 4
 
 
 @explainers.register("occlusion", title="Occlusion", group="perturbation", order=1)
@@ -28,6 +30,9 @@ class Occlusion(BankExplainer):
 
     Deviations from captum's ``Occlusion``: none in the numbers. The windows are its: the last one of a row or column
     is cut off at the edge if the stride does not fit.
+
+    A window of two patches says nothing on a grid of two or three, as convolutional networks have of small pictures:
+    there, a patch is cut finer by a whole number, so that a side has at least seven cells, and "patch" is such a cell.
 
     Shapes: maps ``[B, T, h, w]``, signed, in units of the score. Cost: one forward pass for each window and one for
     the image, shared by all T targets; no backward pass. The result does not depend on ``chunk_size``.
@@ -66,7 +71,7 @@ class Occlusion(BankExplainer):
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
-        windows = self.windows(*bank.backbone.grid).to(bank.pixels.device)
+        windows = self.windows(*cells_of(bank.backbone.grid, bank.pixels.shape[-1])).to(bank.pixels.device)
         kept = CellMasks(1 - windows, key=("windows", *windows.shape, self.window, self.stride))
         masked = bank.scores(kept, target, fill=self.fill, chunk_size=self.chunk_size)
         whole = bank.whole_scores(target)
@@ -89,3 +94,17 @@ class Occlusion(BankExplainer):
         # As many steps as it takes to reach the edge, rounded up.
         steps = -(-(length - self.window) // self.stride)
         return range(0, steps * self.stride + 1, self.stride)
+
+
+def cells_of(grid: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the grid that windows move on: the tower's own, or a finer one where that has under four cells a side.
+
+    Args:
+        grid: h and w.
+        side: S.
+
+    Example:
+        >>> cells_of((7, 7), 224), cells_of((2, 2), 64)
+        ((7, 7), (8, 8))
+    """
+    return grid if min(grid) >= _COARSE else finer(grid, side)
