@@ -71,6 +71,7 @@ def test_missing_weights_are_one_line_that_says_what_to_do(home: Path) -> None:
         assert part in lines[0]
 
 
+@pytest.mark.slow
 def test_stage_2_without_stage_1_names_the_command_to_run_first(home: Path) -> None:
     done = typed(home, "python train.py backbone=dermlip stage=2 backbone.pretrained=null")
     lines = done.stderr.strip().splitlines()
@@ -114,14 +115,19 @@ def test_training_evaluating_and_explaining_as_typed(home: Path) -> None:
     [explained] = newest(home, "explain")
     assert (explained / "index.html").is_file() and len(list((explained / "cards").glob("*.png"))) == 3
 
-    works(home, f"python explain.py -m xai=gradeclip,gradcam samples=1 ckpt={run_dir}")
-    names = [path.name.rsplit("_", 1)[1] for path in newest(home, "explain", 2)]
-    assert names == ["gradeclip", "gradcam"]
-
     works(home, f'python explain.py xai=gradeclip image=photo.jpg text="a photo of melanoma" ckpt={run_dir}')
     [explained] = newest(home, "explain")
     page = (explained / "index.html").read_text()
     assert "a photo of melanoma" in page and "photo.jpg" in page
+
+
+@pytest.mark.slow
+def test_methods_are_swept_and_localised_as_typed(home: Path) -> None:
+    works(home, "python train.py debug=fast logger=csv")
+    [run_dir] = newest(home, "train")
+    works(home, f"python explain.py -m xai=gradeclip,gradcam samples=1 ckpt={run_dir}")
+    names = [path.name.rsplit("_", 1)[1] for path in newest(home, "explain", 2)]
+    assert names == ["gradeclip", "gradcam"]
 
     done = works(home, f"python -m clip_xai.studies.localise samples=3 xai=gradeclip ckpt={run_dir}")
     [localised] = newest(home, "localisation")

@@ -185,6 +185,7 @@ def test_greedy_captions_are_clipcaps_and_end_at_the_full_stop(
     assert (DECODING.beams, DECODING.max_new_tokens, DECODING.stop_at, DECODING.length_penalty) == (5, 67, ".", 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damage_to_any_key_is_one_line_with_file_and_key(
     kind: str, tower: Any, words: CaptionTokenizer, tmp_path: Path

@@ -135,7 +135,17 @@ EVERY = [*TRANSFORMERS, *STAGED]
 
 def on(builds: list[Callable]) -> pytest.MarkDecorator:
     """Run a test, which takes ``build``, on some families."""
-    return pytest.mark.parametrize("build", builds, ids=lambda build: build.__name__.removeprefix("build_"))
+    return pytest.mark.parametrize("build", builds, ids=_name)
+
+
+def mostly_slow(builds: list[Callable]) -> pytest.MarkDecorator:
+    """Run a test of many passes on some families, on the first and the last two alone where time is short."""
+    marked = [pytest.param(build, marks=pytest.mark.slow) for build in builds[1:-2]]
+    return pytest.mark.parametrize("build", [builds[0], *marked, *builds[-2:]], ids=_name)
+
+
+def _name(build: Callable) -> str:
+    return build.__name__.removeprefix("build_")
 
 
 @dataclass

@@ -44,7 +44,7 @@ from clip_xai.xai.methods import (
 )
 from clip_xai.xai.methods.extremal import Bumps
 from clip_xai.xai.methods.path import baseline_images
-from tests.support.families import EVERY, Subject, on, subject
+from tests.support.families import EVERY, Subject, mostly_slow, on, subject
 from tests.xai.conftest import assert_close
 from tests.xai.test_gradient_methods import GuidedGelu
 
@@ -172,7 +172,7 @@ def enlarged(channels: Tensor, side: int) -> Tensor:
     return torch.where(high > low, (masks - low) / (high - low).clamp(min=1e-30), 0.0)
 
 
-@on(EVERY)
+@mostly_slow(EVERY)
 def test_scorecam_is_the_loop(build: Callable) -> None:
     one = subject(build)
     found = ScoreCam(weighting="linear").explain(one.backbone, one.pixels, one.target).values
@@ -187,7 +187,7 @@ def test_scorecam_is_the_loop(build: Callable) -> None:
         assert_equal(found[image], expected, scores.abs().max() * channels[image].abs().sum(dim=0).max())
 
 
-@on(EVERY)
+@mostly_slow(EVERY)
 def test_abscam_is_the_loop(build: Callable) -> None:
     one = subject(build)
     first = AbsCamInit().explain(one.backbone, one.pixels, one.target).values
@@ -206,7 +206,7 @@ def test_abscam_is_the_loop(build: Callable) -> None:
             assert_close(final[image, text], by_cells(heat, one.tower.grid), 1e-5)
 
 
-@on(EVERY)
+@mostly_slow(EVERY)
 @pytest.mark.parametrize("layer", [-1, 0])
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_ablationcam_is_a_hook_on_one_channel(build: Callable, layer: int, ablation: str) -> None:
@@ -328,7 +328,7 @@ def guide(module: nn.Module) -> None:
             guide(part)
 
 
-@on(EVERY)
+@mostly_slow(EVERY)
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
 def test_extremal_perturbation_climbs_as_defined(build: Callable, variant: str) -> None:
     """One image, one text and one area at a time, every step written out."""

@@ -71,7 +71,7 @@ class Occlusion(BankExplainer):
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
-        windows = self.windows(*cells_of(bank.backbone.grid, bank.pixels.shape[-1])).to(bank.pixels.device)
+        windows = self.windows(*cells_of(bank.backbone.grid, bank.pixels.shape[-1], self.window)).to(bank.pixels.device)
         kept = CellMasks(1 - windows, key=("windows", *windows.shape, self.window, self.stride))
         masked = bank.scores(kept, target, fill=self.fill, chunk_size=self.chunk_size)
         whole = bank.whole_scores(target)
@@ -96,15 +96,16 @@ class Occlusion(BankExplainer):
         return range(0, steps * self.stride + 1, self.stride)
 
 
-def cells_of(grid: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return the grid that windows move on: the tower's own, or a finer one where that has under four cells a side.
+def cells_of(grid: tuple[int, int], side: int, window: int = 2) -> tuple[int, int]:
+    """Return the grid that windows move on: the tower's own, or a finer one where a window is most of a coarse one.
 
     Args:
         grid: h and w.
         side: S.
+        window: Side of a window in cells.
 
     Example:
-        >>> cells_of((7, 7), 224), cells_of((2, 2), 64)
-        ((7, 7), (8, 8))
+        >>> cells_of((7, 7), 224), cells_of((2, 2), 64), cells_of((2, 2), 64, window=1)
+        ((7, 7), (8, 8), (2, 2))
     """
-    return grid if min(grid) >= _COARSE else finer(grid, side)
+    return grid if min(grid) >= min(_COARSE, 2 * window) else finer(grid, side)
