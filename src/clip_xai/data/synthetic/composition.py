@@ -41,12 +41,25 @@ _MARK_KINDS = ("freckle", "mole", "angioma", "scar", "ink dot", "sticker", "red 
 
 @dataclass(frozen=True)
 class Mark:
-    """A second, harmless mark: always clearly smaller than the smallest lesion."""
+    """A second, harmless mark: always clearly smaller than the smallest lesion.
+
+    Attributes:
+        kind: such as "mole".
+        x, y: its centre.
+        radius: of the circle that it fills or lies in.
+        number: which of the scene's marks it is, from 0; its random numbers follow from it.
+    """
 
     kind: str
     x: float
     y: float
     radius: float
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name among the parts of a scene, such as "mole 2"."""
+        return f"{self.kind} {self.number + 1}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,8 @@ class Scene:
         skin: mean colour of the skin, sRGB in [0, 1].
         light_direction: angle from which the light comes, in radians.
         marks: second, harmless marks.
+        around: what artefacts keep clear of or lie around, where it is no longer the lesion's centre.
+        body: whether the lesion is drawn; its structures go with it.
     """
 
     seed: int
@@ -90,6 +105,13 @@ class Scene:
     skin: tuple[float, float, float]
     light_direction: float
     marks: tuple[Mark, ...]
+    around: tuple[float, float] | None = None
+    body: bool = True
+
+    @property
+    def artefacts_around(self) -> tuple[float, float]:
+        """The point that artefacts keep clear of or lie around: the lesion's centre when the scene was drawn."""
+        return self.around or (self.centre_x, self.centre_y)
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -130,13 +152,16 @@ def _colour(seed: int, profile: Profile, fixed: str | None, fitzpatrick: int) ->
     return str(_choose(weights, stream(seed, "colour")))
 
 
+def _happens(seed: int, what: str, share: float) -> bool:
+    return bool(stream(seed, what).random() < share)
+
+
 def _structures(seed: int, profile: Profile) -> tuple[str, ...]:
-    rng = stream(seed, "structures")
     chosen = list(profile.always)
     if profile.one_of:
-        chosen.append(profile.one_of[int(rng.integers(len(profile.one_of)))])
-        chosen += [name for name in profile.one_of if name not in chosen and rng.random() < 0.45]
-    chosen += [name for name, share in profile.sometimes if rng.random() < share and name not in chosen]
+        chosen.append(profile.one_of[int(stream(seed, "leading structure").integers(len(profile.one_of)))])
+    odds = (*((name, 0.45) for name in profile.one_of), *profile.sometimes)
+    chosen += [name for name, share in odds if name not in chosen and _happens(seed, f"has {name}", share)]
     return tuple(name for name in load_vocabulary("skin").structures if name in chosen[:3])
 
 
@@ -181,10 +206,10 @@ def _coordinate(cell: int, before: float, after: float, rng: np.random.Generator
 
 
 def _marks(seed: int, centre: tuple[float, float], outline: np.ndarray) -> tuple[Mark, ...]:
-    rng = stream(seed, "marks")
-    count = int(_choose({0: 0.06, 1: 0.26, 2: 0.32, 3: 0.22, 4: 0.14}, rng))
+    count = int(_choose({0: 0.06, 1: 0.26, 2: 0.32, 3: 0.22, 4: 0.14}, stream(seed, "number of marks")))
     marks: list[Mark] = []
     while len(marks) < count:
+        rng = stream(seed, f"place of mark {len(marks)}")
         kind = str(_choose(dict(zip(_MARK_KINDS, (0.10, 0.30, 0.22, 0.10, 0.08, 0.04, 0.16), strict=True)), rng))
         low, high = _MARK_RADII.get(kind, (0.08, 0.15))
         radius = float(rng.uniform(low, high))
@@ -194,7 +219,7 @@ def _marks(seed: int, centre: tuple[float, float], outline: np.ndarray) -> tuple
             edge = outline[round(math.atan2(dy, dx) / (2 * math.pi) * len(outline)) % len(outline)]
             free = all(math.hypot(x - mark.x, y - mark.y) > radius + mark.radius + 0.05 for mark in marks)
             if free and math.hypot(dx, dy) > max(edge, 0.8 * float(outline.max())) + radius + 0.07:
-                marks.append(Mark(kind, float(x), float(y), radius))
+                marks.append(Mark(kind, float(x), float(y), radius, len(marks)))
                 break
         else:
             break
@@ -202,7 +227,6 @@ def _marks(seed: int, centre: tuple[float, float], outline: np.ndarray) -> tuple
 
 
 def _distractors(seed: int, view: str, marks: tuple[Mark, ...]) -> tuple[str, ...]:
-    rng = stream(seed, "distractors")
     dermoscopic = view == "dermoscopic"
     odds = {
         "ruler": 0.25 if dermoscopic else 0.12,
@@ -212,8 +236,24 @@ def _distractors(seed: int, view: str, marks: tuple[Mark, ...]) -> tuple[str, ..
         "bandage": 0.0 if dermoscopic else 0.12,
         "freckles": 0.25,
     }
-    names = [name for name, share in odds.items() if rng.random() < share]
+    names = [name for name, share in odds.items() if _happens(seed, f"has {name}", share)]
     return tuple(dict.fromkeys(names + [mark.kind for mark in marks]))
+
+
+def skin_colour(seed: int, fitzpatrick: int) -> tuple[float, float, float]:
+    """Mean colour of the skin of one type, sRGB in [0, 1]: lighter or darker within it by the same draw for all."""
+    rng = stream(seed, "tone")
+    tone = np.array(SKIN_TONES[fitzpatrick]) * rng.uniform(0.95, 1.05) + rng.normal(0, 0.012, 3)
+    return float(tone[0]), float(tone[1]), float(tone[2])
+
+
+def centre_at(seed: int, outline: np.ndarray, position: str) -> tuple[float, float]:
+    """Centre of a lesion with this outline in a cell of the 3 x 3 grid, wholly inside the central square."""
+    theta = np.arange(len(outline)) * (2 * np.pi / len(outline))
+    x, y = outline * np.cos(theta), outline * np.sin(theta)
+    row, column = divmod(POSITIONS.index(position), 3)
+    rng = stream(seed, "jitter")
+    return _coordinate(column - 1, -x.min(), x.max(), rng), _coordinate(row - 1, -y.min(), y.max(), rng)
 
 
 def sample_scene(
@@ -256,16 +296,10 @@ def sample_scene(
 
     radius = float(stream(seed, "radius").uniform(*SIZE_RADII[size]))
     outline = _outline(seed, shape, border, radius)
-    theta = np.arange(len(outline)) * (2 * np.pi / len(outline))
-    x, y = outline * np.cos(theta), outline * np.sin(theta)
-    row, column = divmod(POSITIONS.index(position), 3)
-    rng = stream(seed, "jitter")
-    centre = (_coordinate(column - 1, -x.min(), x.max(), rng), _coordinate(row - 1, -y.min(), y.max(), rng))
-
-    rng = stream(seed, "surroundings")
+    centre = centre_at(seed, outline, position)
     marks = _marks(seed, centre, outline)
-    tone = np.array(SKIN_TONES[fitzpatrick]) * rng.uniform(0.95, 1.05) + rng.normal(0, 0.012, 3)
-    hair = str(_choose({"none": 0.5, "few dark": 0.2, "many dark": 0.1, "few light": 0.14, "many light": 0.06}, rng))
+    hair = {"none": 0.5, "few dark": 0.2, "many dark": 0.1, "few light": 0.14, "many light": 0.06}
+    lighting = {"even": 0.45, "gradient": 0.35, "flash": 0.2}
     return Scene(
         seed=seed,
         diagnosis=diagnosis,
@@ -278,13 +312,13 @@ def sample_scene(
         view=view,
         structures=_structures(seed, profile),
         distractors=_distractors(seed, view, marks),
-        hair=hair,
-        lighting=str(_choose({"even": 0.45, "gradient": 0.35, "flash": 0.2}, rng)),
+        hair=str(_choose(hair, stream(seed, "kind of hair"))),
+        lighting=str(_choose(lighting, stream(seed, "kind of light"))),
         centre_x=centre[0],
         centre_y=centre[1],
         radius=radius,
         outline=tuple(float(value) for value in outline),
-        skin=(float(tone[0]), float(tone[1]), float(tone[2])),
-        light_direction=float(rng.uniform(-2.6, -0.5)),
+        skin=skin_colour(seed, fitzpatrick),
+        light_direction=float(stream(seed, "light direction").uniform(-2.6, -0.5)),
         marks=marks,
     )

@@ -41,35 +41,40 @@ def _mark_paint(mark: Mark, tone: Array, rng: np.random.Generator) -> tuple[Arra
 def paint_marks(canvas: Canvas, scene: Scene) -> None:
     """Second harmless marks: small, but as coloured as a lesion."""
     tone = base_tone(scene)
-    for index, mark in enumerate(scene.marks):
-        rng = stream(scene.seed, f"mark {index}")
-        rows, columns = canvas.window(mark.x, mark.y, 1.5 * mark.radius)
-        dx, dy = canvas.x[:, columns] - mark.x, canvas.y[rows] - mark.y
-        if not dx.size or not dy.size:
-            continue
-        tilt, ratio = rng.uniform(0, math.pi), rng.uniform(1.0, {"scar": 2.2, "sticker": 1.0}.get(mark.kind, 1.4))
-        along = dx * math.cos(tilt) + dy * math.sin(tilt)
-        across = (dy * math.cos(tilt) - dx * math.sin(tilt)) * ratio
-        depth = np.hypot(along, across) / (mark.radius * ratio**0.5 * 0.9)
-        if mark.kind != "sticker":
-            depth = depth + 0.07 * local_noise(rng, dx, dy, 0.5 * mark.radius, 2 * mark.radius)
-        paint, opacity, soft, relief = _mark_paint(mark, tone, rng)
-        body = smoothstep(1 + soft / 2, 1 - soft / 2, depth)
-        cloud = 1 + 0.09 * local_noise(rng, dx, dy, 0.3 * mark.radius, 2 * mark.radius)
-        cloud *= canvas.texture[rows, columns]
-        blend(canvas.colour[rows, columns], opacity * body, np.clip(paint * cloud[..., None], 0, 1))
-        canvas.height[rows, columns] += relief * smoothstep(1.1, 0.2 if mark.kind != "sticker" else 0.95, depth)
-        if mark.kind in ("angioma", "mole"):
-            canvas.gloss[rows, columns] += 0.15 * body
+    for mark in scene.marks:
+        with canvas.painting(mark.name):
+            _paint_mark(canvas, mark, tone, stream(scene.seed, f"mark {mark.number}"))
+
+
+def _paint_mark(canvas: Canvas, mark: Mark, tone: Array, rng: np.random.Generator) -> None:
+    rows, columns = canvas.window(mark.x, mark.y, 1.5 * mark.radius)
+    dx, dy = canvas.x[:, columns] - mark.x, canvas.y[rows] - mark.y
+    if not dx.size or not dy.size:
+        return
+    tilt, ratio = rng.uniform(0, math.pi), rng.uniform(1.0, {"scar": 2.2, "sticker": 1.0}.get(mark.kind, 1.4))
+    along = dx * math.cos(tilt) + dy * math.sin(tilt)
+    across = (dy * math.cos(tilt) - dx * math.sin(tilt)) * ratio
+    depth = np.hypot(along, across) / (mark.radius * ratio**0.5 * 0.9)
+    if mark.kind != "sticker":
+        depth = depth + 0.07 * local_noise(rng, dx, dy, 0.5 * mark.radius, 2 * mark.radius)
+    paint, opacity, soft, relief = _mark_paint(mark, tone, rng)
+    body = smoothstep(1 + soft / 2, 1 - soft / 2, depth)
+    cloud = 1 + 0.09 * local_noise(rng, dx, dy, 0.3 * mark.radius, 2 * mark.radius)
+    cloud *= canvas.texture[rows, columns]
+    blend(canvas.colour[rows, columns], opacity * body, np.clip(paint * cloud[..., None], 0, 1))
+    canvas.height[rows, columns] += relief * smoothstep(1.1, 0.2 if mark.kind != "sticker" else 0.95, depth)
+    if mark.kind in ("angioma", "mole"):
+        canvas.gloss[rows, columns] += 0.15 * body
 
 
 def _freckles(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """Many small tan spots in loose clusters, thinning out around the lesion."""
+    centre_x, centre_y = scene.artefacts_around
     hubs = rng.uniform([-1.3, -1.0], [1.3, 1.0], (int(rng.integers(2, 6)), 2))
     count = int(rng.integers(40, 140))
     centres = hubs[rng.integers(len(hubs), size=count)] + rng.normal(0, 0.32, (count, 2))
     radii = rng.uniform(0.010, 0.026, count)
-    away = np.hypot(centres[:, 0] - scene.centre_x, centres[:, 1] - scene.centre_y)
+    away = np.hypot(centres[:, 0] - centre_x, centres[:, 1] - centre_y)
     inside = (np.abs(centres) < np.array([canvas.half[1], canvas.half[0]])).all(axis=1)
     keep = (away > 1.15 * max(scene.outline)) & inside
     bump = spots(canvas.x, canvas.y, centres[keep], 1.3 * radii[keep], canvas.pixel)
@@ -79,6 +84,7 @@ def _freckles(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
 
 def _ink(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """Strokes of a surgical pen, on an arc around the lesion."""
+    centre_x, centre_y = scene.artefacts_around
     paths = []
     far = max(scene.outline) * rng.uniform(1.2, 1.4) + 0.05
     start = rng.uniform(0, 2 * math.pi)
@@ -86,7 +92,7 @@ def _ink(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
         start += rng.uniform(0.9, 1.8)
         angle = np.linspace(start, start + rng.uniform(0.25, 0.6), 12)
         away = far + np.cumsum(rng.normal(0, 0.006, 12))
-        paths.append(np.stack([scene.centre_x + away * np.cos(angle), scene.centre_y + away * np.sin(angle)], axis=1))
+        paths.append(np.stack([centre_x + away * np.cos(angle), centre_y + away * np.sin(angle)], axis=1))
     line = strokes(canvas.x, canvas.y, paths, [float(rng.uniform(0.025, 0.045))] * len(paths), canvas.pixel)
     line *= np.clip(0.72 + 0.22 * canvas.noise(rng, 0.03), 0, 1)
     stain(canvas.colour, 0.9 * line, (0.42, 0.28, 0.72))
@@ -94,9 +100,10 @@ def _ink(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
 
 def _ruler(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """Millimetre ticks along one side; on clinical pictures they are on a paper strip."""
+    centre_x, centre_y = scene.artefacts_around
     vertical = rng.random() < 0.5
     at = rng.uniform(0.90, 0.95) + (rng.uniform(0, 0.22) if vertical else 0.0)
-    sign = -1 if (scene.centre_x if vertical else scene.centre_y) > 0 else 1  # on the side away from the lesion
+    sign = -1 if (centre_x if vertical else centre_y) > 0 else 1  # on the side away from the lesion
     limit = canvas.half[0] if vertical else canvas.half[1]
     ticks = []
     for index, along in enumerate(np.arange(-limit, limit, rng.uniform(0.07, 0.1))):
@@ -114,10 +121,11 @@ def _ruler(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
 
 def _bandage(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """The edge of a plaster that comes in from the side away from the lesion."""
-    angle = math.atan2(-scene.centre_y, -scene.centre_x) + rng.normal(0, 0.5)
+    centre_x, centre_y = scene.artefacts_around
+    angle = math.atan2(-centre_y, -centre_x) + rng.normal(0, 0.5)
     distance = canvas.x * math.cos(angle) + canvas.y * math.sin(angle)
     at = rng.uniform(0.85, 1.1)
-    lesion = scene.centre_x * math.cos(angle) + scene.centre_y * math.sin(angle) + max(scene.outline) + 0.06
+    lesion = centre_x * math.cos(angle) + centre_y * math.sin(angle) + max(scene.outline) + 0.06
     edge = smoothstep(max(at, lesion), max(at, lesion) + 0.015, distance)
     paint = np.array([[0.93, 0.91, 0.88], [0.82, 0.64, 0.50]], np.float32)[int(rng.integers(2))]
     weave = 1 + 0.03 * canvas.noise(rng, 0.02)
@@ -127,10 +135,11 @@ def _bandage(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
 
 def _gel_bubbles(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """Air in the immersion gel: thin dark rings with a bright inner rim and a glint."""
+    centre_x, centre_y = scene.artefacts_around
     for _ in range(int(rng.integers(3, 11))):
         radius = float(rng.uniform(0.02, 0.085))
         x, y = float(rng.uniform(-1.2, 1.2)), float(rng.uniform(-0.97, 0.97))
-        if math.hypot(x - scene.centre_x, y - scene.centre_y) < 0.55 * scene.radius + radius:
+        if math.hypot(x - centre_x, y - centre_y) < 0.55 * scene.radius + radius:
             continue
         rows, columns = canvas.window(x, y, 1.2 * radius)
         dx, dy = canvas.x[:, columns] - x, canvas.y[rows] - y
@@ -154,4 +163,5 @@ def paint_distractors(canvas: Canvas, scene: Scene, names: tuple[str, ...]) -> N
     """Paint those of `names` that the scene has."""
     for name in names:
         if name in scene.distractors:
-            _PAINTERS[name](canvas, scene, stream(scene.seed, name))
+            with canvas.painting(name):
+                _PAINTERS[name](canvas, scene, stream(scene.seed, name))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -44,9 +46,14 @@ class Canvas:
         pixel: side of a pixel in scene units.
         gloss: how much each pixel shines.
         texture: factor [H, W] of the skin's own mottling and creases, which also show through a lesion.
+        watched: whether `painted` is kept.
+        painted: name of a part -> what painting it changed: largest change of the colour, and whether anything changed,
+            [H, W] each.
     """
 
     shape: tuple[int, int]
+    watched: bool = False
+    painted: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     colour: Array = field(init=False)
     height: Array = field(init=False)
     gloss: Array = field(init=False)
@@ -62,6 +69,17 @@ class Canvas:
         self.height = np.zeros((rows, columns), np.float32)
         self.gloss = np.zeros((rows, columns), np.float32)
         self.texture = np.ones((rows, columns), np.float32)
+
+    @contextmanager
+    def painting(self, part: str) -> Iterator[None]:
+        """Note what is changed inside the block as what a part of the scene covers, where the canvas is watched."""
+        if not self.watched:
+            yield
+            return
+        colour, height, gloss = self.colour.copy(), self.height.copy(), self.gloss.copy()
+        yield
+        change = np.abs(self.colour - colour).max(axis=-1)
+        self.painted[part] = change, (change > 0) | (self.height != height) | (self.gloss != gloss)
 
     def noise(self, rng: np.random.Generator, cell: float, stretch: float = 1.0) -> Array:
         """Smooth noise [H, W] of unit variance; `cell` is its grain, `stretch` makes it longer along x."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Plot:
         body [h, w]: opacity of the lesion, 0.5 on its border.
         colour, height, gloss, texture: views into the canvas.
         base: the lesion's own colour on this skin.
-        rng: random numbers of this lesion.
+        rng: random numbers of the part that is being painted.
     """
 
     scene: Scene
@@ -121,9 +121,9 @@ def _nevus(plot: Plot) -> None:
 def _melanoma(plot: Plot) -> None:
     paint = _pigmented(plot, 0.16, 0.0, 0.09)
     usual = ("black", "dark brown", "light brown", "red", "blue-grey")
-    others = [name for name in usual if name != plot.scene.colour]
+    others = [name for name in plot.rng.permutation(usual) if name != plot.scene.colour]
     lobe = plot.rng.uniform(0, 2 * np.pi)
-    for name in plot.rng.permutation(others)[: int(plot.rng.integers(2, 4))]:
+    for name in others[: int(plot.rng.integers(2, 4))]:
         lobe += plot.rng.uniform(1.4, 2.6)
         far = plot.rng.uniform(0.35, 0.75) * plot.radius
         away = np.hypot(plot.dx - far * np.cos(lobe), plot.dy - far * np.sin(lobe)) / plot.radius
@@ -228,5 +228,5 @@ _PAINTERS = {
 
 
 def paint_body(plot: Plot) -> None:
-    """Paint the lesion's body into the canvas."""
-    _PAINTERS[plot.scene.diagnosis](plot)
+    """Paint the lesion's body into the canvas, with random numbers of its own."""
+    _PAINTERS[plot.scene.diagnosis](replace(plot, rng=stream(plot.scene.seed, "lesion's body")))

@@ -71,8 +71,6 @@ def shade(canvas: Canvas, scene: Scene) -> None:
 
 def paint_hair(canvas: Canvas, scene: Scene) -> None:
     """Hairs over everything: curved, tapering, lying roughly in one direction."""
-    if scene.hair == "none":
-        return
     rng = stream(scene.seed, "hair")
     amount, kind = scene.hair.split()
     count = int(rng.integers(5, 12)) if amount == "few" else int(rng.integers(22, 45))
@@ -104,24 +102,25 @@ def paint_hair(canvas: Canvas, scene: Scene) -> None:
 
 def light_picture(canvas: Canvas, scene: Scene) -> None:
     """Uneven light, flash, white balance, the dermoscope's fall-off, and the camera's noise and softness."""
-    rng = stream(scene.seed, "light")
     x, y = canvas.x, canvas.y
-    exposure = rng.uniform(0.92, 1.04)
-    gain = np.full(canvas.shape, exposure, np.float32)
-    direction = rng.uniform(0, 2 * math.pi)
+    gain = np.full(canvas.shape, stream(scene.seed, "exposure").uniform(0.92, 1.04), np.float32)
     if scene.lighting == "gradient":
+        rng = stream(scene.seed, "light gradient")
+        direction = rng.uniform(0, 2 * math.pi)
         gain *= 1 + rng.uniform(0.10, 0.2) * (x * math.cos(direction) + y * math.sin(direction))
     if scene.view == "dermoscopic":
-        fall = rng.uniform(0.06, 0.14)
+        fall = stream(scene.seed, "fall-off").uniform(0.06, 0.14)
         gain *= 1 - fall * ((x / 1.2) ** 2 + y**2)
+    rng = stream(scene.seed, "white balance")
     balance = np.array([1 + rng.normal(0, 0.02), 1.0, 1 + rng.normal(0, 0.022)], np.float32)
     canvas.colour *= gain[..., None] * balance
     if scene.lighting == "flash":
+        rng = stream(scene.seed, "flash")
         fx, fy, spread = rng.uniform(-0.9, 0.9), rng.uniform(-0.8, 0.8), rng.uniform(0.3, 0.6)
         glow = np.exp(-((x - fx) ** 2 + (y - fy) ** 2) / (2 * spread**2)) * (0.10 if scene.view == "clinical" else 0.05)
         tone = float(base_tone(scene) @ _LUMINANCE)
         canvas.colour += (glow * (0.5 + tone))[..., None]
-    canvas.colour += (0.007 * canvas.noise(rng, 0.0125))[..., None]
+    canvas.colour += (0.007 * canvas.noise(stream(scene.seed, "camera"), 0.0125))[..., None]
 
 
 def dark_corners(canvas: Canvas, scene: Scene) -> None:

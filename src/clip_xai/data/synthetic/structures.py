@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from clip_xai.data.synthetic.fields import Array, blend, smoothstep, spots, stain, strokes
+from clip_xai.data.synthetic.composition import stream
+from clip_xai.data.synthetic.fields import Array, Canvas, blend, smoothstep, spots, stain, strokes
 from clip_xai.data.synthetic.lesion import Plot
 
 _MASK_OPACITY = 0.3  # A pixel belongs to a structure when the structure covers it by at least this much.
@@ -295,8 +298,16 @@ _ORDER = (
 )  # fmt: skip
 
 
-def paint_structures(plot: Plot) -> dict[str, Array]:
-    """Paint the scene's structures and return the window mask (bool [h, w]) of each, in the scene's order."""
-    present = [name for name in _ORDER if name in plot.scene.structures]
-    masks = {name: _PAINTERS[name](plot) >= _MASK_OPACITY for name in present}
+def paint_structures(canvas: Canvas, plot: Plot) -> dict[str, Array]:
+    """Paint the scene's structures, each with random numbers of its own.
+
+    Returns:
+        The mask of each on the plot's window, bool [h, w], in the scene's order.
+    """
+    masks = {}
+    for name in _ORDER:
+        if name in plot.scene.structures:
+            with canvas.painting(name):
+                opacity = _PAINTERS[name](replace(plot, rng=stream(plot.scene.seed, f"structure {name}")))
+            masks[name] = opacity >= _MASK_OPACITY
     return {name: masks[name] for name in plot.scene.structures}

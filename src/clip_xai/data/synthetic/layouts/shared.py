@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import openpyxl
 
-from clip_xai.data.synthetic.composition import Mark, Scene, sample_scene
+from clip_xai.data.synthetic.composition import Scene, sample_scene
 
 #: Weights of the values of a field, in any unit.
 Weights = Mapping[Any, float]
@@ -174,7 +174,7 @@ def _turned(scene: Scene) -> Scene:
         centre_x=-scene.centre_y,
         centre_y=scene.centre_x,
         outline=scene.outline[-_QUARTER:] + scene.outline[:-_QUARTER],
-        marks=tuple(Mark(mark.kind, -mark.y, mark.x, mark.radius) for mark in scene.marks),
+        marks=tuple(replace(mark, x=-mark.y, y=mark.x) for mark in scene.marks),
     )
 
 
