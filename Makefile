@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 2
 .PHONY: demo test test-all test-lowest test-newest lint docs data tiny setup clean clean-runs
 
 demo: $(READY)
-	$(BIN)/python -m clip_xai.studies.demo data.synthetic.scale=0.04 data.root=data/demo data.output_dir=data/demo_manifest
+	$(BIN)/python -m clip_xai.studies.demo data.synthetic.scale=0.035 data.root=data/demo data.output_dir=data/demo_manifest
 
 # Two processes of one thread each: threads that wait for each other on taken cores make it twice as slow. In their own
 # order: the files of few long tests, which are the last ones otherwise, would keep one process alone.

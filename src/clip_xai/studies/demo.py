@@ -30,15 +30,17 @@ from clip_xai.runs.directories import claim
 from clip_xai.runs.records import prepare_manifest
 from clip_xai.studies.localise import localise, write_localisation
 
-EXPLAINED, LOCALISED, FILMS = 8, 16, 6
+EXPLAINED, LOCALISED, FILMS = 6, 16, 6
 
-#: The chest study in a minute: fewer films, fewer epochs.
+#: The chest study in a minute: a fifth of the films.
 CHEST = [
     "experiment=chest_xray",
     "data.synthetic.patients=400",
     "data.root=data/chest_demo",
     "data.output_dir=data/chest_demo_manifest",
-    "stage.epochs=8",
+    "stage.epochs=16",
+    "stage.batch_size=16",
+    "stage.learning_rate=3.0e-3",
 ]
 
 
