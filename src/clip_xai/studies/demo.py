@@ -153,7 +153,8 @@ def front_page(
     return write_index(
         root / "index.html",
         links,
-        subtitle="The whole main job on rendered photographs: data, two stages of training, evaluation, explanation.",
+        subtitle="The whole main job on rendered photographs: data, two stages of training, evaluation, explanation; "
+        "then a classifier of rendered chest radiographs.",
         verdicts=[Verdict(**verdict) for verdict in judged["verdicts"]],
         tables=[localised, clock.table()],
         curves=lines,
