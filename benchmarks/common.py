@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
 import torch
 
 MIB = 2**20
@@ -98,14 +99,26 @@ def peak_mib(work: Callable[[], object]) -> float | None:
         work()
         _synchronise()
         return (torch.cuda.max_memory_allocated() - before) / MIB
+    memory = kept_mib(work)
+    return None if memory is None else memory[0]
+
+
+def kept_mib(work: Callable[[], object]) -> tuple[float, float] | None:
+    """Return how far the resident set rose while a call ran, and by how much it is larger afterwards, in MiB.
+
+    The high-water mark is reset first; what the C library and Arrow keep of freed memory is handed back before each
+    look. None where nobody can tell.
+    """
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         return None
-    ctypes.CDLL(None).malloc_trim(0)
+    _hand_back()
     reset.write_text("5")
     before = _status_kib("VmRSS")
     work()
-    return (_status_kib("VmHWM") - before) / 1024
+    peak = _status_kib("VmHWM")
+    _hand_back()
+    return (peak - before) / 1024, (_status_kib("VmRSS") - before) / 1024
 
 
 def markdown(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -151,6 +164,12 @@ def _cell(value: object) -> str:
 def _synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _hand_back() -> None:
+    gc.collect()
+    pyarrow.default_memory_pool().release_unused()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_kib(field: str) -> int:

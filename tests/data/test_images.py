@@ -115,3 +115,21 @@ def test_cameras_of_any_depth_are_equally_bright(bits: int, tmp_path: Path) -> N
     shades = np.linspace(0.1, 0.9, 64)[None].repeat(32, 0)
     Image.fromarray(np.round(shades * (2**bits - 1)).astype(np.uint16)).save(tmp_path / "deep.png")
     assert np.abs(np.asarray(read_image(tmp_path / "deep.png"))[..., 0] / 255 - shades).max() < 0.005
+
+
+def test_which_page_of_a_tiff_is_the_photograph_is_asked(tmp_path: Path) -> None:
+    one, two = Image.new("RGB", (8, 6), "red"), Image.new("RGB", (8, 6), "blue")
+    one.save(tmp_path / "two.tif", save_all=True, append_images=[two])
+    for reader in (read_image, inspect_image):
+        with pytest.raises(UnreadableImageError, match=r"two.tif: 2 pictures in one file, .* save that one alone"):
+            reader(tmp_path / "two.tif")
+
+
+def test_a_smaller_copy_in_a_tiff_is_not_a_second_photograph(tmp_path: Path) -> None:
+    small = Image.new("RGB", (4, 3), "blue")
+    small.encoderinfo = {"tiffinfo": {254: 1}}  # of the appended page alone
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert opened.n_frames == 2
+    picture = read_image(tmp_path / "a.tif")
+    assert picture.size == (8, 6) and picture.getpixel((0, 0)) == (255, 0, 0)

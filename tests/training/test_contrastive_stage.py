@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def fit(records: list[Record], plan: TowerPlan, epochs: int = 3, batch_size: int
 
 
 def test_the_first_loss_is_clips_where_every_text_fits_one_photograph(records: list[Record]) -> None:
-    four = [Record(**{**vars(r), "references": (r.references[0],)}) for r in records[:4]]  # one of each colour
+    four = [replace(r, references=(r.references[0],)) for r in records[:4]]  # one of each colour
     backbone = small_captioner().backbone
     pixels = torch.stack([backbone.preprocess(read_image(record.image)) for record in four])
     images, texts = backbone.encode_image(pixels), backbone.encode_text([record.references[0] for record in four])
@@ -58,10 +59,7 @@ def test_the_first_loss_is_clips_where_every_text_fits_one_photograph(records: l
 
 def test_a_text_fits_all_photographs_with_its_words_or_of_its_lesion(records: list[Record]) -> None:
     words = [(0, "a red spot", "1"), (1, "a red spot", "2"), (2, "a blue spot", "3"), (3, "a green spot", "3")]
-    pairs = [
-        Record(**{**vars(records[row]), "references": (text,), "group": group, "source": "skincap"})
-        for row, text, group in words
-    ]
+    pairs = [replace(records[row], references=(text,), group=group, source="skincap") for row, text, group in words]
     backbone = small_captioner().backbone
     pixels = torch.stack([backbone.preprocess(read_image(record.image)) for record in pairs])
     images, texts = backbone.encode_image(pixels), backbone.encode_text([record.references[0] for record in pairs])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def test_accumulated_batches_train_as_the_whole_step_does(records: list[Record],
 def test_the_mean_over_a_step_s_parts_is_the_step_s_loss_per_token(records: list[Record], tmp_path: Path) -> None:
     """Adam does not see how large a gradient is, but clipping does."""
     texts = ["a red spot", "a spot of blue, a spot of red, a green spot, a spot of black, a red spot"]
-    uneven = [Record(**{**vars(r), "references": (texts[i % 2],)}) for i, r in enumerate(records)]
+    uneven = [replace(r, references=(texts[i % 2],)) for i, r in enumerate(records)]
     captioner = small_captioner()
     table = FeatureCache(tmp_path / "cache", captioner.backbone).table([r.image for r in uneven], captioner.reads)
     data = CaptionData(captioner, table, uneven, uneven, batch_size=6, max_tokens=60, seed=5, accumulate=3, bucket=None)
@@ -239,7 +240,7 @@ def test_validation_loss_is_per_token_and_never_smoothed(records: list[Record], 
 def test_validation_weighs_batches_by_their_tokens(records: list[Record], tmp_path: Path) -> None:
     texts = ["a red spot", *["a spot of blue, a spot of red, a green spot, a spot of black, a red spot"] * 4]
     uneven = [
-        Record(**{**vars(record), "references": (text,), "source": source})
+        replace(record, references=(text,), source=source)
         for source in ("skincap", "ham10000")
         for record, text in zip(records, texts, strict=False)
     ]

@@ -88,9 +88,22 @@ def test_activations_become_masks() -> None:
     assert found[2].eq(0).all()
 
 
+@pytest.mark.parametrize(("side", "height", "width"), [(24, 4, 6), (64, 31, 31), (64, 7, 5), (9, 9, 2), (5, 4, 3)])
+def test_a_pixel_belongs_to_the_cell_of_its_centre(side: int, height: int, width: int) -> None:
+    cells = torch.arange(height * width).reshape(1, height, width).float()
+    masks = CellMasks(cells)
+    masks.check(1, side)
+    found = masks.pixels(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), side)[0]
+    for down in range(side):
+        for right in range(side):
+            row, column = (2 * down + 1) * height // (2 * side), (2 * right + 1) * width // (2 * side)
+            assert found[down, right] == cells[0, row, column]
+    assert set(found.flatten().tolist()) == set(cells.flatten().tolist()), "every cell covers a pixel"
+
+
 def test_families_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="does not divide"):
-        CellMasks(torch.ones(1, 5, 4)).check(1, 24)
+    with pytest.raises(ValueError, match="25 x 4 cells is finer than an image of 24 pixels"):
+        CellMasks(torch.ones(1, 25, 4)).check(1, 24)
     with pytest.raises(ValueError, match="cannot cover 2"):
         CellMasks(torch.ones(3, 1, 4, 4)).check(2, 24)
     with pytest.raises(ValueError, match="do not fit"):

@@ -38,13 +38,15 @@ def place_findings(record: Record) -> list[Problem]:
             problems.append(Problem(record.source, record.name, "box", f"{where} reaches beyond {size}: clipped"))
         placed.append(clipped)
     record.boxes = tuple(placed)
-    for label, runs in list(record.label_masks.items()):
+    masks = {}
+    for label, runs in record.label_masks.items():
         try:
-            record.label_masks[label] = _resized(runs, record.mask_sizes.get(label), record.height, record.width)
+            masks[label] = _resized(runs, record.mask_sizes.get(label), record.height, record.width)
         except ValueError as error:
-            del record.label_masks[label]
             reason = f"its mask of {label} cannot be used: {error}"
             problems.append(Problem(record.source, record.name, "mask", reason))
+    if record.label_masks:
+        record.label_masks = masks
     return problems
 
 

@@ -103,9 +103,8 @@ def without_patients(records: Iterable[Record]) -> dict[str, int]:
 
 
 def _take_over_findings(stands: Record, record: Record) -> None:
-    for name, said in record.labels.items():
-        if stands.labels.get(name) is None:
-            stands.labels[name] = said
+    told = {name: said for name, said in record.labels.items() if stands.labels.get(name) is None}
+    stands.labels = {**stands.labels, **told}
     stands.boxes = stands.boxes or record.boxes
     stands.label_masks = stands.label_masks or record.label_masks
 

@@ -28,6 +28,7 @@ from PIL import (
 
 from clip_xai.data.dicom import DicomFacts, dicom_facts, is_dicom, read_dicom
 from clip_xai.data.mask_rule import lesion_of
+from clip_xai.data.pages import refuse_several
 from clip_xai.data.regular import read_regular
 from clip_xai.data.rendered_mark import is_marked
 from clip_xai.errors import UserError
@@ -290,6 +291,7 @@ def _decode(
 ) -> tuple[Image.Image, tuple[int, int], str]:
     """Decode a file; return the clean picture, its full upright width and height, and its format."""
     with _opened(content, path) as opened:
+        refuse_several(opened)
         width, height = opened.size
         if at_least is not None and opened.format == "JPEG":
             factor = _reduction(width, height, at_least, exact)

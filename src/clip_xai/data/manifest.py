@@ -6,9 +6,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 from clip_xai.data.boxes import Box
 from clip_xai.data.groups import groups_in_two_splits
 from clip_xai.data.record import Record
+from clip_xai.data.shared import NOTHING, OneOfEach, SharedMapping
 from clip_xai.data.vocabulary import KEY, Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.files import replacing
@@ -23,6 +26,9 @@ from clip_xai.text import counted
 
 _ROOT = b"clip_xai.root"
 _VOCABULARY = f"clip_xai.{KEY}".encode()
+
+#: Columns whose texts stand in many rows.
+_REPEATED = ("source", "group", "split", "diagnosis", "malignancy", "view", "official_split", "duplicate_of")
 
 #: Rows that are turned into Python's objects at a time.
 _ROWS = 8192
@@ -98,18 +104,10 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
             f"{path}: no such manifest; write it with python -m clip_xai.data data.root=DIR data.output_dir=OUT"
         )
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            records = list(_records(file, path, root))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable manifest ({error}); write it again.") from error
-    missing = [name for name in _SCHEMA.names if name not in table.column_names]
-    noted = (table.schema.metadata or {}).get(_ROOT)
-    if missing or noted is None:
-        raise UserError(
-            f"{path}: not a manifest of this version ({', '.join(missing) or 'data root'} missing); write it again."
-        )
-    folder = Path(root) if root is not None else Path(noted.decode())
-    batches = table.select(_SCHEMA.names).to_batches(max_chunksize=_ROWS)
-    records = [_record(row, folder, path) for batch in batches for row in batch.to_pylist()]
     leaks = groups_in_two_splits(records)
     if leaks:
         group, splits = next(iter(leaks.items()))
@@ -118,6 +116,21 @@ def load_manifest(path: Path | str, root: Path | str | None = None) -> list[Reco
             f"{' and '.join(splits)}; numbers from it would be meaningless. Write the manifest again."
         )
     return records
+
+
+def _records(file: pq.ParquetFile, path: Path, root: Path | str | None) -> Iterator[Record]:
+    """Yield the records of a manifest, of which no more than some rows are in memory beside them."""
+    missing = [name for name in _SCHEMA.names if name not in file.schema_arrow.names]
+    noted = (file.schema_arrow.metadata or {}).get(_ROOT)
+    if missing or noted is None:
+        raise UserError(
+            f"{path}: not a manifest of this version ({', '.join(missing) or 'data root'} missing); write it again."
+        )
+    folder = Path(root) if root is not None else Path(noted.decode())
+    alike = OneOfEach()
+    for batch in file.iter_batches(_ROWS, columns=_SCHEMA.names):
+        for row in batch.to_pylist():
+            yield _record(row, folder, path, alike)
 
 
 def _row(record: Record, root: Path) -> dict[str, object]:
@@ -152,8 +165,8 @@ def _row(record: Record, root: Path) -> dict[str, object]:
     }
 
 
-def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
-    values = dict(row)
+def _record(row: dict[str, object], root: Path, manifest: Path, alike: OneOfEach) -> Record:
+    values = {name: alike.text(said) if name in _REPEATED else said for name, said in row.items()}
     image = path_below(root, str(values.pop("image")), manifest)
     mask = values.pop("mask")
     values.pop("skin_tone")
@@ -161,22 +174,23 @@ def _record(row: dict[str, object], root: Path, manifest: Path) -> Record:
         image=image,
         mask=path_below(root, str(mask), manifest) if mask else None,
         references=tuple(values.pop("references")),  # type: ignore[arg-type]
-        keys=tuple(values.pop("keys")),  # type: ignore[arg-type]
+        keys=tuple(map(alike.text, values.pop("keys"))),  # type: ignore[arg-type]
         skin_types=tuple(values.pop("skin_types")),  # type: ignore[arg-type]
         flags=tuple(values.pop("flags")),  # type: ignore[arg-type]
         mask_values=tuple(values.pop("mask_values")),  # type: ignore[arg-type]
-        labels=dict(_labels(str(values.pop("labels")))),
+        labels=_stated(str(values.pop("labels"))),
         boxes=tuple(Box(**box) for box in values.pop("boxes")),  # type: ignore[attr-defined]
-        label_masks=json.loads(str(values.pop("label_masks"))),
-        fields=json.loads(str(values.pop("fields"))),
+        label_masks=_stated(str(values.pop("label_masks"))),
+        fields=_stated(str(values.pop("fields"))),
         **values,  # type: ignore[arg-type]
     )
 
 
 @lru_cache(maxsize=4096)
-def _labels(text: str) -> dict[str, bool | None]:
-    """Read labels once for all rows that state the same: their names are kept once, too."""
-    return {sys.intern(name): said for name, said in json.loads(text).items()}
+def _stated(text: str) -> Mapping[str, Any]:
+    """Read what many rows state alike once, and keep it once: records do not change it in place."""
+    found = {sys.intern(name): said for name, said in json.loads(text).items()}
+    return SharedMapping(found) if found else NOTHING
 
 
 def path_below(root: Path, relative: str, named_in: Path) -> Path:

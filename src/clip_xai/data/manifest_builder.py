@@ -246,7 +246,7 @@ def _with_names(records: list[Record], root: Path, problems: list[Problem]) -> l
 def _note_facts(record: Record, facts: ImageFacts) -> None:
     record.sha256, record.height, record.width = facts.sha256, facts.height, facts.width
     if facts.photometric:
-        record.fields["photometric interpretation"] = facts.photometric
+        record.fields = {**record.fields, "photometric interpretation": facts.photometric}
     if facts.study:
         record.keys = (*record.keys, f"dicom-study:{facts.study}")  # pictures of one study are of one patient
     if not has_ending_of(record.image, facts.format):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_xai.data.boxes import Box
+from clip_xai.data.shared import NOTHING
 from clip_xai.text import printable
 
 if TYPE_CHECKING:
@@ -22,9 +24,11 @@ NO_PATIENT = "no patient known: splits are by photograph"
 EMPTY_MASK, FULL_MASK = "its mask marks nothing", "its mask marks the whole photograph"
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
     """One photograph with what is known about it: a caption, labels, or both; boxes and masks of its findings.
+
+    There are hundreds of thousands of them, so what rows say alike is one object: mappings are replaced, not changed.
 
     Attributes:
         image: Absolute path of the file.
@@ -71,7 +75,7 @@ class Record:
     mask: Path | None = None
     split: str | None = None
     official_split: str | None = None
-    fields: dict[str, object] = field(default_factory=dict)
+    fields: Mapping[str, object] = NOTHING
     sha256: str | None = None
     height: int | None = None
     width: int | None = None
@@ -83,11 +87,11 @@ class Record:
     fold: int | None = None
     rendered: bool = False
     mask_values: tuple[int, ...] = ()
-    labels: dict[str, bool | None] = field(default_factory=dict)
+    labels: Mapping[str, bool | None] = NOTHING
     boxes: tuple[Box, ...] = ()
-    label_masks: dict[str, str] = field(default_factory=dict)
+    label_masks: Mapping[str, str] = NOTHING
     box_frame: tuple[int, int] | None = field(default=None, compare=False, repr=False)
-    mask_sizes: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    mask_sizes: Mapping[str, tuple[int, int]] = field(default=NOTHING, compare=False, repr=False)
     facts: CaptionFacts | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -62,19 +62,23 @@ class Masks(ABC):
 
 
 class CellMasks(Masks):
-    """Masks given on a grid of cells; every cell covers a block of pixels."""
+    """Masks given on a grid of cells; every cell covers a block of pixels.
+
+    Where the grid does not divide the image, a pixel belongs to the cell that its centre lies in, so that cells differ
+    by one pixel in size.
+    """
 
     def __init__(self, cells: Tensor, key: Hashable | None = None) -> None:
-        """Take ``[M, h, w]`` for all images or ``[B, M, h, w]`` for each its own, on any grid that divides S."""
+        """Take ``[M, h, w]`` for all images or ``[B, M, h, w]`` for each its own, of S cells a side at most."""
         self.cells = cells if cells.ndim == 4 else cells[None]
         self.count = self.cells.shape[1]
         self.key = key
 
     def check(self, images: int, side: int) -> None:
-        """Refuse a grid that does not divide the image, or another number of images."""
-        if side % self.cells.shape[-1] or side % self.cells.shape[-2]:
-            cells = tuple(self.cells.shape[-2:])
-            raise ValueError(f"a mask of {cells} cells does not divide an image of {side} pixels")
+        """Refuse a grid that is finer than the image, or another number of images."""
+        if max(self.cells.shape[-2:]) > side:
+            cells = " x ".join(map(str, self.cells.shape[-2:]))
+            raise ValueError(f"a mask of {cells} cells is finer than an image of {side} pixels")
         if len(self.cells) not in (1, images):
             raise ValueError(f"masks of {len(self.cells)} images cannot cover {images}")
 

@@ -12,6 +12,7 @@ from clip_xai.data.boxes import Box
 from clip_xai.data.captions import CaptionFacts, compose
 from clip_xai.data.lexicon import canonical_diagnosis
 from clip_xai.data.record import Problem, Record, SourceTable
+from clip_xai.data.shared import NOTHING, OneOfEach, SharedMapping
 from clip_xai.data.sources.photograph_files import PhotographIndex
 from clip_xai.data.sources.tables import Table, known
 from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
@@ -47,6 +48,7 @@ class SourceReader:
     unmapped: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     _taken: dict[Path, str] = field(default_factory=dict)
+    _alike: OneOfEach = field(default_factory=OneOfEach)
 
     def count_rows(self, table: Table) -> None:
         """Count a table's rows and report those that do not fit its header."""
@@ -134,7 +136,8 @@ class SourceReader:
         Returns:
             The record, which is kept.
         """
-        captions, shared = compose(facts, vocabulary=self.vocabulary) if facts else (), tuple(keys)
+        captions = compose(facts, vocabulary=self.vocabulary) if facts else ()
+        shared = tuple(map(self._alike.text, keys))
         self.records.append(
             Record(
                 image=photograph,
@@ -147,15 +150,15 @@ class SourceReader:
                 references=captions,
                 mask=mask,
                 official_split=official_split,
-                fields=dict(fields),
+                fields=self._alike.mapping(fields),
                 view=view,
                 keys=shared,
                 skin_types=facts.skin_types if facts else (),
                 flags=tuple(flags),
-                labels=dict(labels or {}),
+                labels=self._alike.mapping(labels or {}),
                 boxes=tuple(boxes),
                 box_frame=box_frame,
-                label_masks=dict(label_masks or {}),
+                label_masks=SharedMapping(label_masks) if label_masks else NOTHING,
                 facts=facts,
             )
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -22,6 +22,8 @@ _MARKS = (
 _WESTERN = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
 _LETTERS = set("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿŒœŸªº")
 _SIGNS = set("’‘“”„‚–—…•·°±×÷µ²³¹½¼¾«»€£¢§©®™¿¡\u00a0‰†")
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 #: Rows that are looked at to tell the separator, and how many of them may be a title and the header.
 _SAMPLED_ROWS, _HEADER_ROWS = 20, 3
@@ -59,6 +61,16 @@ def decode(content: bytes) -> tuple[str, str | None]:
     raise UnknownEncodingError("not UTF-8 text")
 
 
+def lines_of(text: str) -> Iterator[str]:
+    r"""Yield the lines of a text, endings kept, as ``io.StringIO(text, newline="")`` does, but without a copy of it.
+
+    Example:
+        >>> list(lines_of("one\r\ntwo\n\nthree"))
+        ['one\r\n', 'two\n', '\n', 'three']
+    """
+    return (found[0] for found in _LINE.finditer(text))
+
+
 def separator_of(text: str, preferred: str = ",") -> str:
     """Return the sign between the cells: the one that cuts the header into most cells, and the rows into as many.
 
@@ -69,7 +81,7 @@ def separator_of(text: str, preferred: str = ",") -> str:
 
     def fitness(separator: str) -> tuple[bool, float, int, bool]:
         try:
-            sampled = islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), _SAMPLED_ROWS)
+            sampled = islice(csv.reader(lines_of(text), delimiter=separator), _SAMPLED_ROWS)
             rows = [len(cells) for cells in sampled if cells]
         except csv.Error:
             return False, 0.0, 0, False

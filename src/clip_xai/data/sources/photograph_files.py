@@ -177,17 +177,15 @@ class PhotographIndex:
 
     def __init__(self, folder: Path) -> None:
         """Index a folder and everything below it, tools' left-overs and mask folders excepted."""
-        self._by_name: dict[str, Path] = {}
-        self._by_stem: dict[str, Path] = {}
+        self._by_stem: dict[str, Path | tuple[Path, ...]] = {}  # several where only their endings differ
+        self._count = 0
         self.archives: list[str] = []
         self.repeated: dict[Path, Path] = {}
         for parent, _, names in walk(folder):
             for name in names:
                 stem, suffix = os.path.splitext(name.lower())
                 if suffix in IMAGE_SUFFIXES:
-                    if self._by_name.setdefault(name.lower(), parent / name) != parent / name:
-                        self.repeated.setdefault(self._by_name[name.lower()], parent / name)
-                    self._by_stem.setdefault(stem, parent / name)
+                    self._enter(stem, parent / name)
                 elif suffix in (".zip", ".tar", ".gz", ".7z", ".rar"):
                     self.archives.append(name)
 
@@ -195,15 +193,30 @@ class PhotographIndex:
     def empty(cls) -> PhotographIndex:
         """Return an index of nothing, for sources whose tables give whole paths."""
         index = cls.__new__(cls)
-        index._by_name, index._by_stem, index.archives, index.repeated = {}, {}, [], {}
+        index._by_stem, index._count, index.archives, index.repeated = {}, 0, [], {}
         return index
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return self._count
 
     def find(self, name: str) -> Path | None:
         """Find a photograph by file name: exactly but for case, with another extension, or renamed to ``_cropped``."""
         lowered = name.lower()
         stem, suffix = os.path.splitext(lowered)
         stem = stem if suffix in IMAGE_SUFFIXES else lowered
-        return self._by_name.get(lowered) or self._by_stem.get(stem) or self._by_stem.get(f"{stem}_cropped")
+        same = self._paths(stem)
+        exact = next((path for path in same if path.name.lower() == lowered), None)
+        return exact or next(iter((*same, *self._paths(f"{stem}_cropped"))), None)
+
+    def _paths(self, stem: str) -> tuple[Path, ...]:
+        found = self._by_stem.get(stem, ())
+        return found if isinstance(found, tuple) else (found,)
+
+    def _enter(self, stem: str, path: Path) -> None:
+        same = self._paths(stem)
+        known = next((other for other in same if other.name.lower() == path.name.lower()), None)
+        if known is not None:
+            self.repeated.setdefault(known, path)
+            return
+        self._by_stem[stem] = (*same, path) if same else path
+        self._count += 1

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import overload
 
 from clip_xai.data.regular import read_regular
-from clip_xai.data.sources.encodings import UnknownEncodingError, decode, separator_of
+from clip_xai.data.shared import OneOfEach
+from clip_xai.data.sources.encodings import UnknownEncodingError, decode, lines_of, separator_of
 from clip_xai.data.sources.spreadsheets import spreadsheet_rows
 from clip_xai.errors import UserError
 from clip_xai.text import counted, without_controls
@@ -46,6 +48,28 @@ _NOT_KNOWN = frozenset(
 _HEADER_ROWS = 3
 
 
+class Rows(Sequence[dict[str, str]]):
+    """Rows of a table: the cells are kept, the dictionaries are not, which would take five times the memory."""
+
+    def __init__(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+        """Make them of the header and, for each row, as many cells."""
+        self._columns, self._cells = columns, cells
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, str]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Rows: ...
+
+    def __getitem__(self, place: int | slice) -> dict[str, str] | Rows:
+        if isinstance(place, slice):
+            return Rows(self._columns, self._cells[place])
+        return dict(zip(self._columns, self._cells[place], strict=True))
+
+
 @dataclass(frozen=True)
 class Table:
     """A table with every cell as clean text; an empty string is a missing value.
@@ -53,7 +77,7 @@ class Table:
     Attributes:
         path: The file.
         columns: Header, surrounding space removed.
-        rows: One dictionary for each row.
+        rows: A dictionary for each row, made anew whenever one is taken.
         broken: Numbers of the rows whose number of cells does not match the header, with what is wrong.
         numbers: Number of each of `rows` in the file; the header's is 1 where it comes first.
         encoding: Name of the encoding where it had to be guessed.
@@ -61,7 +85,7 @@ class Table:
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[dict[str, str], ...]
+    rows: Sequence[dict[str, str]]
     broken: tuple[tuple[int, str], ...] = ()
     numbers: tuple[int, ...] = ()
     encoding: str | None = None
@@ -121,7 +145,8 @@ def read_table(path: Path, header: str | None = None, advice: str = PUBLISHED) -
     repeated = [name for name, count in Counter(columns).items() if name and count > 1]
     if repeated:
         raise UserError(f"{path}: column {', '.join(repeated)} is there twice; {advice}.")
-    rows, numbers, broken = [], [], []
+    rows: list[tuple[str, ...]] = []
+    numbers, broken = array("q"), []
     named = max((place + 1 for place, name in enumerate(columns) if name), default=0)
     for number, cells in enumerate(lines[first + 1 :], start=first + 2):
         if not any(cells):
@@ -132,9 +157,9 @@ def read_table(path: Path, header: str | None = None, advice: str = PUBLISHED) -
         if len(cells) != len(columns):
             broken.append((number, f"{counted(len(cells), 'cell')} under {counted(len(columns), 'column')}"))
             continue
-        rows.append(dict(zip(columns, cells, strict=True)))
+        rows.append(tuple(cells))
         numbers.append(number)
-    return Table(path, columns, tuple(rows), tuple(broken), tuple(numbers), encoding)
+    return Table(path, columns, Rows(columns, rows), tuple(broken), tuple(numbers), encoding)
 
 
 def header_of(path: Path) -> tuple[str, ...]:
@@ -210,12 +235,13 @@ def _csv_lines(text: str, path: Path, strict: bool) -> Iterator[list[str]]:
         separator, text = named[1], text[named.end() :]
     else:
         separator = separator_of(text, "\t" if path.suffix.lower() in (".tab", ".tsv") else ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=strict)
+    alike = OneOfEach()
+    reader = csv.reader(lines_of(text), delimiter=separator, strict=strict)
     if named:
         yield []  # the rows keep the numbers that a text editor shows
     try:
         for cells in reader:
-            yield [_clean(cell) for cell in cells]
+            yield [alike.text(_clean(cell)) for cell in cells]
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
 
