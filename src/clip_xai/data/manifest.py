@@ -165,7 +165,7 @@ def _row(record: Record, root: Path) -> dict[str, object]:
     }
 
 
-def _record(row: dict[str, object], root: Path, manifest: Path, alike: OneOfEach) -> Record:
+def _record(row: dict[str, Any], root: Path, manifest: Path, alike: OneOfEach) -> Record:
     values = {name: alike.text(said) if name in _REPEATED else said for name, said in row.items()}
     image = path_below(root, str(values.pop("image")), manifest)
     mask = values.pop("mask")
@@ -173,16 +173,16 @@ def _record(row: dict[str, object], root: Path, manifest: Path, alike: OneOfEach
     return Record(
         image=image,
         mask=path_below(root, str(mask), manifest) if mask else None,
-        references=tuple(values.pop("references")),  # type: ignore[arg-type]
-        keys=tuple(map(alike.text, values.pop("keys"))),  # type: ignore[arg-type]
-        skin_types=tuple(values.pop("skin_types")),  # type: ignore[arg-type]
-        flags=tuple(values.pop("flags")),  # type: ignore[arg-type]
-        mask_values=tuple(values.pop("mask_values")),  # type: ignore[arg-type]
+        references=tuple(values.pop("references")),
+        keys=tuple(map(alike.text, values.pop("keys"))),
+        skin_types=tuple(values.pop("skin_types")),
+        flags=tuple(values.pop("flags")),
+        mask_values=tuple(values.pop("mask_values")),
         labels=_stated(str(values.pop("labels"))),
-        boxes=tuple(Box(**box) for box in values.pop("boxes")),  # type: ignore[attr-defined]
+        boxes=tuple(Box(**box) for box in values.pop("boxes")),
         label_masks=_stated(str(values.pop("label_masks"))),
         fields=_stated(str(values.pop("fields"))),
-        **values,  # type: ignore[arg-type]
+        **values,
     )
 
 

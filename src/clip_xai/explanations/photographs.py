@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ class Photograph:
     mask_values: tuple[int, ...] = ()
     rendered: bool = False
     warning: str = ""
-    labels: dict[str, bool | None] = field(default_factory=dict)
+    labels: Mapping[str, bool | None] = field(default_factory=dict)
     boxes: tuple[Box, ...] = ()
-    label_masks: dict[str, str] = field(default_factory=dict)
+    label_masks: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Record) -> Photograph:
