@@ -83,9 +83,9 @@ def test_memory_that_ends_at_one_image_is_an_error(backbone: OpenClipBackbone, p
     handle.remove()
 
 
-def test_masks_that_do_not_divide_the_image_are_refused(backbone: OpenClipBackbone, pixels: Tensor) -> None:
-    with pytest.raises(ValueError, match="does not divide"):
-        list(PerturbationBank(backbone, pixels).stream(torch.ones(1, 5, 4)))
+def test_masks_finer_than_the_image_are_refused(backbone: OpenClipBackbone, pixels: Tensor) -> None:
+    with pytest.raises(ValueError, match="finer than an image"):
+        list(PerturbationBank(backbone, pixels).stream(torch.ones(1, 5, pixels.shape[-1] + 1)))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1, 1), (2, 1), (2, 2), (3, 2), (4, 1)])
