@@ -117,12 +117,24 @@ def test_cameras_of_any_depth_are_equally_bright(bits: int, tmp_path: Path) -> N
     assert np.abs(np.asarray(read_image(tmp_path / "deep.png"))[..., 0] / 255 - shades).max() < 0.005
 
 
-def test_which_page_of_a_tiff_is_the_photograph_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["tif", "gif", "png", "webp"])
+def test_which_of_several_pictures_is_the_photograph_is_asked(ending: str, tmp_path: Path) -> None:
     one, two = Image.new("RGB", (8, 6), "red"), Image.new("RGB", (8, 6), "blue")
-    one.save(tmp_path / "two.tif", save_all=True, append_images=[two])
+    one.save(tmp_path / f"two.{ending}", save_all=True, append_images=[two])
+    one.save(tmp_path / f"one.{ending}")
     for reader in (read_image, inspect_image):
-        with pytest.raises(UnreadableImageError, match=r"two.tif: 2 pictures in one file, .* save that one alone"):
-            reader(tmp_path / "two.tif")
+        with pytest.raises(
+            UnreadableImageError, match=rf"two.{ending}: 2 pictures in one file, .* save that one alone"
+        ):
+            reader(tmp_path / f"two.{ending}")
+        reader(tmp_path / f"one.{ending}")
+
+
+def test_of_a_camera_s_several_views_the_first_is_the_photograph(tmp_path: Path) -> None:
+    one, two = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
+    one.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[two])
+    red, _, blue = read_image(tmp_path / "a.jpg").getpixel((8, 8))  # type: ignore[misc]
+    assert red > 240 and blue < 15
 
 
 def test_a_smaller_copy_in_a_tiff_is_not_a_second_photograph(tmp_path: Path) -> None:

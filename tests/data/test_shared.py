@@ -55,6 +55,8 @@ def test_a_shared_mapping_is_replaced_and_never_changed() -> None:
         with pytest.raises(TypeError, match="replace it"):
             change()
     assert pickle.loads(pickle.dumps(shared)) == shared == {"Mass": True}
+    one, other = SharedMapping(Mass=True, Edema=None), SharedMapping(Edema=None, Mass=True)
+    assert one == other and hash(one) == hash(other)
 
 
 def test_equal_is_the_same_but_not_what_only_compares_equal() -> None:

@@ -185,6 +185,8 @@ def test_the_demo_ends_with_a_front_page(home: Path) -> None:
     done = works(home, f"python -m clip_xai.studies.demo {SMALL_OVERRIDES}")
     index = Path(done.stdout.strip().splitlines()[-1].rpartition("Open ")[2])
     assert index.is_file() and index.name == "index.html"
-    for part in ("explain/index.html", "evaluate/index.html", "localisation/localisation.md"):
+    assert f"python train.py stage=2 {SMALL_OVERRIDES}" in done.stdout
+    parts = ("explain/index.html", "evaluate/index.html", "localisation/localisation.md")
+    for part in (*parts, "chest/explain/index.html", "chest/evaluate/index.html"):
         assert (index.parent / part).is_file()
     assert json.loads((index.parent / "times.json").read_text()).keys() >= {"Data", "Stage 1", "Stage 2"}

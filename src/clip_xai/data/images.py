@@ -231,9 +231,7 @@ def inspect_mask(path: Path | str, values: Sequence[int] = ()) -> MaskFacts:
 
 def _decode_mask(path: Path, values: Sequence[int]) -> tuple[NDArray[np.bool_], str]:
     with _opened(_read_bytes(path), path) as opened:
-        pictures = getattr(opened, "n_frames", 1)
-        if pictures > 1:
-            raise ValueError(f"{pictures} pictures in one file, and which is the mask is open: save that one alone")
+        refuse_several(opened, "mask")
         opened.load()
         return lesion_of(ImageOps.exif_transpose(opened), values)
 
@@ -291,7 +289,7 @@ def _decode(
 ) -> tuple[Image.Image, tuple[int, int], str]:
     """Decode a file; return the clean picture, its full upright width and height, and its format."""
     with _opened(content, path) as opened:
-        refuse_several(opened)
+        refuse_several(opened, "photograph")
         width, height = opened.size
         if at_least is not None and opened.format == "JPEG":
             factor = _reduction(width, height, at_least, exact)

@@ -28,8 +28,8 @@ class SharedMapping(dict[str, Any]):
     update = setdefault = pop = popitem = clear = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
-        """Return the hash of what is said, as of anything that does not change."""
-        return hash(tuple(self))
+        """Return a hash that equal mappings share, whatever their order; a default of a dataclass must have one."""
+        return hash(frozenset(self))
 
     def __reduce__(self) -> tuple[type[SharedMapping], tuple[dict[str, Any]]]:
         """Pickle as a plain dictionary that is made one of these again."""

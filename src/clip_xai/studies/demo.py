@@ -8,6 +8,7 @@ is the command that is printed above it.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ class Clock:
     @contextmanager
     def part(self, title: str, command: str) -> Iterator[None]:
         """Time one part."""
-        print(f"\n== {title}\n   {command}", flush=True)
+        print(f"\n== {title}\n   {command.rstrip()}", flush=True)
         started = time.perf_counter()
         yield
         self.parts.append((title, time.perf_counter() - started))
@@ -81,36 +82,38 @@ def demo(settings: Sequence[str] = ()) -> Path:
     root = Path("runs") / "demo" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     common = ["trainer=cpu", "logger=csv", f"runs_root={root}", *settings]
     claim(root, "demo", {"settings": {"overrides": list(settings)}})
-    with clock.part("Data", "python -m clip_xai.jobs.prepare"):
+    typed = shlex.join(settings)
+    with clock.part("Data", f"python -m clip_xai.jobs.prepare {typed}"):
         manifest = prepare_manifest(compose_job("train", common, root).data)
     stages = [root / "train" / f"stage{number}" for number in (1, 2)]
     for number, run_dir in enumerate(stages, start=1):
-        with clock.part(f"Stage {number}", f"python train.py stage={number}"):
+        with clock.part(f"Stage {number}", f"python train.py stage={number} {typed}"):
             train(compose_job("train", [*common, f"stage={number}"], run_dir))
-    with clock.part("Evaluation", "python evaluate.py ckpt=latest"):
+    with clock.part("Evaluation", f"python evaluate.py ckpt=latest {typed}"):
         judged = evaluate(compose_job("evaluate", common, root / "evaluate"))
-    with clock.part("Localisation", f"python -m clip_xai.studies.localise samples={LOCALISED}"):
+    with clock.part("Localisation", f"python -m clip_xai.studies.localise xai=basic samples={LOCALISED} {typed}"):
         config = compose_job("explain", ["xai=basic", f"samples={LOCALISED}", *common], root / "localisation")
         rows, table = localise(config)
         write_localisation(rows, table, root / "localisation")
-    with clock.part("Explanations", f"python explain.py xai=basic samples={EXPLAINED}"):
+    with clock.part("Explanations", f"python explain.py xai=basic samples={EXPLAINED} {typed}"):
         explain(compose_job("explain", ["xai=basic", f"samples={EXPLAINED}", *common], root / "explain"))
-    films = root / "chest"
-    with clock.part("Chest radiographs", f"python train.py {' '.join(CHEST)}"):
-        look_at_films(films)
+    look_at_films(root / "chest", clock)
     index = front_page(root, manifest, judged, table, curves(stages), clock)
     print(f"\nDone in {clock.total:.0f} s. Open {index.resolve()}")
     return index
 
 
-def look_at_films(place: Path) -> None:
+def look_at_films(place: Path, clock: Clock) -> None:
     """Train a classifier of findings, judge it, and explain films by it."""
-    train(compose_job("train", [*CHEST, "trainer=cpu", "logger=csv"], place))
+    with clock.part("Chest radiographs", f"python train.py {' '.join(CHEST)}"):
+        train(compose_job("train", [*CHEST, "trainer=cpu", "logger=csv"], place))
     asked = [f"ckpt={place}", "trainer=cpu", "logger=csv"]
-    evaluate(compose_job("evaluate", asked, place / "evaluate"))
+    with clock.part("Findings judged", f"python evaluate.py ckpt={place}"):
+        evaluate(compose_job("evaluate", asked, place / "evaluate"))
     # The last stage of 64 pixels is a grid of 2 x 2.
     shown = ["xai=[gradcam,occlusion]", "xai.gradcam.layer=-2", "target=logit", f"samples={FILMS}"]
-    explain(compose_job("explain", [*asked, *shown], place / "explain"))
+    with clock.part("Findings explained", f"python explain.py {shlex.join([f'ckpt={place}', *shown])}"):
+        explain(compose_job("explain", [*asked, *shown], place / "explain"))
 
 
 def curves(stages: Sequence[Path]) -> tuple[Curve, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from clip_xai.models.backbones.recording import evaluation_mode
-from clip_xai.xai.masks import finer
+from clip_xai.xai.masks import finer_grid
 from clip_xai.xai.targets import CaptionTarget, ClassifierTarget, ClassTarget, Target
 
 Score = Callable[[Tensor], Tensor]
@@ -139,7 +139,7 @@ class CurveProtocol:
             grid: The tower's patch grid.
             side: S.
         """
-        return finer(grid, side) if self.cells else (side, side)
+        return finer_grid(grid, side) if self.cells else (side, side)
 
     def counts(self, units: int) -> list[int]:
         """Return how many of the units are inserted or deleted at each point of the curve, from 0 on."""

@@ -16,7 +16,7 @@ from torch import Tensor
 LEAST_CELLS = 7  # a side; on fewer, a curve has too few points and a window covers nearly everything
 
 
-def finer(grid: tuple[int, int], side: int) -> tuple[int, int]:
+def finer_grid(grid: tuple[int, int], side: int) -> tuple[int, int]:
     """Return a grid with its cells cut by a whole number, the same both ways, so that a side has at least seven.
 
     Args:

@@ -19,14 +19,13 @@ from scipy.ndimage import binary_dilation
 
 from clip_xai.data.synthetic.composition import POSITIONS, Scene, centre_at, sample_scene, skin_colour
 from clip_xai.data.synthetic.profiles import COLOURS, SKIN_TONES, VISIBLE_COLOURS
-from clip_xai.data.synthetic.scene import LESION, Rendering, render
+from clip_xai.data.synthetic.scene import HAIR, LESION, Rendering, render
 
 __all__ = [
     "HAIR", "KINDS", "LESION", "Part", "free_positions", "moved", "on_skin", "only", "parts_of", "reach", "recoloured",
     "sample_scene", "skin_types", "without",
 ]  # fmt: skip
 
-HAIR = "hair"
 KINDS = ("lesion", "structure", "artefact", "mark")
 _LIES_UNDER = ("freckles", "gel bubbles", "dark corners", HAIR)  # Artefacts that a lesion can lie among.
 _SKETCH = (96, 128)  # Height and width at which it is tried whether a lesion fits into a place.

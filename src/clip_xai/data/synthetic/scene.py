@@ -23,7 +23,7 @@ from clip_xai.data.synthetic.structures import paint_structures
 __all__ = ["COLOURS", "MINIMUM_SIDE", "PROFILES", "VIEWS", "Mark", "Rendering", "Scene", "render", "sample_scene"]
 
 MINIMUM_SIDE = 64
-LESION = "lesion"
+LESION, HAIR = "lesion", "hair"
 _VISIBLE = 0.03  # Of white, in any channel: a pixel that an artefact changes less does not belong to its mask.
 
 
@@ -73,7 +73,7 @@ def render(scene: Scene, height: int = 192, width: int = 256, parts: bool = Fals
     shade(canvas, scene)
     paint_distractors(canvas, scene, ON_TOP)
     if scene.hair != "none":
-        with canvas.painting("hair"):
+        with canvas.painting(HAIR):
             paint_hair(canvas, scene)
     light_picture(canvas, scene)
     if "dark corners" in scene.distractors:

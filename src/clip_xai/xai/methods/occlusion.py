@@ -11,7 +11,7 @@ from torch import Tensor
 from clip_xai.errors import UserError
 from clip_xai.ranges import setting
 from clip_xai.xai.explainer import BankExplainer, explainers
-from clip_xai.xai.masks import CellMasks, finer
+from clip_xai.xai.masks import CellMasks, finer_grid
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
 from clip_xai.xai.trace import Trace
@@ -71,7 +71,9 @@ class Occlusion(BankExplainer):
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
         """Return raw maps ``[B, T, h, w]`` and the scores of the images."""
-        windows = self.windows(*cells_of(bank.backbone.grid, bank.pixels.shape[-1], self.window)).to(bank.pixels.device)
+        windows = self.windows(*window_grid(bank.backbone.grid, bank.pixels.shape[-1], self.window)).to(
+            bank.pixels.device
+        )
         kept = CellMasks(1 - windows, key=("windows", *windows.shape, self.window, self.stride))
         masked = bank.scores(kept, target, fill=self.fill, chunk_size=self.chunk_size)
         whole = bank.whole_scores(target)
@@ -96,7 +98,7 @@ class Occlusion(BankExplainer):
         return range(0, steps * self.stride + 1, self.stride)
 
 
-def cells_of(grid: tuple[int, int], side: int, window: int = 2) -> tuple[int, int]:
+def window_grid(grid: tuple[int, int], side: int, window: int = 2) -> tuple[int, int]:
     """Return the grid that windows move on: the tower's own, or a finer one where a window is most of a coarse one.
 
     Args:
@@ -105,7 +107,7 @@ def cells_of(grid: tuple[int, int], side: int, window: int = 2) -> tuple[int, in
         window: Side of a window in cells.
 
     Example:
-        >>> cells_of((7, 7), 224), cells_of((2, 2), 64), cells_of((2, 2), 64, window=1)
+        >>> window_grid((7, 7), 224), window_grid((2, 2), 64), window_grid((2, 2), 64, window=1)
         ((7, 7), (8, 8), (2, 2))
     """
-    return grid if min(grid) >= min(_COARSE, 2 * window) else finer(grid, side)
+    return grid if min(grid) >= min(_COARSE, 2 * window) else finer_grid(grid, side)
