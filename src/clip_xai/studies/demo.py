@@ -39,7 +39,7 @@ CHEST = [
     "data.synthetic.patients=400",
     "data.root=data/chest_demo",
     "data.output_dir=data/chest_demo_manifest",
-    "stage.epochs=16",
+    "stage.epochs=10",
     "stage.batch_size=16",
     "stage.learning_rate=3.0e-3",
 ]
