@@ -349,5 +349,5 @@ def _settings(multiple: bool, samples: int, seed: int, groups: str) -> dict[str,
         "correction of one-sided tests with the spread of the resamples",
         "intervals": f"95 % expanded percentile bootstrap over {groups}, {samples} resamples, seed {seed}; "
         f"for shares of right and wrong Korn and Graubard's; a label's AUROC has one where at least {FEWEST} effective "
-        "groups show it and as many do not",
+        f"{groups} show it and as many do not",
     }
