@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,54 @@ def test_an_installed_package_is_imported_when_its_thing_is_asked_for(tmp_path: 
     first, second = done.stdout.splitlines()
     assert first == "6 ['hexagon']"
     assert second.startswith("shape missing, installed as my_hexagons_that_are_not_there: ModuleNotFoundError: ")
+
+
+# Group of entry points -> the example that documentation shows, its name there, and the words that choose it.
+EXAMPLES = {
+    "explainers": ("my_explainer", "quadrants", "xai=quadrants"),
+    "targets": ("my_target", "embedding_length", "target=embedding_length"),
+    "backbones": ("my_backbone", "two_convolutions", "backbone=two_convolutions"),
+    "mappers": ("my_mapper", "one_layer", "mapper=one_layer"),
+    "language_models": ("my_language_model", "small_llama", "language_model=small_llama"),
+    "tasks": ("my_task", "brightness", "task=brightness"),
+    "sources": ("my_source", "mine", None),
+}
+INSTALLED = """
+from clip_xai.config.plugins import options_of, use_plugins
+chosen = {group: words for group, (module, name, words) in examples.items() if words}
+assert not {module for module, *_ in examples.values()} & set(sys.modules)
+use_plugins(list(chosen.values()))  # what a command line does
+for group, words in chosen.items():
+    setting, _, option = words.partition("=")
+    assert examples[group][0] in sys.modules, words
+    assert setting == "task" or option in options_of(setting), words  # a task's option is its YAML
+from clip_xai.data.sources import SOURCES
+from clip_xai.registry import registries
+assert "mine" in list(SOURCES)  # whichever lies below a folder is read
+found = {one.group: one for one in registries()}
+for group, (module, name, _) in examples.items():
+    print(group, found["clip_xai." + group].module_of(name), name in found["clip_xai." + group])
+"""
+
+
+def test_every_group_has_entry_points(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    for module, *_ in EXAMPLES.values():
+        shutil.copy(root / "docs" / "extending" / "examples" / f"{module}.py", tmp_path)
+    installed = tmp_path / "all_of_mine-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: all-of-mine\nVersion: 1.0\n")
+    points = "".join(f"[clip_xai.{group}]\n{name} = {module}\n" for group, (module, name, _) in EXAMPLES.items())
+    (installed / "entry_points.txt").write_text(points)
+    path = [str(tmp_path), str(root / "src")]
+    program = f"import sys; sys.path[:0] = {path!r}; examples = {EXAMPLES!r}\n{INSTALLED}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{group} {module} True" for group, (module, *_) in EXAMPLES.items()]
+
+
+@pytest.mark.parametrize("group", EXAMPLES)
+def test_each_group_stands_in_the_documentation(group: str) -> None:
+    pages = Path(__file__).resolve().parent.parent / "docs" / "extending"
+    [page] = [page for page in pages.glob("*.md") if f"examples/{EXAMPLES[group][0]}.py" in page.read_text()]
+    assert f"clip_xai.{group}" in page.read_text()

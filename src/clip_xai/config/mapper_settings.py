@@ -1,4 +1,4 @@
-"""The settings of every mapper, and the names of the targets, read without importing one.
+"""The settings of every mapper, read without importing one.
 
 Written by ``python -m clip_xai.jobs.generate`` from their own code; change that, and run it again.
 """
@@ -12,11 +12,6 @@ from typing import ClassVar
 from omegaconf import MISSING
 
 from clip_xai.ranges import Checked, setting
-
-TARGETS = (
-    "caption_word", "caption_span", "caption", "caption_contrast", "similarity", "contrast", "class", "logit",
-    "embedding_dimension",
-)
 
 
 @dataclass

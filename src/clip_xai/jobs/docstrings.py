@@ -33,3 +33,8 @@ def comment(text: str, indent: str = "") -> list[str]:
     """Return a text as the lines of a YAML comment."""
     lead = f"{indent}# "
     return textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=lead, break_long_words=False)
+
+
+def wrapped(text: str) -> list[str]:
+    """Return one entry of a docstring's section as lines of a class's docstring, without its indent."""
+    return textwrap.wrap(text, WIDTH - 4, subsequent_indent="        ", break_long_words=False)

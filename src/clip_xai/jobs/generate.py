@@ -1,9 +1,10 @@
-"""Write what is read before torch is loaded: the settings of explainers and mappers, for Hydra and for people.
+"""Write what is read before torch is loaded: the settings of explainers, mappers, targets, for Hydra and people.
 
 ``python -m clip_xai.jobs.generate`` writes ``config/explainer_settings.py`` and ``conf/xai/NAME.yaml`` from the classes
 of the explainers, with each line of their docstrings as the comment of its setting, and ``config/mapper_settings.py``
-and ``conf/mapper/NAME.yaml`` from the constructors of the mappers (``jobs/generate_mappers.py``); with ``--check`` it
-says what is stale and writes nothing. Groups of explainers that are chosen by hand, such as ``conf/xai/basic.yaml``,
+and ``conf/mapper/NAME.yaml`` from the constructors of the mappers (``jobs/generate_mappers.py``), and
+``config/target_settings.py`` from the fields of a question (``jobs/generate_targets.py``); with ``--check`` it says
+what is stale and writes nothing. Groups of explainers that are chosen by hand, such as ``conf/xai/basic.yaml``,
 stay.
 """
 
@@ -21,6 +22,7 @@ import yaml
 from clip_xai.config.cli import CONF
 from clip_xai.jobs.docstrings import comment, documented
 from clip_xai.jobs.generate_mappers import generated_of_mappers
+from clip_xai.jobs.generate_targets import generated_of_targets
 from clip_xai.xai.explainer import Explainer, explainers
 
 COMMAND = "python -m clip_xai.jobs.generate"
@@ -62,7 +64,7 @@ def stale_files() -> dict[Path, str]:
     """Return the files that are other than the classes make them, with what they should hold."""
     return {
         path: text
-        for path, text in {**generated(own()), **generated_of_mappers()}.items()
+        for path, text in (generated(own()) | generated_of_mappers() | generated_of_targets()).items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     }
 

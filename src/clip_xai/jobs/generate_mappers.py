@@ -1,9 +1,8 @@
-"""The settings of mappers and the names of targets as files that are read without torch; see ``generate.py``."""
+"""The settings of mappers as files that are read without torch; see ``generate.py``."""
 
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Iterable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import yaml
 
 from clip_xai.config.cli import CONF
-from clip_xai.jobs.docstrings import WIDTH, comment, documented
+from clip_xai.jobs.docstrings import comment, documented, wrapped
 from clip_xai.models.mappers import mappers
 from clip_xai.models.mappers.base import Mapper
-from clip_xai.xai.targets.base import targets
 
 MODULE = Path(__file__).resolve().parents[1] / "config" / "mapper_settings.py"
-HEAD = '''"""The settings of every mapper, and the names of the targets, read without importing one.
+HEAD = '''"""The settings of every mapper, read without importing one.
 
 Written by ``python -m clip_xai.jobs.generate`` from their own code; change that, and run it again.
 """
@@ -44,24 +42,22 @@ def generated_of_mappers() -> dict[Path, str]:
 
 
 def module_of_mappers(own: Iterable[type[Mapper]]) -> str:
-    """Return the module with the dataclass of ``mapper`` and the names of the targets."""
+    """Return the module with the dataclass of ``mapper``."""
     settings: dict[str, list[tuple[type[Mapper], Field[Any]]]] = {}
     for mapper in own:
         for item in fields(mapper.settings()):
             settings.setdefault(item.name, []).append((mapper, item))
-    names = [f'"{name}"' for name, maker in targets.items() if maker.__module__.startswith("clip_xai.")]
-    listed = textwrap.fill(f"{', '.join(names)},", WIDTH, initial_indent="    ", subsequent_indent="    ")
     doc = ["How image features reach the language model; what is null keeps the mapper's own default.", ""]
     doc += ["Attributes:", f"    name: {', '.join(f'``{mapper.name}``' for mapper in own)}."]
-    lines = [f"TARGETS = (\n{listed}\n)", "", "", "@dataclass", "class MapperConfig(Checked):"]
+    lines = ["", "@dataclass", "class MapperConfig(Checked):"]
     items = []
     for name, found in settings.items():
         doc.append(f"    {name}: {_sentences(name, found)}")
         bounds = "".join(f", {key}={value!r}" for key, value in found[0][1].metadata.items())
         kind = getattr(found[0][1].type, "__name__", str(found[0][1].type)).removesuffix(" | None")
         items.append(f"    {name}: {kind} | None = {f'setting(None{bounds})' if bounds else 'None'}")
-    wrapped = [doc[0], *doc[1:3], *(line for text in doc[3:] for line in _wrapped(text))]
-    lines += [f'    """{wrapped[0]}', *(f"    {line}".rstrip() for line in wrapped[1:]), '    """', ""]
+    text_of_class = [doc[0], *doc[1:3], *(line for text in doc[3:] for line in wrapped(text))]
+    lines += [f'    """{text_of_class[0]}', *(f"    {line}".rstrip() for line in text_of_class[1:]), '    """', ""]
     lines += ['    prefix: ClassVar[str] = "mapper"', "", "    name: str = MISSING", *items]
     return f"{HEAD}\n" + "\n".join(lines) + "\n"
 
@@ -86,7 +82,3 @@ def _sentences(name: str, found: list[tuple[type[Mapper], Field[Any]]]) -> str:
     for mapper, _ in found:
         said.setdefault(documented(mapper.__init__.__doc__, "Args:").get(name, ""), []).append(f"``{mapper.name}``")
     return " ".join(f"Of {', '.join(named)}: {text[0].lower()}{text[1:]}" for text, named in said.items())
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH - 4, subsequent_indent="        ", break_long_words=False)
