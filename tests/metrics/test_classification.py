@@ -184,10 +184,32 @@ def test_planted_shortcut_is_found_and_a_harmless_attribute_is_not() -> None:
     assert first.alone.value == pytest.approx(roc_auc_score(truth[rows, 0], tube[rows]))
     within = rows & (tube == 1)
     assert first.within.value == pytest.approx(roc_auc_score(truth[within, 0], cheating[within, 0]))
+    pairs = [
+        float(np.sign(cheating[one, 0] - cheating[other, 0])) / 2 + 0.5
+        for one in np.flatnonzero(rows & (tube == 1))
+        for other in np.flatnonzero(rows & (tube == 0) & (truth[:, 0] == truth[one, 0]))
+    ]
+    assert first.follows.value == pytest.approx(np.mean(pairs))
     result = evaluate_classes(cheating, truth, NAMES, groups, multiple=True).with_shortcuts(found)
     assert any("follows 'tube': Mass" in verdict.text for verdict in result.verdicts)
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["shortcuts"][0]["labels"][0]["found"]
     assert "## Shortcut: tube" in result.to_markdown()
+
+
+def test_a_shortcut_is_found_where_the_attribute_nearly_always_goes_with_the_label() -> None:
+    """A model that knows the finding well and the tube besides: few photographs are left to show its area fall."""
+    rows, hits, false = 900, 0, 0
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        truth = (generator.random((rows, 3)) < 0.18).astype(float)
+        tube = (generator.random(rows) < np.where(truth[:, 0] == 1, 0.93, 0.03)).astype(float)
+        scores = generator.normal(size=(rows, 3)) + 2 * truth
+        groups = [f"p{row // 2}" for row in range(rows)]
+        false += any(one.found for one in shortcut(scores, truth, NAMES, tube, groups, "tube", samples=200).labels)
+        cheating = scores + 1.5 * tube[:, None] * [1, 0, 0]
+        found = [one.found for one in shortcut(cheating, truth, NAMES, tube, groups, "tube", samples=200).labels]
+        hits += found == [True, False, False]
+    assert hits >= 11 and false <= 1
 
 
 def test_results_hold_hostile_names_and_no_nan() -> None:

@@ -40,8 +40,10 @@ class LabelShortcut:
         stratified: The model over pairs of photographs that agree in the attribute.
         alone: The attribute in place of the model.
         fall: Overall minus stratified, on the same resamples.
-        found: Whether the fall lies above 0 and that of the attribute alone off .5, corrected for all labels; None
-            where there are too few patients for a verdict.
+        follows: How well the model's score tells who has the attribute, over pairs of photographs that agree in the
+            label; .5 where the score follows nothing but the label.
+        found: Whether ``follows`` and ``alone`` lie off .5 on the same side, corrected for all labels, and the area
+            falls; None where there are too few patients for a verdict.
     """
 
     label: str
@@ -52,6 +54,7 @@ class LabelShortcut:
     stratified: Interval | None
     alone: Interval
     fall: Interval | None
+    follows: Interval | None
     found: bool | None
 
 
@@ -98,7 +101,7 @@ class ShortcutAudit:
         """Return the AUROCs as head and rows of text."""
         head = (
             *("label", "n", "all", "attribute absent", "attribute present", "agreeing pairs", "fall"),
-            *("attribute alone", "follows it"),
+            *("attribute alone", "attribute by the score, label alike", "follows it"),
         )
         said = {True: "yes", False: "no", None: "–"}
         rows = tuple(
@@ -107,6 +110,7 @@ class ShortcutAudit:
                 str(one.n),
                 *(_cell(value) for value in (one.overall, one.without, one.within, one.stratified, one.fall)),
                 _cell(one.alone),
+                _cell(one.follows),
                 said[one.found],
             )
             for one in self.labels
@@ -140,8 +144,10 @@ def shortcut(
     """Compare a model's AUROC among all photographs with that among photographs that agree in an attribute.
 
     A model that looks at the finding ranks as well where everyone or nobody has the attribute. One that looks at the
-    attribute falls there. An attribute that goes with the severity of a finding lowers the area as well: the verdict
-    says where to look, not why.
+    attribute falls there. Where the attribute nearly always goes with the label few photographs are left to show the
+    fall, so the verdict rests on the other side of the same statement: does the score tell who has the attribute among
+    photographs that agree in the label? If it does not, nothing of the area comes from the attribute. An attribute that
+    goes with the severity of a finding is told by the score as well: the verdict says where to look, not why.
 
     Args:
         scores: The model's scores, [n, C].
@@ -203,24 +209,32 @@ def _audited(
         pairs = [pair_counts(present[parts[key]], members.at(parts[key])) for key in strata]
         statistics["stratified"] = stratified([statistics[key] for key in strata], pairs)
         clusters["stratified"] = max(clusters[key] for key in strata)
+    alike = [rows for rows in (~present, present) if has[rows].any() and not has[rows].all()]
+    if alike:
+        areas = [ranking(scores[rows], has[rows], members.at(rows)) for rows in alike]
+        statistics["follows"] = stratified(areas, [pair_counts(has[rows], members.at(rows)) for rows in alike])
+        clusters["follows"] = max(_clusters(has, rows, members) for rows in alike)
     statistics["alone"] = ranking(has.astype(np.float64), present, members)
     clusters["alone"] = clusters["overall"]
     values, draws = _drawn(statistics, members.count, samples, seed)
     found: dict[str, Interval | None] = {
         key: _interval(values[key], draws[key], parts.get(key, everyone), members, clusters[key]) for key in statistics
     }
-    p_value = float("nan")
     if strata:
         values["fall"] = values["overall"] - values["stratified"]
         draws["fall"] = draws["overall"] - draws["stratified"]
         fewest = clusters["stratified"]
         found["fall"] = _interval(values["fall"], draws["fall"], everyone, members, fewest, (-1.0, 1.0))
-        if fewest >= FEWEST:
-            # Both have to hold, so that the larger of the two counts. The attribute may also speak against the label.
-            side = 1.0 if values["alone"] >= 0.5 else -1.0
-            alone = above(side * (values["alone"] - 0.5), side * (draws["alone"] - 0.5), clusters["alone"], -0.5)
-            p_value = max(above(values["fall"], draws["fall"], fewest, -1.0), alone)
-    parts_found = {key: found.get(key) for key in ("without", "within", "stratified", "fall")}
+    p_value = float("nan")
+    if strata and alike and clusters["follows"] >= FEWEST:
+        # Both have to hold, so that the larger of the two counts. The attribute may also speak against the label.
+        side = 1.0 if values["alone"] >= 0.5 else -1.0
+        p_value = max(
+            above(side * (values[key] - 0.5), side * (draws[key] - 0.5), clusters[key], -0.5)
+            for key in ("alone", "follows")
+        )
+        p_value = p_value if values["fall"] > 0 else 1.0
+    parts_found = {key: found.get(key) for key in ("without", "within", "stratified", "fall", "follows")}
     overall, alone_found = found["overall"], found["alone"]
     assert overall is not None and alone_found is not None
     return LabelShortcut(label, len(present), overall, alone=alone_found, found=None, **parts_found), p_value
