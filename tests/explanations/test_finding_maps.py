@@ -15,7 +15,7 @@ from clip_xai.data.localisation import localisation_on_grid
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import load_vocabulary
-from clip_xai.explanations.collection import collect
+from clip_xai.explanations.collection import collect, shown
 from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.finding_maps import ALL, BEST, USUAL
@@ -130,3 +130,11 @@ def test_a_page_of_chest_films_speaks_of_patients(
     page = shown_in((store.run_dir / "index.html").read_text())
     assert "95 % interval over patients" in page and "but those of the same patient" in page
     assert not SKIN.search(page)
+
+
+def test_an_outline_names_the_findings_that_it_is_of(
+    run: tuple[VisionClassifier, list[Record], ResultStore, dict],
+) -> None:
+    backbone, _, store, _ = run
+    keys = [shown(result, backbone).truth for _, result in store.results()]
+    assert keys == [("Mass", "box"), ("Mass and Effusion", "boxes")] * 2

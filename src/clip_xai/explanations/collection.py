@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from clip_xai.explanations.lesion_maps import LesionMaps, of_classes
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.store import Result, ResultStore, index_rows
 from clip_xai.files import replacing, write_text
+from clip_xai.metrics.verdicts import listed
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.assemble import assemble
 from clip_xai.report.curves import svg_uri
@@ -28,9 +29,10 @@ from clip_xai.report.explained import ExplainedImage, slug
 from clip_xai.report.html import write_explanations
 from clip_xai.report.pages import Section, Table
 from clip_xai.report.wandb_tables import explanation_rows
-from clip_xai.text import counted
+from clip_xai.text import counted, plural
 
 ON_THE_PAGE = 200  # photographs; of a longer run, the page shows the first ones
+MOST_NAMED = 3  # findings that the key of an outline names
 IN_THE_TABLE = 16  # photographs in the logger's table
 
 
@@ -147,8 +149,16 @@ def shown(
         facts=photograph.facts,
         measurements=measured,
         warning=photograph.warning,
-        truth=(known.truth, known.truth_form) if photograph.mask is not None else ("finding", "box"),
+        truth=(known.truth, known.truth_form) if photograph.mask is not None else _marked(photograph, list(places)),
     )
+
+
+def _marked(photograph: Photograph, findings: Sequence[str]) -> tuple[str, str]:
+    """Which findings the outline is of, and how they are marked: a map may be of another one."""
+    forms = [plural(len(photograph.boxes), "box", "boxes")] if photograph.boxes else []
+    forms += [plural(len(photograph.label_masks), "mask", "masks")] if photograph.label_masks else []
+    shown = [*findings[:MOST_NAMED], *([f"{len(findings) - MOST_NAMED} more"] if len(findings) > MOST_NAMED else [])]
+    return listed(shown) if shown else "finding", " and ".join(forms) or "box"
 
 
 def _mask_of(photograph: Photograph, picture: Image.Image) -> NDArray[np.bool_] | None:
