@@ -182,3 +182,25 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path: Path) -> None:
     lines(tmp_path / "two" / "mine.csv", "file,words", "1.png,x")
     with pytest.raises(UserError, match="folders of classes are read where no table is"):
         built(tmp_path / "two")
+
+
+def test_patients_that_differ_by_case_alone_are_named_and_not_merged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    photographs(root / "own", "a.png", "b.png", "c.png", "d.png", "e.png", "f.png")
+    (root / "own" / "g.png").write_bytes((root / "own" / "f.png").read_bytes())
+    rows = ["a.png,PAT0,1", "b.png,pat0,0", "c.png,Pat0,0", "d.png,p1,1", "e.png,p1,0", "f.png,Q,1", "g.png,q,1"]
+    lines(root / "own" / "labels.csv", "image,patient,Mass", *rows)
+    records = built(root)
+    assert [records[f"{name}.png"].group for name in "abcde"] == [
+        "own:PAT0",
+        "own:pat0",
+        "own:Pat0",
+        "own:p1",
+        "own:p1",
+    ]
+    assert records["f.png"].group == records["g.png"].group  # one photograph, whatever its patient is called
+    [said] = [one.getMessage() for one in caplog.records if "upper and lower case" in one.getMessage()]
+    assert said.startswith("own: 1 identifier is spelled in ways") and "(own:PAT0 and own:Pat0 and own:pat0)" in said
+    assert said.removeprefix("own: ") in notes(root, "own")

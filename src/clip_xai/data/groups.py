@@ -97,6 +97,24 @@ def groups_in_two_splits(records: Iterable[Record]) -> dict[str, list[str]]:
     return {group: sorted(found) for group, found in splits.items() if len(found) > 1}
 
 
+def groups_that_differ_by_case(records: Iterable[Record]) -> list[tuple[str, ...]]:
+    """Return keys that are one and the same but for upper and lower case, and stand in different groups.
+
+    Some publishers' identifiers do tell upper case from lower (base64), and a table typed by hand mostly does not mean
+    to: only its owner knows, so nothing is merged. Call it after :func:`assign_groups`.
+
+    Returns:
+        The spellings of each such key, sorted; keys of one photograph are not among them.
+    """
+    spellings: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in records:
+        for key in record.keys if NO_PATIENT not in record.flags else ():
+            if not key.startswith(SAME_PHOTOGRAPH):
+                spellings[key.casefold()][key] = record.group
+    apart = [groups for groups in spellings.values() if len(set(groups.values())) > 1]
+    return sorted(tuple(sorted(groups)) for groups in apart)
+
+
 def without_patients(records: Iterable[Record]) -> dict[str, int]:
     """Return how many rows of each source count as a patient of their own because nothing tells whose they are."""
     return dict(Counter(record.source for record in records if NO_PATIENT in record.flags))

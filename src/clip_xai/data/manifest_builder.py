@@ -15,7 +15,7 @@ from clip_xai.data.box_placing import place_findings
 from clip_xai.data.captions import compose
 from clip_xai.data.descriptions import apply_descriptions
 from clip_xai.data.file_formats import has_ending_of
-from clip_xai.data.groups import assign_groups, flag_conflicts, mark_duplicates
+from clip_xai.data.groups import assign_groups, flag_conflicts, groups_that_differ_by_case, mark_duplicates
 from clip_xai.data.images import ImageFacts, MaskFacts
 from clip_xai.data.inspection import inspect_files, inspect_masks
 from clip_xai.data.manifest import unkept, write_manifest
@@ -99,6 +99,7 @@ def build_manifest(root: Path | str, output_dir: Path | str, settings: BuildSett
     found = _checked(root, output_dir, tables, settings, vocabulary)
     found.left_out = [str(Path(folder).relative_to(root)) for folder in left_out]
     assign_groups(found.records, found.near)
+    _note_identifiers_by_case(found)
     # Conflicts first: a row does not take over captions of one that it disagrees with.
     found.conflicts = flag_conflicts(found.records, found.near, vocabulary)
     mark_duplicates(found.records, vocabulary)
@@ -126,6 +127,22 @@ def _say_what_is_left_out(found: Findings, output_dir: Path) -> None:
         flagged = sum(flag in record.flags for record in found.records)
         if flagged:
             log.warning("of %s %s", counted(flagged, "photograph"), flag)
+
+
+def _note_identifiers_by_case(found: Findings) -> None:
+    """Say, in the log and in the report, which identifiers may be of one patient whom a table spells in two ways."""
+    for table in found.tables:
+        alike = groups_that_differ_by_case(record for record in found.records if record.source == table.source)
+        if not alike:
+            continue
+        some = "; ".join(" and ".join(spellings) for spellings in alike[:3]) + ("; ..." if len(alike) > 3 else "")
+        note = (
+            f"{counted(len(alike), 'identifier is', 'identifiers are')} spelled in ways that differ by upper and lower "
+            f"case alone ({some}): each spelling counts as a patient of its own; if they are the same patient, spell "
+            "them alike in the table, or their photographs can stand in two splits"
+        )
+        table.notes.append(note)
+        log.warning("%s: %s", table.source, note)
 
 
 def _claim(output_dir: Path, root: Path) -> None:

@@ -88,8 +88,13 @@ class Explainer(ABC):
 
     def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
         """Return why the method is not defined for a tower and a target, None if it is."""
-        lacking = [SUPPORTED[need] for need in sorted(self.needs_of_tower - backbone.supports)]
-        return f"reads {' and '.join(lacking)}, which backbone {backbone.name} does not have" if lacking else None
+        lacking = sorted(self.needs_of_tower - backbone.supports)
+        if not lacking:
+            return None
+        remedies = backbone.image_tower.remedies
+        helps = f" ({'; '.join(remedies[need] for need in lacking)})" if set(lacking) <= set(remedies) else ""
+        what = " and ".join(SUPPORTED[need] for need in lacking)
+        return f"reads {what}, which backbone {backbone.name} does not have{helps}"
 
     def require(self, backbone: VisionBackbone, target: Target) -> None:
         """Raise a ``UserError`` with the reason and the methods that are defined, unless this one is."""

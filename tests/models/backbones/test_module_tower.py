@@ -104,6 +104,39 @@ def test_methods_that_read_activations_are_left_out_by_name_where_no_layer_was_n
     assert [one.method for one in found.attributions] == ["occlusion"]
 
 
+def test_of_a_module_without_layers_every_method_answers_or_is_refused_beforehand() -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    classifier = module_tower.wrapped_classifier(body, ["a", "b"], image_size=32)
+    target, pixels = ClassifierTarget.of(classifier, [1]), torch.randn(1, 3, 32, 32)
+    brief = {
+        "rise": {"masks": 9},
+        "kernelshap": {"samples": 14, "cells": 2},
+        "extremal_perturbation": {"iterations": 2},
+    }
+    methods = [method(**brief.get(name, {})) for name, method in explainers.items() if method.modality == "image"]
+    able = [one for one in methods if one.refusal(classifier, target) is None]
+    assert {one.name for one in able} == {
+        "saliency", "input_x_gradient", "smoothgrad", "integrated_gradients", "gradient_shap", "guided_backprop",
+        "occlusion", "rise", "kernelshap", "extremal_perturbation",
+    }  # fmt: skip
+    for one in able:
+        assert one.explain(classifier, pixels, target).values.isfinite().all()
+    reasons = {one.name: one.refusal(classifier, target) or "" for one in methods if one not in able}
+    assert {name for name, said in reasons.items() if "(name layers=[...] where it is wrapped)" in said} == {
+        "gradcam", "gradcam_plusplus", "layercam", "hirescam", "scorecam", "ablationcam", "abscam_init", "abscam_final",
+    }  # fmt: skip
+
+
+def test_logits_are_not_handed_out_as_features_of_a_place() -> None:
+    classifier = clip_xai.wrap_classifier(Grey(), ["left", "right"], image_size=32, mean=[0.5], std=[0.25])
+    features = classifier.features(torch.rand(2, 3, 32, 32))
+    assert features.read("pooled").shape == (2, 2)
+    for reads in ("patches", "tokens"):
+        with pytest.raises(UserError, match=r"no patch tokens: name layers=\[\.\.\.\] where it is wrapped"):
+            features.read(reads)
+
+
 @pytest.mark.parametrize(
     ("layers", "said"),
     [

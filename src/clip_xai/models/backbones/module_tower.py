@@ -17,6 +17,20 @@ from clip_xai.models.backbones.stages import StageTrace, keep_output
 from clip_xai.models.backbones.tower import Features, ImageTower, known_read
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NAME_LAYERS = "name layers=[...] where it is wrapped"
+
+
+class LogitsAlone(Features):
+    """What a module hands over of which no layer was named: logits as its embedding, and no tokens."""
+
+    def __init__(self, logits: Tensor) -> None:
+        """Keep the logits ``[B, C]``."""
+        object.__setattr__(self, "pooled", logits)
+
+    @property
+    def tokens(self) -> Tensor:  # type: ignore[override]
+        """Raise a UserError: one row of logits is not the features of a place."""
+        raise UserError(f"this module was not opened and has no patch tokens: {NAME_LAYERS}, or read its logits alone")
 
 
 class ModuleTower(ImageTower):
@@ -49,6 +63,7 @@ class ModuleTower(ImageTower):
         self.image_size, self.channels = image_size, channels
         self._layers = {name: modules[name] for name in layers}
         self.supports = frozenset({"output_gradients"} if layers else ())
+        self.remedies = {} if layers else {"output_gradients": NAME_LAYERS}
         self.grids: list[tuple[int, int]] = []
         self._measure()
 
@@ -81,10 +96,9 @@ class ModuleTower(ImageTower):
                     raise UserError(f"layers: not all that the logits depend on passes through {name}: name another")
 
     def features(self, pixels: Tensor) -> Features:
-        """Encode images in one pass; tokens are the cells of the last layer that was named."""
+        """Encode images in one pass; tokens are the cells of the last layer that was named, and none without one."""
         if not self._layers:
-            logits = self._logits(pixels)
-            return Features(logits, logits.unsqueeze(1))
+            return LogitsAlone(self._logits(pixels))
         logits, maps = self._observed(pixels)
         return Features(logits, list(maps.values())[-1].flatten(2).transpose(1, 2))
 
@@ -105,7 +119,7 @@ class ModuleTower(ImageTower):
             UserError: No layer was named.
         """
         if not self._layers:
-            raise UserError("this module was not opened: name layers=[...] of it, or choose occlusion, rise or lime")
+            raise UserError(f"this module was not opened: {NAME_LAYERS}, or choose saliency, occlusion or rise")
         return StageTrace(self, pixels, reads=reads, record=record, watch=watch)
 
     def run(self, pixels: Tensor, recorder: Recorder, reads: str) -> Tensor:

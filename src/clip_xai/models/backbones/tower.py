@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -64,6 +65,7 @@ class ImageTower(ABC):
         supports: What explainers may ask of it, out of ``"attention"`` (probabilities over all tokens in each block),
             ``"class_token"`` (the embedding is read at a class token) and ``"output_gradients"`` (gradients at the
             tokens after a block).
+        remedies: What its owner can do about what it does not support, where something helps.
     """
 
     module: Any
@@ -74,6 +76,7 @@ class ImageTower(ABC):
     prefix_tokens: int = 0
     family: str
     supports: frozenset[str]
+    remedies: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Features:

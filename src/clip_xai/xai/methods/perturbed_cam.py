@@ -72,6 +72,7 @@ class ScoreCam(BankExplainer):
     chunk_size: int = setting(64, least=1)
 
     linear_in_target: ClassVar[bool] = False
+    needs_of_tower: ClassVar[frozenset[str]] = frozenset({"output_gradients"})
     cost: ClassVar[str] = "C + 2 F"
 
     def maps(self, bank: PerturbationBank, target: Target, trace: Trace | None) -> tuple[Tensor, Tensor]:
@@ -163,6 +164,7 @@ class AbsCamFinal(BankExplainer):
     chunk_size: int = setting(64, least=1)
 
     linear_in_target: ClassVar[bool] = False
+    needs_of_tower: ClassVar[frozenset[str]] = frozenset({"output_gradients"})
     cost: ClassVar[str] = "C + 1 F, 1 batched B down to the block"
 
     def refusal(self, backbone: VisionBackbone, target: Target) -> str | None:
