@@ -88,17 +88,14 @@ def measured_evidence(
             beside |= {} if of_mean is None else {MEAN_MAP: float(of_mean[item])}
             missing = "" if of_mean is not None else NOT_MEASURED
             if math.isnan(length):
-                found.append(MapEvidence(one.method, item, 0.0, 1.0, False, length, math.nan, beside, missing))
+                # It has no order, so neither a gain nor a chance to beat anything, calibrated or not.
+                found.append(MapEvidence(one.method, item, 0.0, 1.0, True, length, math.nan, beside, missing))
                 continue
-            own = fields[length][:, item]
+            own, value = fields[length][:, item], float(gain[item])
             null = None if settings.calibration is None else settings.calibration.null(kinds[item], length)
-            value = float(gain[item])
-            spread = float(np.sqrt(np.mean(own**2)))
-            found.append(
-                MapEvidence(
-                    one.method, item, value, p_value(value, own, null), null is not None, length, spread, beside, missing
-                )
-            )
+            chance, spread = p_value(value, own, null), float(np.sqrt(np.mean(own**2)))
+            known_null = null is not None
+            found.append(MapEvidence(one.method, item, value, chance, known_null, length, spread, beside, missing))
     return tuple(found)
 
 
@@ -110,7 +107,7 @@ def cost_in_words(settings: EvidenceSettings, photographs: int) -> str:
         photographs: How many there are.
     """
     each = PASSES * (1 + (settings.calibration is not None))
-    of = "the words, the diagnosis, the caption and the texts" if settings.words else "the diagnosis, the caption and the texts"
+    of = "words, diagnosis, caption and texts" if settings.words else "diagnosis, caption and texts"
     return (
         f"evidence: at most {COMMON_PASSES} forward passes for each of {counted(photographs, 'photograph')} and {each} "
         f"for each of its maps of {of} (evidence=none for none)"
@@ -174,7 +171,7 @@ def _mean_map(one: _Asked, calibration: Calibration | None) -> Tensor | None:
 
 
 def _gains(bank: PerturbationBank, target: Target, maps: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Gains of maps on grids of their own, in one stream for each size of grid."""
+    """Gains ``[T]`` of maps on grids of their own, in one stream for each size of grid."""
     gains: list[Tensor] = [torch.empty(0)] * len(maps)
     for shape in dict.fromkeys(one.shape for one in maps):
         rows = [row for row, one in enumerate(maps) if one.shape == shape]

@@ -71,7 +71,7 @@ class PageEvidence:
         return replace(result, answers=answers)
 
     def measure(self, seed: int = 0) -> list[dict[str, Any]]:
-        """Return, for each method and kind of thing, the share of maps with evidence, clustered by patient or lesion."""
+        """Return the share of maps with evidence by method and kind of thing, clustered by patient or lesion."""
         found = []
         for pair in dict.fromkeys((row.method, row.what) for row in self.rows):
             rows = [row for row in self.rows if (row.method, row.what) == pair]
@@ -120,11 +120,12 @@ class PageEvidence:
                 "calibrated")  # fmt: skip
         note = (
             "Share of maps [95 % interval over patients or lesions]. Gain (symmetric relevance gain): mean score while "
-            "the coldest places are deleted first less that while the hottest are, in three steps of whole patch cells, "
+            "the coldest places are deleted first less that while the hottest are, in three steps of whole cells, "
             "deleted to the photograph's mean colour. A map has evidence if its gain beats random maps as smooth as "
-            f"itself (q up to {ALPHA:g} over all maps of this page, Benjamini-Hochberg) and every map without any model "
-            "on the same photograph: the centre, colour contrast, edges and, where it was measured, the method's own "
-            f"mean map. Every other map is {BLIND}. Uncalibrated p-values are ranks among one photograph's own random "
-            f"maps and too coarse for a long page. Under {FEWEST} patients or lesions only shares have an interval."
+            f"itself (q up to {ALPHA:g} over all maps of this page, Benjamini-Hochberg) and every map without any "
+            "model on the same photograph: the centre, colour contrast, edges and, where it was measured, the "
+            f"method's own mean map. Every other map is {BLIND}. Uncalibrated p-values are ranks among one "
+            "photograph's own random maps and too coarse for a long page. Under "
+            f"{FEWEST} patients or lesions only shares have an interval."
         )
         return Table("Does the map owe anything to the model?", head, rows, note)

@@ -11,8 +11,8 @@
 Where insertion and deletion curves were asked, ``caption/curves/insertion`` and ``deletion`` hold them (``[R, K]``, the
 R rows named in the header), ``shares`` the K shares of the picture and ``areas`` the areas ``[R, 2]``.
 
-Where evidence was asked, the index says of each map whether it has any (``evidence``), its symmetric relevance gain, p and
-q of random fields as smooth, their standard deviation, and the blind map that gains most (see
+Where evidence was asked, the index says of each map whether it has any (``evidence``), its symmetric relevance gain, p
+and q of random fields as smooth, their standard deviation, and the blind map that gains most (see
 :mod:`clip_xai.explanations.map_evidence`).
 
 A map covers the box (left, top, right, bottom), in pixels of the photograph, which is what the model saw of it.

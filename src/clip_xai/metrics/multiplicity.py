@@ -1,4 +1,4 @@
-"""Verdicts on many hypotheses at once: one-sided p-values of resampled values, Holm's and Benjamini-Hochberg's rules."""
+"""Verdicts on many hypotheses at once: one-sided p-values of resampled values, Holm's and Benjamini's rules."""
 
 from __future__ import annotations
 

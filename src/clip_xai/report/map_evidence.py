@@ -74,7 +74,8 @@ class MapEvidence:
             return f"{BLIND.capitalize()}: the map is flat and ranks nothing."
         why = []
         if not self.beats_random:
-            why.append(f"among random maps as smooth it does not stand out (q {_probability(self.q_value)}{calibration})")
+            q_value = f"(q {_probability(self.q_value)}{calibration})"
+            why.append(f"it does not stand out from random maps as smooth {q_value}")
         if not self.beats_blind:
             why.append(f"{name} gains {number(best)}, this map {number(self.gain)}")
         return f"{BLIND.capitalize()}: {'; '.join(why)}."
@@ -83,8 +84,9 @@ class MapEvidence:
         """The numbers behind the verdict, for a table of two columns."""
         found = [("this map's gain", number(self.gain))]
         if not math.isnan(self.length):
-            found.append((f"random maps as smooth (length {self.length:.0%} of the side)", f"0 ± {number(self.spread)}"))
-        found += list((name, number(gain)) for name, gain in self.blind.items())
+            smooth = f"random maps as smooth (length {self.length:.0%} of the side)"
+            found.append((smooth, f"0 ± {number(self.spread)}"))
+        found += [(name, number(gain)) for name, gain in self.blind.items()]
         of = "fields of many photographs" if self.calibrated else "rank among this photograph's fields, uncalibrated"
         found.append((f"p ({of})", _probability(self.p_value)))
         found.append(("q (all maps of this page)", _probability(self.q_value)))
