@@ -57,7 +57,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     >>> [round(q, 3) for q in benjamini_hochberg([0.01, 0.04, float("nan"), 0.03])]
     [0.03, 0.04, nan, 0.04]
     """
-    array = np.asarray(p_values, dtype=np.float64)
+    array = np.array(p_values, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(array))
     order = known[np.argsort(array[known], kind="stable")]
     scaled = array[order] * len(order) / np.arange(1, len(order) + 1)

@@ -1,11 +1,10 @@
 """Calibrate the evidence on heat maps: ``python -m clip_xai.studies.evidence [ckpt=latest] [samples=200] [xai=basic]``.
 
-Over photographs of the validation split (``split=val``): the gains of random fields, pooled into the distribution that ``explain.py``
-reads p-values off, and each method's mean map, which is a control without any model. Both are written beside the
-checkpoint, where ``explain.py`` finds them by themselves. The table says whether evidence means something: random
-fields must have it in at most 5 % of cases, maps without any model show why fields alone are not enough, and on a
-mechanism that is known the true map must have it. Takes the settings of ``explain``; writes ``evidence.json`` and
-``evidence.md`` into the run directory.
+Over photographs of the validation split (``split=val``): the gains of random fields, pooled into the distribution
+that ``explain.py`` reads p-values off, and each method's mean map, which is a control without any model. Both are
+written beside the checkpoint, where ``explain.py`` finds them by itself. The table says whether evidence means
+something: random fields must have it in at most 5 % of cases, and maps without any model show why fields alone are not
+enough. Takes the settings of ``explain``; writes ``evidence.json`` and ``evidence.md`` into the run directory.
 """
 
 from __future__ import annotations
@@ -233,8 +232,8 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
         said += f"Too few: explain.py takes p-values from {FEWEST_PHOTOGRAPHS} on, and mean maps alone from these. "
     said += (
         "Share with a 95 % interval over patients or lesions; the null of each photograph is of the other half. A "
-        f"random field must not pass more often than {ALPHA:g}; maps without any model do, which is why a heat map has to beat "
-        f"them too. Written for explain.py: {file}"
+        f"random field must not pass more often than {ALPHA:g}; maps without any model do, which is why a heat map "
+        f"has to beat them too. Written for explain.py: {file}"
     )
     rows = validity(gathered, config.seed)
     return rows, table_of(rows, said), file
