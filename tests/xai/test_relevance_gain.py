@@ -18,7 +18,7 @@ from clip_xai.xai.random_fields import (
     roughness,
     smoothness_length,
 )
-from clip_xai.xai.relevance_gain import PASSES, relevance_gains, units_of
+from clip_xai.xai.relevance_gain import PASSES, SHARES, relevance_gains, units_of
 from tests.xai.test_insertion_deletion import Weighed, planted
 
 
@@ -34,9 +34,9 @@ def test_the_stream_gives_what_a_loop_over_maps_photographs_and_steps_gives() ->
         cell_across = torch.arange(24) * columns // 24
         for number, order in enumerate(ranks):
             gain = np.zeros(2)
-            shares = [0.0, *(round(rows * columns * step / 4) / (rows * columns) for step in (1, 2, 3)), 1.0]
+            shares = [0.0, *(round(rows * columns * share) / (rows * columns) for share in SHARES), 1.0]
             for step in (1, 2, 3):
-                removed = round(rows * columns * step / 4)
+                removed = round(rows * columns * SHARES[step - 1])
                 for sign, kept in ((1, order < rows * columns - removed), (-1, order >= removed)):
                     mask = kept[cell_down][:, cell_across]
                     mean = image.mean(dim=(1, 2), keepdim=True).expand_as(image)
@@ -55,7 +55,7 @@ def test_a_negated_field_has_the_negative_gain() -> None:
 
 
 def test_a_score_that_sums_one_region_has_the_gain_of_its_order() -> None:
-    """Deleting the region last keeps all of the score for three steps, first none: gain 3/4 of it."""
+    """Deleted last it is there at every step, deleted first at none: all of the trapezoids' weights."""
     region = torch.zeros(16, 16)
     region[:4, :4] = 1 / 16
     pixels = torch.zeros(1, 3, 16, 16)
@@ -65,7 +65,9 @@ def test_a_score_that_sums_one_region_has_the_gain_of_its_order() -> None:
     own, nothing = region.clone(), torch.ones(16, 16) - region
     [hot, cold] = relevance_gains(bank, target, torch.stack([own, nothing])).flatten().tolist()
     lost = 1 - 1 / 16  # the mean colour, 1/16, stands where it is deleted
-    assert hot == pytest.approx(0.75 * lost, abs=1e-5) and cold < 0
+    # Of the 64 cells, 6, 19 and 45 are deleted.
+    weights = (19 / 64 + (45 - 6) / 64 + (64 - 19) / 64) / 2
+    assert hot == pytest.approx(weights * lost, abs=1e-5) and cold < 0
 
 
 def test_named_maps_cost_a_second_target_nothing() -> None:

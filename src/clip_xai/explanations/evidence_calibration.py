@@ -26,14 +26,14 @@ from torch import Tensor
 from clip_xai.files import replacing
 from clip_xai.text import counted
 from clip_xai.xai.random_fields import LENGTHS
-from clip_xai.xai.relevance_gain import PROTOCOL, STEPS
+from clip_xai.xai.relevance_gain import PROTOCOL, SHARES
 
 log = logging.getLogger(__name__)
 FILE = "map_evidence.safetensors"
 FIELDS = 20  # with their negatives forty maps
 FEWEST_PHOTOGRAPHS = 200
 #: What two calibrations must share to be of the same measure.
-RULE = {"steps": STEPS, "fields": FIELDS, "lengths": list(LENGTHS), "deleted to": PROTOCOL.deletion.words}
+RULE = {"shares": list(SHARES), "fields": FIELDS, "lengths": list(LENGTHS), "deleted to": PROTOCOL.deletion.words}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ from clip_xai.xai.insertion_deletion import OrderMasks, on_units, ranked
 from clip_xai.xai.perturbation_bank import PerturbationBank, scores_in_parts
 from clip_xai.xai.targets import Target
 
-STEPS = 3  # between the whole photograph and nothing of it
+#: Shares that are deleted. The first is small: with equal steps, every map that has a small decisive region somewhere in
+#: its hottest quarter gains as much as the one that points at it.
+SHARES = (0.1, 0.3, 0.7)
+STEPS = len(SHARES)
 PASSES = 2 * STEPS  # masked images for each map
 PROTOCOL = PROTOCOLS["default"]  # whole patch cells, deleted to the photograph's mean colour
 
@@ -35,8 +38,8 @@ def relevance_gains(
 ) -> Tensor:
     """Return the symmetric relevance gain of several maps over one photograph, for every score of a target.
 
-    ``sum_k w (s(least relevant share k deleted) - s(most relevant share k deleted))`` over k = 1/4, 1/2, 3/4 with the
-    weights w = 1/4 of the trapezoidal rule. Cells of equal heat come in an order that is drawn at random, the same for
+    ``sum_k w (s(least relevant share k deleted) - s(most relevant share k deleted))`` over the deleted
+    shares k = .1, .3, .7, with the weights w of the trapezoidal rule. Cells of equal heat come in an order that is drawn at random, the same for
     all maps.
 
     Args:
@@ -68,7 +71,7 @@ def relevance_gains(
     side = bank.pixels.shape[-1]
     units = units_of(bank)
     total = units[0] * units[1]
-    counts = torch.tensor([round(total * step / (STEPS + 1)) for step in range(1, STEPS + 1)])
+    counts = torch.tensor([round(total * share) for share in SHARES])
     number = torch.arange(len(maps)).repeat_interleave(STEPS)
     removed = counts.repeat(len(maps))
     least_first = torch.stack([number, torch.zeros_like(removed), total - removed], dim=1)
@@ -81,7 +84,7 @@ def relevance_gains(
     with torch.no_grad():
         scores = torch.cat([scores_in_parts(target.score, read) for _, read in stream]).double().cpu()
     least, most = scores.view(2, len(maps), STEPS, -1)
-    # Trapezoids between the shares that are really deleted: cells do not always divide by four.
+    # Trapezoids between the shares that are really deleted: cells do not always divide so.
     shares = torch.cat([torch.zeros(1), counts / total, torch.ones(1)]).double()
     weights = (shares[2:] - shares[:-2]) / 2
     return ((least - most) * weights[:, None]).sum(dim=1)
