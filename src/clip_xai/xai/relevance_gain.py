@@ -19,8 +19,8 @@ from clip_xai.xai.insertion_deletion import OrderMasks, on_units, ranked
 from clip_xai.xai.perturbation_bank import PerturbationBank, scores_in_parts
 from clip_xai.xai.targets import Target
 
-#: Shares that are deleted. The first is small: with equal steps, every map that has a small decisive region somewhere in
-#: its hottest quarter gains as much as the one that points at it.
+#: Shares that are deleted. The first is small: with equal steps, every map that has a small decisive region anywhere
+#: in its hottest quarter gains as much as the one that points at it.
 SHARES = (0.1, 0.3, 0.7)
 STEPS = len(SHARES)
 PASSES = 2 * STEPS  # masked images for each map
@@ -38,9 +38,9 @@ def relevance_gains(
 ) -> Tensor:
     """Return the symmetric relevance gain of several maps over one photograph, for every score of a target.
 
-    ``sum_k w (s(least relevant share k deleted) - s(most relevant share k deleted))`` over the deleted
-    shares k = .1, .3, .7, with the weights w of the trapezoidal rule. Cells of equal heat come in an order that is drawn at random, the same for
-    all maps.
+    ``sum_k w_k (s(least relevant share k deleted) - s(most relevant share k deleted))`` over the deleted shares
+    k = .1, .3, .7, with the weights w_k of the trapezoidal rule. Cells of equal heat come in an order that is drawn at
+    random, the same for all maps.
 
     Args:
         bank: The tower and the photograph, ``[1, 3, S, S]``.
