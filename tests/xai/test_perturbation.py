@@ -98,7 +98,7 @@ def test_occlusion_matches_captum(
         expected = captum.attribute(
             pixels, (3, 6 * window, 6 * window), strides=(3, 6 * stride, 6 * stride), baselines=0, target=target
         )
-        assert_close(found.values[:, target], expected[:, 0, ::6, ::6], 2e-5)
+        assert_close(found.values[:, target], expected[:, 0, ::6, ::6])
     assert_close(found.scores, similarity.score(backbone.encode_image(pixels)))
 
 

@@ -31,6 +31,7 @@ from clip_xai.models.settings import TEMPLATE, Decoding
 from clip_xai.ranges import SEEDS, Checked, check, setting
 
 CURVES = ("default", "rise", "abs_cam_study", "chest_study")
+EVIDENCE = ("wholes", "words", "none")
 
 
 @dataclass
@@ -315,6 +316,8 @@ class ExplainConfig(Checked):
         split: The records explained where no image is given.
         samples: How many records.
         curves: Insertion and deletion curves of the maps, beside random ones: the name of a protocol; null for none.
+        evidence: Whether each map beats random maps and maps that never saw the model: ``wholes`` for the diagnosis,
+            the whole caption, texts and classes, ``words`` for single words of the caption, too; ``none``.
     """
 
     backbone: BackboneConfig | None = None
@@ -331,6 +334,7 @@ class ExplainConfig(Checked):
     split: str = "test"
     samples: int = setting(16, least=1)
     curves: str | None = setting(None, one_of=CURVES)
+    evidence: str = setting("wholes", one_of=EVIDENCE)
     seed: int = setting(42, least=0, most=SEEDS)
     plugins: list[str] = field(default_factory=list)
     runs_root: str = setting("runs", path=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -17,6 +18,7 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.curves import RunCurves
 from clip_xai.explanations.finding_maps import FindingMaps
 from clip_xai.explanations.lesion_maps import LesionMaps, of_classes
+from clip_xai.explanations.page_evidence import PageEvidence
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.store import Result, ResultStore, index_rows
 from clip_xai.files import replacing, write_text
@@ -31,6 +33,7 @@ from clip_xai.report.pages import Section, Table
 from clip_xai.report.wandb_tables import explanation_rows
 from clip_xai.text import counted, plural
 
+log = logging.getLogger(__name__)
 ON_THE_PAGE = 200  # photographs; of a longer run, the page shows the first ones
 MOST_NAMED = 3  # findings that the key of an outline names
 IN_THE_TABLE = 16  # photographs in the logger's table
@@ -60,7 +63,8 @@ def collect(
     known = vocabulary or load_vocabulary()
     lesions, findings, curves = LesionMaps(vocabulary=known), FindingMaps(vocabulary=known), RunCurves(vocabulary=known)
     count = 0
-    for place, result in store.results():
+    page = PageEvidence.of(store.results(), known.groups[1])
+    for place, result in ((place, page.on(place, result)) for place, result in store.results()):
         rows.extend(index_rows(place, store.run_dir, result))
         shown(result, backbone, lesions, known, findings)
         curves.add(list(result.answers.values()), result.photograph.group or result.photograph.name)
@@ -72,12 +76,20 @@ def collect(
     in_boxes = findings.measure(seed)
     table = findings.table(in_boxes)
     sections = [] if table is None else [Section(table)]
+    of_maps = page.measure(seed)
+    evident = page.table(of_maps)
+    if evident is not None:
+        sections.append(Section(evident))
+        log.info("%s", page.words)
     sections += _drawn(curves, curves.table(areas), store, seed)
     problems = store.problems()
     all_of_them = counted(count, "photograph")
     first = all_of_them if count <= ON_THE_PAGE else f"the first {ON_THE_PAGE} of {all_of_them}"
     write_explanations(
-        (shown(result, backbone, vocabulary=known) for _, result in islice(store.results(), ON_THE_PAGE)),
+        (
+            shown(page.on(place, result), backbone, vocabulary=known)
+            for place, result in islice(store.results(), ON_THE_PAGE)
+        ),
         store.run_dir / "index.html",
         title="Explanations",
         subtitle=f"{first} · {subtitle}",
@@ -89,6 +101,7 @@ def collect(
     )
     found = {"explained": count, "problems": problems, "localisation": localised}
     found |= {"findings": in_boxes} if in_boxes else {}
+    found |= {"evidence": of_maps} if of_maps else {}
     return found | ({"curves": areas} if areas else {})
 
 

@@ -15,6 +15,7 @@ from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.comparison_texts import ComparisonTexts
 from clip_xai.explanations.curves import CurveSettings, measured_curves
+from clip_xai.explanations.map_evidence import EvidenceSettings, measured_evidence
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.questions import TargetSpecification, ask, in_brief, with_prompt
 from clip_xai.explanations.store import Result
@@ -50,6 +51,7 @@ class ExplanationJob:
             stands among a photograph's facts.
         retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
         curves: How insertion and deletion curves of the maps are drawn; None for none.
+        evidence: How evidence on the maps is gathered; None for none.
     """
 
     backbone: VisionBackbone
@@ -59,6 +61,7 @@ class ExplanationJob:
     decoding: Decoding | None = None
     retrieval: Retrieval | None = None
     curves: CurveSettings | None = None
+    evidence: EvidenceSettings | None = None
 
     def __post_init__(self) -> None:
         if self.captioner is None and needs_captioner(self.question):
@@ -133,8 +136,11 @@ class ExplanationJob:
                 answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
                 if isinstance(asked.target, SimilarityTarget):
                     answer = replace(answer, contexts=self._scale(pixels, asked.target))
+                own = number_of(photograph.path) if photograph.path.is_file() else 0
+                if self.evidence is not None:
+                    found = measured_evidence(answer, bank, asked.target, self.evidence, own)
+                    answer = replace(answer, evidence=found)
                 if self.curves is not None:
-                    own = number_of(photograph.path) if photograph.path.is_file() else 0
                     drawn = measured_curves(answer, bank, asked.target, self.curves, own)
                     answer = replace(answer, curves=drawn)
             except UserError as error:

@@ -11,6 +11,10 @@
 Where insertion and deletion curves were asked, ``caption/curves/insertion`` and ``deletion`` hold them (``[R, K]``, the
 R rows named in the header), ``shares`` the K shares of the picture and ``areas`` the areas ``[R, 2]``.
 
+Where evidence was asked, the index says of each map whether it has any (``evidence``), its symmetric relevance gain, p
+and q of random fields as smooth, their standard deviation, and the blind map that gains most (see
+:mod:`clip_xai.explanations.map_evidence`).
+
 A map covers the box (left, top, right, bottom), in pixels of the photograph, which is what the model saw of it.
 """
 
@@ -33,6 +37,7 @@ from clip_xai.explanations.photographs import Photograph
 from clip_xai.files import reading, replacing, write_json
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import slug
+from clip_xai.report.map_evidence import MapEvidence
 from clip_xai.report.measured_curves import CurveRow, MeasuredCurves
 from clip_xai.xai.attribution import Attribution
 
@@ -130,6 +135,7 @@ class ResultStore:
                     "left_out": list(answer.left_out),
                     "contexts": list(answer.contexts),
                     **_written_curves(name, answer.curves, tensors),
+                    "evidence": [asdict(one) for one in answer.evidence],
                     "attributions": [attribution.metadata() for attribution in answer.attributions],
                 }
             )
@@ -233,6 +239,7 @@ def read_result(place: Path) -> Result:
                 left_out,
                 contexts,
                 _read_curves(name, answer.get("curves"), file),
+                tuple(MapEvidence(**one) for one in answer.get("evidence", ())),
             )
     return Result(Photograph.from_plain(known["photograph"]), known["caption"], answers)
 
@@ -276,8 +283,9 @@ def index_rows(place: Path, run_dir: Path, result: Result) -> Iterator[dict[str,
                 "settings": json.dumps(dict(attribution.settings), ensure_ascii=False),
                 **asdict(attribution.geometry[0]),
             }
+            judged = {one.item: one for one in answer.evidence if one.method == attribution.method}
             for row, number in enumerate(answer.rows(attribution)):
-                item = answer.items[number]
+                item, evidence = answer.items[number], judged.get(number)
                 yield {
                     **common,
                     "row": row,
@@ -287,5 +295,13 @@ def index_rows(place: Path, run_dir: Path, result: Result) -> Iterator[dict[str,
                     "start": None if item.span is None else item.span[0],
                     "end": None if item.span is None else item.span[1],
                     "shape": list(attribution.values.shape[2:]),
+                    "evidence": None if evidence is None else evidence.holds,
+                    "gain": None if evidence is None else evidence.gain,
+                    "gain_p": None if evidence is None else evidence.p_value,
+                    "gain_q": None if evidence is None else evidence.q_value,
+                    "gain_calibrated": None if evidence is None else evidence.calibrated,
+                    "gain_of_random": None if evidence is None else evidence.spread,
+                    "gain_of_blind": None if evidence is None else evidence.best_blind[1],
+                    "blind": None if evidence is None else evidence.best_blind[0],
                     "tokens": None if attribution.tokens is None else list(attribution.tokens[row]),
                 }

@@ -26,7 +26,9 @@ from clip_xai.data.vocabulary import DEFAULT, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.curves import CurveSettings
+from clip_xai.explanations.evidence_calibration import calibration_beside
 from clip_xai.explanations.explanation_job import ExplanationJob
+from clip_xai.explanations.map_evidence import EvidenceSettings, cost_in_words
 from clip_xai.explanations.measured import localisation_of
 from clip_xai.explanations.photographs import Photograph, photographs_at
 from clip_xai.explanations.questions import question_of
@@ -113,10 +115,16 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     model, photographs = model_of(config, chosen.place), chosen.photographs
     how = decoding(config.generation)
     curves = None if config.curves is None else CurveSettings(config.curves, seed=config.seed)
-    job = ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval, curves)
+    of_maps = None
+    if config.evidence != "none":
+        calibration = calibration_beside(chosen.place, model.fingerprints)
+        of_maps = EvidenceSettings(config.evidence == "words", calibration, config.seed)
+    job = ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval, curves, of_maps)
     store = ResultStore(Path(config.run_dir))
     asked = asked_of(config, chosen, model, job)
     log.info("%s", model.words)
+    if of_maps is not None:
+        log.info("%s", cost_in_words(of_maps, len(photographs)))
     noted = {} if chosen.place is None else noted_of_model(chosen.place)
     evidence = localisation_of(job.backbone, Path(config.runs_root))
     explain_photographs(job, photographs, store, config.trainer, asked, noted, evidence)
@@ -226,7 +234,12 @@ def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: Explanat
     settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
     settings |= {name: getattr(config, name) for name in ("image", "text")} | {"vocabulary": job.vocabulary.digest}
     if config.curves is not None:
-        settings |= {"curves": config.curves, "seed": config.seed}
+        settings |= {"curves": config.curves}
+    if job.evidence is not None:
+        calibration = job.evidence.calibration
+        settings |= {"evidence": config.evidence, "calibration": None if calibration is None else calibration.digest}
+    if config.curves is not None or job.evidence is not None:
+        settings |= {"seed": config.seed}
     if chosen.data is not None:
         of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
         settings |= {"split": config.split, "samples": config.samples, "data": of_data}

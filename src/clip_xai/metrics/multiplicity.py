@@ -1,4 +1,4 @@
-"""Verdicts on many labels at once: one-sided p-values of resampled values, and Holm's correction."""
+"""Verdicts on many hypotheses at once: one-sided p-values of resampled values, Holm's and Benjamini's rules."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[bool]:
             break
         found[number] = True
     return found
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Return q-values: rejecting those up to q keeps the expected share of false rejections at q (Benjamini 1995).
+
+    ``q_(i) = min over j >= i of p_(j) n / j``; NaN takes no part and stays.
+
+    >>> [round(q, 3) for q in benjamini_hochberg([0.01, 0.04, float("nan"), 0.03])]
+    [0.03, 0.04, nan, 0.04]
+    """
+    array = np.array(p_values, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(array))
+    order = known[np.argsort(array[known], kind="stable")]
+    scaled = array[order] * len(order) / np.arange(1, len(order) + 1)
+    array[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return [float(value) for value in array]

@@ -12,6 +12,7 @@ from PIL import Image
 from clip_xai.data.preprocess import Geometry
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
 from clip_xai.report.figures import fitted, resized_geometry
+from clip_xai.report.map_evidence import MapEvidence
 from clip_xai.report.measured_curves import MeasuredCurves
 from clip_xai.xai.attribution import Attribution
 
@@ -33,6 +34,7 @@ class Answer:
         left_out: Which methods do not answer, or not word by word, and why.
         contexts: For each of the T scores, what it is to be read against; empty where nothing is.
         curves: Insertion and deletion of the maps; None where that was not asked.
+        evidence: What the score says of single maps; empty where that was not asked.
     """
 
     score_name: str
@@ -43,6 +45,7 @@ class Answer:
     left_out: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
     curves: MeasuredCurves | None = None
+    evidence: tuple[MapEvidence, ...] = ()
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -117,6 +120,7 @@ def assemble(
         warning=warning,
         left_out=tuple(dict.fromkeys(reason for answer in answers for reason in answer.left_out)),
         curves=_curves(answers),
+        evidence=_evidence(answers),
     )
 
 
@@ -127,6 +131,16 @@ def _curves(answers: Sequence[Answer]) -> dict[int, tuple[MeasuredCurves, int]]:
     for answer in answers:
         if answer.curves is not None:
             found |= {offset + row.item: (answer.curves, row.item) for row in answer.curves.rows}
+        offset += len(answer.items)
+    return found
+
+
+def _evidence(answers: Sequence[Answer]) -> dict[tuple[str, int], MapEvidence]:
+    """The evidence of maps by their method and item."""
+    found: dict[tuple[str, int], MapEvidence] = {}
+    offset = 0
+    for answer in answers:
+        found |= {(one.method, offset + one.item): one for one in answer.evidence}
         offset += len(answer.items)
     return found
 

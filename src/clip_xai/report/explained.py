@@ -17,6 +17,7 @@ from clip_xai.xai.explainer import explainers
 from clip_xai.xai.targets.classes import CLASSIFIER_KINDS
 
 if TYPE_CHECKING:
+    from clip_xai.report.map_evidence import MapEvidence
     from clip_xai.report.measured_curves import MeasuredCurves
 
 LOG_PROBABILITY = "log-probability"
@@ -169,6 +170,7 @@ class ExplainedImage:
         warning: What a reader must see before anything else; empty for most.
         truth: What the mask marks, and how: ``("lesion", "mask")``.
         curves: Insertion and deletion of each item that has some, with its number in them.
+        evidence: What the score says of single maps, by method and item.
     """
 
     name: str
@@ -185,6 +187,7 @@ class ExplainedImage:
     warning: str = ""
     truth: tuple[str, str] = ("finding", "mask")
     curves: Mapping[int, tuple[MeasuredCurves, int]] = field(default_factory=dict)
+    evidence: Mapping[tuple[str, int], MapEvidence] = field(default_factory=dict)
 
 
 def short_label(image: ExplainedImage, index: int) -> str:

@@ -136,8 +136,17 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
             }
             for index, item in enumerate(image.items)
         ],
+        "verdicts": _verdicts(image),
         "explanations": [_explanation(image, explanation, evidence) for explanation in image.explanations],
     }
+
+
+def _verdicts(image: ExplainedImage) -> dict[str, dict[str, object]]:
+    """By method and item: whether the map has evidence, the line under it, and the numbers behind that."""
+    found: dict[str, dict[str, object]] = {}
+    for (method, item), one in image.evidence.items():
+        found.setdefault(method, {})[str(item)] = {"holds": one.holds, "text": one.verdict, "rows": one.rows()}
+    return found
 
 
 def _explanation(image: ExplainedImage, explanation: Explanation, evidence: Evidence | None) -> dict[str, object]:

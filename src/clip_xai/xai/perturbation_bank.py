@@ -70,8 +70,9 @@ class PerturbationBank:
             return target.score(self.whole(target.reads)).float()
 
     def stream(
-        self, masks: Masks | Tensor, *, reads: str = "pooled", fill: Fill = 0.0, chunk_size: int = 64
-    ) -> Iterator[tuple[slice, Tensor]]:
+        self, masks: Masks | Tensor, *, reads: str = "pooled", fill: Fill = 0.0, fill_key: Hashable | None = None,
+        chunk_size: int = 64,
+    ) -> Iterator[tuple[slice, Tensor]]:  # fmt: skip
         """Read the tower on masked images.
 
         The rows of the stream run over the masks of the first image, then those of the second, and so on.
@@ -81,6 +82,7 @@ class PerturbationBank:
             reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             fill: What stands where nothing is kept, in normalised values: a number (0 is the mean colour of the tower's
                 training data) or images ``[B or 1, 3, S, S]``, such as a blurred copy.
+            fill_key: Names a fill of images, so that what was read of it can be shared; None for one that is not.
             chunk_size: Masked images in one forward pass.
 
         Yields:
@@ -92,7 +94,8 @@ class PerturbationBank:
         """
         family = masks if isinstance(masks, Masks) else CellMasks(masks)
         family.check(len(self.pixels), self.pixels.shape[-1])
-        key = None if family.key is None or isinstance(fill, Tensor) else (family.key, float(fill))
+        filled = fill_key if isinstance(fill, Tensor) else float(fill)
+        key = None if family.key is None or filled is None else (family.key, filled)
         total = len(self.pixels) * family.count
         if reads == "pooled" and key in self._kept:
             kept = self._kept[key]

@@ -222,6 +222,11 @@
     }
     $("outline").style.display = $("lesion").checked ? "" : "none";
   };
+  const verdictOf = (entry, explanation, item) => entry.verdicts[explanation?.method]?.[item];
+  const judged = (entry, explanation, item) => {
+    const verdict = verdictOf(entry, explanation, item);
+    return verdict ? (verdict.holds ? "evidence" : "no evidence") : "";
+  };
   const describe = () => {
     const entry = image();
     const explanation = current();
@@ -234,6 +239,17 @@
     const reading = explanation?.reading ?? "";
     $("reading").textContent = !explanation || reading.startsWith(explanation.title) ? reading : `${explanation.title}. ${reading}`;
     $("evidence").textContent = explanation?.evidence ?? "";
+    const verdict = none ? undefined : verdictOf(entry, explanation, state.shown);
+    $("verdict").textContent = verdict?.text ?? "";
+    $("verdict").hidden = $("verdict-details").hidden = !verdict;
+    $("verdict").classList.toggle("holds", Boolean(verdict?.holds));
+    $("verdict-rows").replaceChildren(...(verdict?.rows ?? []).map(([name, value]) => {
+      const line = element("tr");
+      const head = element("th", name);
+      head.scope = "row";
+      line.append(head, element("td", value));
+      return line;
+    }));
     $("map-title").textContent = explanation && !none ? `${explanation.title}, over the photograph` : "";
     $("heat").setAttribute("aria-label", explanation && !none ? `Heat of ${explanation.title} for ${label(entry, state.shown)}` : `Photograph ${entry.name}`);
     $("notes").replaceChildren(...(explanation ? explanation.notes : []).map((text) => element("p", text, "note warning")));
@@ -315,7 +331,7 @@
     $("compare-sheet").hidden = shown.length < 2;
     $("compare").replaceChildren(...(shown.length < 2 ? [] : shown).map((explanation) => {
       const row = rowOf(explanation, state.shown);
-      const ends = scaleOf(explanation, row).ends.join(" … ");
+      const ends = [scaleOf(explanation, row).ends.join(" … "), judged(entry, explanation, state.shown)].filter(Boolean).join(" · ");
       return tile(entry, explanation, row, explanation.title, ends, explanation.method === state.method, () => choose(explanation.method));
     }));
   };
@@ -327,7 +343,7 @@
     const scaled = $("scale").value === "shared" ? "on one scale" : "each on a scale of its own: a strong colour need not be a large value";
     $("contact-title").textContent = `Every word and text by ${explanation.title}, ${scaled}`;
     $("contact").replaceChildren(...explanation.items.map((item, row) => {
-      const ends = scaleOf(explanation, row).ends.join(" … ");
+      const ends = [scaleOf(explanation, row).ends.join(" … "), judged(entry, explanation, item)].filter(Boolean).join(" · ");
       return tile(entry, explanation, row, label(entry, item), ends, item === state.kept, () => { keep(item, true); $("stage").scrollIntoView({ block: "nearest" }); });
     }));
   };
