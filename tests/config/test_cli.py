@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from clip_xai.config import cli
 from clip_xai.config.cli import compose_job
 from clip_xai.config.schemas import DataConfig, DataOfTheRun
+from clip_xai.runs.checkpoints import RunCard
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -63,6 +64,47 @@ def test_a_mistake_is_one_line(typed, arguments: list[str], line: str) -> None: 
     status, lines = typed("train", *arguments)
     assert status == 1
     assert len(lines) == 1 and lines[0].startswith(line), lines
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+@pytest.mark.parametrize(
+    ("argument", "setting"),
+    [
+        ("language_model=tiny", "language_model"),
+        ("mapper=resampler", "mapper"),
+        ("generation=beams", "generation"),
+        ("generation.beams=4", "generation.beams"),
+        ("callbacks.sample_captions=2", "callbacks.sample_captions"),
+    ],
+)
+def test_a_typed_setting_that_the_task_does_not_use_is_refused(  # type: ignore[no-untyped-def]
+    typed, argument: str, setting: str, sweep: list[str]
+) -> None:
+    status, lines = typed("train", *sweep, "task=classify", argument)
+    uses = "backbone, stage, data, trainer, logger, callbacks, task"
+    assert (status, lines) == (1, [f"{setting}: task=classify does not use it, but {uses}; leave it out"])
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+@pytest.mark.parametrize(
+    ("job", "task", "argument", "uses"),
+    [
+        ("evaluate", "classify", "generation.beams=4", "data, trainer, logger"),
+        ("evaluate", "classify", "tokenizer=zh", "data, trainer, logger"),
+        ("evaluate", "captions", "shortcuts=[sex]", "data, trainer, logger, generation"),
+        ("explain", "classify", "generation=greedy", "backbone, data, xai, target, trainer, logger"),
+    ],
+)
+def test_what_is_judged_reads_no_settings_of_another_task(  # type: ignore[no-untyped-def]
+    typed, tmp_path: Path, job: str, task: str, argument: str, uses: str, sweep: list[str]
+) -> None:
+    run = tmp_path / "made"
+    (run / "export").mkdir(parents=True)
+    (run / "export" / "config.json").write_text(f'{{"task": "{task}"}}')
+    RunCard.now("tiny", "", "", 1, task=task).write(run)
+    status, lines = typed(job, *sweep, f"ckpt={run}", "split=train", argument)  # no record and no weight is there
+    setting = argument.partition("=")[0]
+    assert (status, lines) == (1, [f"{setting}: task={task} does not use it, but {uses}; leave it out"])
 
 
 def test_a_sweep_over_several_devices_is_refused(typed) -> None:  # type: ignore[no-untyped-def]

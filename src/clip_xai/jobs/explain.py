@@ -43,7 +43,7 @@ from clip_xai.runs.instantiate import decoding, explainers_of
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model, require_vocabulary, vocabulary_of
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
-from clip_xai.tasks.task import Opened, task_at, tower_in_words
+from clip_xai.tasks.task import Opened, refuse_settings_unused_by, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
 from clip_xai.xai.targets.base import targets
@@ -170,18 +170,20 @@ def choose(config: ExplainConfig) -> Chosen:
             raise UserError("a CLIP by itself has no data of its own: give image=..., or choose data=...")
         records, data = load_records(config.data, config.split), config.data
     else:
-        on = judged(config)
+        on = judged(config, refuse_settings_unused_by)
         records, place, data, notes = on.records, on.place, on.data, on.notes
     return Chosen(place, [Photograph.of(record) for record in evenly(records, config.samples)], data, notes)
 
 
 def _model_at(config: ExplainConfig) -> Path:
     try:
-        return resolve_checkpoint(config.ckpt, Path(config.runs_root), task=config.trained_for)
+        place = resolve_checkpoint(config.ckpt, Path(config.runs_root), task=config.trained_for)
     except UserError as error:
         if config.text is None:
             raise
         raise UserError(f"{error}; or explain the text by a CLIP alone: add backbone=NAME") from error
+    refuse_settings_unused_by(place)
+    return place
 
 
 def question_asked(config: ExplainConfig, place: Path | None) -> Question:
