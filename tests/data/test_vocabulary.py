@@ -57,6 +57,7 @@ def test_a_persons_own_file_says_the_rest_by_itself(tmp_path: Path) -> None:
 def test_names_alone_are_a_vocabulary(tmp_path: Path) -> None:
     few = load_vocabulary(own(tmp_path, 'templates: ["{}"]\ndiagnoses: [drusen, edema]\n'))
     assert tuple(few.diagnoses) == ("drusen", "edema")
+    assert few.groups == ("patient", "patients")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_names_alone_are_a_vocabulary(tmp_path: Path) -> None:
         ("templates: ['{}']\ndiagnoses: [b]\nstatements: {denials: [no]}", "False is not a text: put it in quotes"),
         ("templates: ['{}']\ndiagnoses: [b]\nlabel_codes: {x: y}", "'x' stands for 'y', which is not among"),
         ("templates: ['{}']\ndiagnoses: [b]\ntruth_form: point", "choose one of mask, box"),
+        ("templates: ['{}']\ndiagnoses: [b]\ngroups: [eye]", "give singular and plural, such as"),
         ("templates: ['{}'\ndiagnoses", "is not YAML"),
         ("- a", "does not hold a vocabulary"),
     ],

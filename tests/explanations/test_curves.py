@@ -9,6 +9,7 @@ from PIL import Image
 
 from clip_xai.config.schemas import CURVES, ExplainConfig
 from clip_xai.data.images import number_of
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect
 from clip_xai.explanations.curves import CurveSettings, RunCurves, measured_curves
@@ -129,6 +130,16 @@ def test_bands_need_enough_patients() -> None:
         run_curves.said["class"] = _said(shares)
         runs[patients] = run_curves.pictures()["class"]
     assert "polygon" not in runs[4] and runs[30].count("<polygon") == 2
+
+
+def test_the_note_speaks_of_the_field() -> None:
+    row = {"method": "gradcam", "what": "class", "score": "logit", "insertion": {"value": 0.5, "low": None, "n": 2}}
+    notes = {}
+    for field in ("skin", "chest"):
+        curves = RunCurves(said={"class": _said(np.linspace(0, 1, 5))}, vocabulary=load_vocabulary(field))
+        notes[field] = curves.table([row]).note
+    assert "over patients or lesions]" in notes["skin"] and notes["skin"].count("lesion") == 2
+    assert "over patients]" in notes["chest"] and "lesion" not in notes["chest"]
 
 
 def _said(shares: np.ndarray) -> MeasuredCurves:

@@ -14,6 +14,7 @@ from clip_xai.data.boxes import Box
 from clip_xai.data.localisation import localisation_on_grid
 from clip_xai.data.preprocess import Preprocess
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.explanations.collection import collect
 from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.explanation_job import ExplanationJob
@@ -25,6 +26,7 @@ from clip_xai.metrics.localisation import energy_inside, lay_over, pointing_hits
 from clip_xai.models.backbones.classifier import VisionClassifier
 from clip_xai.xai.methods import GradCam
 from clip_xai.xai.targets.question import Question
+from tests.report.shown import SKIN, shown_in
 from tests.support.networks import NETWORKS
 
 NAMES = ["Mass", "Nodule", "Effusion", "Hernia", "Edema"]
@@ -118,3 +120,13 @@ def test_a_photograph_keeps_its_findings(run) -> None:
     assert list(Photograph.of(absent).findings(120, 160)) == ["Effusion"]
     plain = Photograph.of(replace(made[1], boxes=())).plain()
     assert not {"boxes", "labels", "label_masks"} & set(plain)
+
+
+def test_a_page_of_chest_films_speaks_of_patients(
+    run: tuple[VisionClassifier, list[Record], ResultStore, dict],
+) -> None:
+    backbone, _, store, _ = run
+    collect(store, backbone, "a run", vocabulary=load_vocabulary("chest"))
+    page = shown_in((store.run_dir / "index.html").read_text())
+    assert "95 % interval over patients" in page and "but those of the same patient" in page
+    assert not SKIN.search(page)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.explanations.lesion_maps import LesionMaps
 from clip_xai.models.settings import Decoding
 from clip_xai.report.assemble import Answer
@@ -91,4 +94,12 @@ def test_the_note_does_not_deny_the_intervals_that_the_table_prints() -> None:
     table = maps.table(maps.measure())
     [row] = table.rows
     assert "[" in row[2] and "[" not in row[4]
+    assert "over patients or lesions]" in table.note
+    _require_chest_words(maps)
     assert "only shares of hits have an interval" in table.note and "no interval is given" not in table.note
+
+
+def _require_chest_words(maps: LesionMaps) -> None:
+    table = replace(maps, vocabulary=load_vocabulary("chest")).table(maps.measure())
+    assert table is not None and "over patients]" in table.note
+    assert not [word for word in ("skin", "lesion") if word in f"{table.title} {table.head} {table.note}"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.metrics.baselines import majority_captions, shuffled_rows
 from clip_xai.metrics.caption_metrics import bleu, bleu_signature, rouge_l
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
@@ -95,7 +96,8 @@ def test_verdicts_name_the_measures_and_the_source() -> None:
         Comparison(SHUFFLED, "ddi", "bleu", 12, 9.5, 0.0, 0.0, 0.0),
         Comparison(ACROSS, OVERALL, "bleu", 50, 30, 3.0, 1.0, 5.0),
     ]
-    assert [verdict.text for verdict in verdicts(comparisons, metrics)] == [
+    skin = load_vocabulary("skin").groups
+    assert [verdict.text for verdict in verdicts(comparisons, metrics, group_words=skin)] == [
         "The model does not beat a caption that never saw the image on colour (overall, n = 50); it does on BLEU.",
         "The model beats its own captions of other images of the same source on every measure (overall, n = 50).",
         "No verdict against a caption that never saw the image (ddi, n = 12): the photographs come from too few "

@@ -37,7 +37,7 @@ def test_the_page_opens_with_what_localised_best_above_its_random_weights() -> N
 
 def test_a_map_below_its_random_weights_is_said_to_be_worse() -> None:
     worse = localised((0.19, 0.12, 0.27), (0.41, 0.28, 0.54))
-    assert worse.text.endswith("training made this map worse at finding lesions") and "overlap" not in worse.text
+    assert worse.text.endswith("training made this map worse at locating the finding") and "overlap" not in worse.text
     unsure = Localised(Measured(0.5, None, None), Measured(0.4, None, None))
     assert "there is no interval" in unsure.text and not unsure.learned
 
@@ -87,7 +87,7 @@ def test_the_page_holds_the_choice_and_each_method_its_evidence(tmp_path: Path) 
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert data["opening"]["method"] == "occlusion"
     found = {one["method"]: one["evidence"] for one in data["images"][0]["explanations"]}
-    assert found["occlusion"].startswith("AUPRC of heat against lesion masks 0.60")
+    assert found["occlusion"].startswith("AUPRC of heat against masks of the finding 0.60")
     assert found["gradeclip"] == "Localisation of this method was not measured for this model."
     assert found["token_gradxinput"] == ""  # lesions say nothing about words
     assert data["images"][0]["items"][-1]["context"] == "Rank 2 of 24."

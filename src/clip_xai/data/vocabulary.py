@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from clip_xai.text import near_matches
 FOLDER = Path(__file__).parent / "vocabularies"
 DEFAULT = "skin"
 KEY = "vocabulary"  # of the header of weights, and of checkpoints
+GROUPS = ("patient", "patients")  # what records are grouped by, where nothing else is said
 BENIGN, MALIGNANT, INFLAMMATORY = "benign", "malignant", "inflammatory"
 
 
@@ -64,6 +65,7 @@ class Vocabulary:
         truth: What localisation is held against: ``lesion``, ``finding``.
         truth_form: How it is marked: by a ``mask`` or a ``box``.
         background: What lies around it.
+        groups: What shares a group and is resampled as one, singular and plural: ``patient``, ``patients``.
         several: Whether several diagnoses or findings are so at once, so that captions are judged by all of them.
         limits: What is described worse than the rest, a clause for model cards.
         attributes: Attribute -> its values -> phrases that state them.
@@ -89,6 +91,7 @@ class Vocabulary:
     truth: str = "finding"
     truth_form: str = "mask"
     background: str = "the rest"
+    groups: tuple[str, str] = GROUPS
     several: bool = False
     limits: str = "What was rare in training is described worse"
     attributes: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -118,6 +121,13 @@ class Vocabulary:
     def malignancy(self, name: str | None) -> str | None:
         """Return the malignancy of a canonical name; None where there is none."""
         return (self.diagnoses[name].malignancy or None) if name else None
+
+    def of_labels(self) -> Vocabulary:
+        """Return the words for labels of a table or of folders, which are of any field.
+
+        What nobody chose does not speak of them: the default vocabulary's groups are then called groups.
+        """
+        return replace(self, groups=("group", "groups")) if self.digest == DEFAULT else self
 
     @property
     def digest(self) -> str:

@@ -37,6 +37,7 @@ def checked(loaded: Any, said: str) -> dict[str, Any]:
         **dict.fromkeys(_LISTS, _texts),
         **dict.fromkeys(_PAIRS, _pairs),
         "several": _flag,
+        "groups": _singular_and_plural,
         "attributes": lambda value, place: {key: _lists(one, f"{place}.{key}") for key, one in _map(value, place)},
         "structures": _lists,
         "diagnoses": _diagnoses,
@@ -115,6 +116,13 @@ def _texts(value: Any, place: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise UserError(f"{place} is {value!r}: give a list of texts")
     return tuple(_text(one, place) for one in value)
+
+
+def _singular_and_plural(value: Any, place: str) -> tuple[str, ...]:
+    words = _texts(value, place)
+    if len(words) != 2:
+        raise UserError(f"{place} is {value!r}: give singular and plural, such as [patient, patients]")
+    return words
 
 
 def _flag(value: Any, place: str) -> bool:

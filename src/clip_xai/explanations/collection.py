@@ -56,7 +56,7 @@ def collect(
     """
     rows: list[dict[str, Any]] = []
     known = vocabulary or load_vocabulary()
-    lesions, findings, curves = LesionMaps(vocabulary=known), FindingMaps(), RunCurves()
+    lesions, findings, curves = LesionMaps(vocabulary=known), FindingMaps(vocabulary=known), RunCurves(vocabulary=known)
     count = 0
     for place, result in store.results():
         rows.extend(index_rows(place, store.run_dir, result))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.explanations.lesion_maps import cells_of, finite, items_to_measure
 from clip_xai.metrics.intervals import FEWEST, Interval, bounds, mean_interval, mean_of_sums, resampled_sums
 from clip_xai.report.assemble import Answer
@@ -131,6 +132,7 @@ class RunCurves:
         marks: Which photograph and item each is of, likewise, so that a control is read on the same ones.
         said: The first curves that came, by what is explained: protocol, shares and the score's name.
         photographs: How many came.
+        vocabulary: Says what a group is: a patient, a lesion.
     """
 
     areas: dict[Pair, list[NDArray[np.floating]]] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class RunCurves:
     marks: dict[Pair, list[tuple[int, str]]] = field(default_factory=dict)
     said: dict[str, MeasuredCurves] = field(default_factory=dict)
     photographs: int = 0
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
 
     def add(self, answers: Sequence[Answer], group: str) -> None:
         """Take one photograph's answers."""
@@ -196,13 +199,13 @@ class RunCurves:
         notes = dict.fromkeys(
             note for curves in self.said.values() for note in (f"{curves.words}.", curves.note) if note
         )
-        protocol = next(iter(self.said.values())).protocol
+        protocol, groups = next(iter(self.said.values())).protocol, self.vocabulary.groups[1]
         note = (
-            f"Mean area under the curve [95 % interval over patients or lesions], protocol {protocol}: "
+            f"Mean area under the curve [95 % interval over {groups}], protocol {protocol}: "
             f"{' '.join(notes)} Insertion is better where it is higher, deletion where it is lower, both only beside "
             "random smooth maps on the same photograph: above 0 in the next two columns the map ranks places better "
             "than chance. The last difference holds a map against its own reverse, coldest places first. Behind fewer "
-            f"than {FEWEST} patients or lesions there is no interval."
+            f"than {FEWEST} {groups} there is no interval."
         )
         head = ("method", "explained", "score", *AREAS.values(), "n")
         return Table("Does the score follow the heat? Insertion and deletion", head, tuple(rows), note)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clip_xai.data.preprocess import Geometry
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.explanations.lesion_maps import cells_of, finite
 from clip_xai.metrics.findings import MEASURES, TOLERANCE, best_point_hits, finding_rows, usual_places
 from clip_xai.metrics.intervals import mean_interval
@@ -33,7 +34,7 @@ USUAL, BEST, CENTRE, RANDOM = "control: usual place", "control: best point", "co
 CONTROLS = {
     RANDOM: "Control: random map",
     CENTRE: "Control: centre of the picture",
-    USUAL: "Control: usual place (other patients' boxes)",
+    USUAL: "Control: usual place (boxes of others)",
     BEST: "Upper bound: best constant point, chosen on these boxes",
 }
 
@@ -46,8 +47,9 @@ class FindingMaps:
         maps: Grids by finding and method.
         masks: The finding's places in the model's pixels, bool, by finding, one a photograph.
         owners: For each map the number of its mask.
-        groups: The patients, by finding.
+        groups: The groups (patients), by finding.
         tolerances: How far 15 pixels of the photograph are in the model's pixels, by finding.
+        vocabulary: Says what a group is: a patient, a lesion.
     """
 
     maps: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class FindingMaps:
     groups: dict[str, list[str]] = field(default_factory=dict)
     tolerances: dict[str, list[float]] = field(default_factory=dict)
     count: int = 0
+    vocabulary: Vocabulary = field(default_factory=load_vocabulary)
 
     def add(
         self, backbone: VisionBackbone, geometry: Geometry, places: Mapping[str, NDArray[np.bool_]],
@@ -130,19 +133,19 @@ class FindingMaps:
         """The measurements for a reader; None where nothing was measured."""
         if not measured:
             return None
-        rows = []
+        rows, groups = [], self.vocabulary.groups[1]
         for row in measured:
             title = CONTROLS.get(row["method"]) or title_of(row["method"])
             cells = [cells_of(row.get(name))[0] for name in TITLES]
             rows.append((title, row["finding"], *cells, f"{row['chance']:.3f}", str(row["n"])))
         note = (
-            "Value [95 % interval over patients], measured on the square that the model saw; n: findings of which it "
+            f"Value [95 % interval over {groups}], measured on the square that the model saw; n: findings of which it "
             "saw something. Pointing game: the hottest pixel lies in a box of the finding, or no further from it than "
             f"{TOLERANCE:g} pixels of the photograph. Energy: share of the positive heat inside. IoU: of what lies "
             "above the map's own Otsu threshold, and of the map from 0 to 1 above the threshold that was best on the "
-            "other half of the patients. The usual place is the mean of all other patients' boxes of the finding: its "
-            "hottest pixel is the best constant point, chosen without the patient. A map that does not beat it says "
-            "nothing about the picture."
+            f"other half of the {groups}. The usual place is the mean of all boxes of the finding but those of the "
+            f"same {self.vocabulary.groups[0]}: its hottest pixel is the best constant point, chosen without it. A map "
+            "that does not beat it says nothing about the picture."
         )
         head = ("method", "finding", *TITLES.values(), "box's share", "n")
         return Table("Does the heat lie in the boxes?", head, tuple(rows), note)

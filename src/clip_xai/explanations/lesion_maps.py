@@ -113,13 +113,13 @@ class LesionMaps:
             title += " (random weights)" if row.get("weights") == RANDOM else ""
             cells = [cell for name in MEASURES for cell in cells_of(row.get(name))]
             rows.append((title, row["what"], *cells, f"{row['chance']:.3f}"))
-        truth, background = self.vocabulary.truth, self.vocabulary.background
+        truth, background, groups = self.vocabulary.truth, self.vocabulary.background, self.vocabulary.groups[1]
         head = ("method", "explained", *(cell for name in MEASURES for cell in (TITLES[name], "n")), f"{truth}'s share")
         note = (
-            "Value [95 % interval over patients or lesions], measured on the square that the model saw. Pointing game: "
+            f"Value [95 % interval over {groups}], measured on the square that the model saw. Pointing game: "
             f"the hottest pixel lies on the {truth}. AUPRC: how well heat ranks {truth} above {background} (chance: "
             f"the {truth}'s share). Energy: share of the positive heat that lies on the {truth}; a map without any has "
-            f"none, and its n is smaller. Behind fewer than {FEWEST} patients or lesions only shares of hits have an "
+            f"none, and its n is smaller. Behind fewer than {FEWEST} {groups} only shares of hits have an "
             "interval, the exact one."
         )
         return Table(f"Does the heat lie on the {truth}?", head, tuple(rows), note)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.explanations.lesion_maps import CONTROLS, RANDOM, TRAINED
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.evidence import Evidence, Localised, Measured
@@ -63,8 +64,10 @@ def evidence_in(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> 
             continue
         measured[row["method"], row["weights"]] = found
         count = max(count, auprc["n"])
+    # Runs of earlier versions do not say so, and were of skin.
+    truth = asked.get(NOTED, {}).get("truth", load_vocabulary().truth)
     methods = {
-        method: Localised(value, measured.get((method, RANDOM)))
+        method: Localised(value, measured.get((method, RANDOM)), truth)
         for (method, weights), value in measured.items()
         if weights == TRAINED
     }

@@ -123,9 +123,9 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     if not is_first_process():
         return {}
     subtitle = " · ".join((model.words, *chosen.notes))
-    metrics = collect(
-        store, job.backbone, subtitle, config.seed, evidence, measuring(config, chosen.place), job.vocabulary
-    )
+    words = job.vocabulary.of_labels() if model.of_labels else job.vocabulary
+    measured_with = measuring(config, chosen.place)
+    metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measured_with, words)
     metrics |= {"model": model.words}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     write_json(store.run_dir / "metrics.json", metrics)

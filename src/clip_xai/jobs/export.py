@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from clip_xai.data.sources import SOURCES
+from clip_xai.data.vocabulary import GROUPS
 from clip_xai.disk import disk_line
 from clip_xai.errors import UserError
 from clip_xai.files import read_json
@@ -139,7 +140,7 @@ def run_facts(name: str, licence: str, place: Path, captioner: Captioner, runs_r
     return CardFacts(
         name,
         licence,
-        said_of(lineage.learned),
+        said_of(lineage.learned, captioner.vocabulary.groups),
         training,
         evaluation_of(place, captioner, runs_root),
         # The captions that this package composes or adapts are English; whose language others are in, nobody says.
@@ -148,13 +149,18 @@ def run_facts(name: str, licence: str, place: Path, captioner: Captioner, runs_r
     )
 
 
-def said_of(learned: Sequence[Learned]) -> dict[str, str]:
-    """Return for each source that a model has learned from how much of it, and under which terms."""
+def said_of(learned: Sequence[Learned], group_words: tuple[str, str] = GROUPS) -> dict[str, str]:
+    """Return for each source that a model has learned from how much of it, and under which terms.
+
+    Args:
+        learned: What it has learned from.
+        group_words: What a group is, singular and plural.
+    """
     found: dict[str, str] = {}
     for source in dict.fromkeys(one.source for one in learned):
         most = max((one for one in learned if one.source == source), key=lambda one: one.photographs)
         count = f"{most.photographs:,} {plural(most.photographs, 'photograph')} of {most.groups:,} "
-        count += plural(most.groups, "patient or lesion", "patients or lesions")
+        count += plural(most.groups, *group_words)
         known = SOURCES.get(source)
         if most.rendered == most.photographs:
             layout = f" in the layout of {known.title}" if known else ""

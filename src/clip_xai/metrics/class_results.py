@@ -101,7 +101,7 @@ class ClassificationResult(Scored):
     def label_table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
         """Return the model's table of labels as head and rows of text."""
         kinds = [kind for kind in OF_LABEL if any(self.label_score(kind, one.name) for one in self.labels)]
-        counts = ("present", "absent", "unknown", "patients")
+        counts = ("present", "absent", "unknown", self.group_words[1])
         head = ("label", *(OF_LABEL[kind] for kind in kinds), "above .5", *counts)
         said = {True: "yes", False: "no", None: "–"}
         rows = tuple(
@@ -117,7 +117,7 @@ class ClassificationResult(Scored):
 
     def with_shortcuts(self, *audits: ShortcutAudit) -> ClassificationResult:
         """Return a copy that also has audits of attributes, and says on top what they found."""
-        found = [Verdict(text, warning) for audit in audits for text, warning in audit.sentences()]
+        found = [Verdict(text, warning) for audit in audits for text, warning in audit.sentences(self.group_words)]
         said = sorted((*self.verdicts, *found), key=lambda verdict: not verdict.warning)
         return replace(self, shortcuts=(*self.shortcuts, *audits), verdicts=tuple(said))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clip_xai.data.vocabulary import GROUPS
 from clip_xai.errors import UserError
 from clip_xai.metrics.baselines import shuffled_within_sources
 from clip_xai.metrics.class_baselines import training_frequencies
@@ -103,6 +104,7 @@ def evaluate_classes(
     notes: Mapping[str, str] | None = None,
     set_aside: Mapping[str, str] | None = None,
     cautions: Sequence[str] = (),
+    group_words: tuple[str, str] = GROUPS,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> ClassificationResult:
@@ -121,6 +123,7 @@ def evaluate_classes(
         notes: Settings to be shown beside those of the measures.
         set_aside: Files that are not among the photographs since they cannot be judged, with the reason.
         cautions: Sentences that a reader must see before any number.
+        group_words: What a group is, singular and plural.
         samples: Resamples behind each interval.
         seed: Seed of the resamples and of the shuffling.
 
@@ -158,17 +161,18 @@ def evaluate_classes(
         comparisons += [_comparison(SHUFFLED, paired[key], one) for key, one in shuffled.items() if key in paired]
     labels = _labels(model, states, classes, members_of, found[MODEL])
     metrics = tuple(one.taken.info for key, one in found[MODEL].items() if "/" not in key)
-    said = verdicts(comparisons, metrics, cautions, OPPONENTS, MAJORITY)
+    said = verdicts(comparisons, metrics, cautions, OPPONENTS, MAJORITY, group_words)
     return ClassificationResult(
-        verdicts=tuple(sorted((*said, *_of_labels(labels)), key=lambda verdict: not verdict.warning)),
+        verdicts=tuple(sorted((*said, *_of_labels(labels, group_words[1])), key=lambda verdict: not verdict.warning)),
         scores=tuple(scores_found),
         comparisons=tuple(comparisons),
         metrics=metrics,
         systems=(*found, *([SHUFFLED] if len(rows) else [])),
         scopes=(OVERALL,),
         skipped=left_out | reasons | dict(skipped or {}),
-        settings=_settings(multiple, samples, seed) | dict(notes or {}),
+        settings=_settings(multiple, samples, seed, group_words[1]) | dict(notes or {}),
         set_aside=dict(set_aside or {}),
+        group_words=group_words,
         labels=labels,
         multiple=multiple,
         photographs=len(logits),
@@ -247,7 +251,7 @@ def _labels(
     return tuple(labels)
 
 
-def _of_labels(labels: Sequence[LabelResult]) -> list[Verdict]:
+def _of_labels(labels: Sequence[LabelResult], groups: str) -> list[Verdict]:
     """Say of which labels the AUROC lies above .5."""
     decided = [one for one in labels if one.above_chance is not None]
     failed = [one.name for one in decided if not one.above_chance]
@@ -262,7 +266,7 @@ def _of_labels(labels: Sequence[LabelResult]) -> list[Verdict]:
             said.append(Verdict(words, False))
     if rare:
         which = plural(len(rare), "show it", "show them")
-        words = f"No verdict on {listed(rare)}: too few patients {which}, or too few do not (effective number under "
+        words = f"No verdict on {listed(rare)}: too few {groups} {which}, or too few do not (effective number under "
         said.append(Verdict(f"{words}{FEWEST}).", True))
     return said
 
@@ -331,7 +335,7 @@ def _require(
     return known
 
 
-def _settings(multiple: bool, samples: int, seed: int) -> dict[str, str]:
+def _settings(multiple: bool, samples: int, seed: int, groups: str) -> dict[str, str]:
     kind = "of each label, then their mean" if multiple else "of the most likely class"
     return {
         "probabilities": "sigmoid of each logit" if multiple else "softmax of the logits",
@@ -343,7 +347,7 @@ def _settings(multiple: bool, samples: int, seed: int) -> dict[str, str]:
         + (", mean over labels; 0 to 1" if multiple else ", summed over classes; 0 to 2"),
         "verdicts": "on measures, each 95 % interval of the paired difference by itself; on many labels, Holm's "
         "correction of one-sided tests with the spread of the resamples",
-        "intervals": f"95 % expanded percentile bootstrap over groups (patients), {samples} resamples, seed {seed}; "
+        "intervals": f"95 % expanded percentile bootstrap over {groups}, {samples} resamples, seed {seed}; "
         f"for shares of right and wrong Korn and Graubard's; a label's AUROC has one where at least {FEWEST} effective "
-        "groups show it and as many do not",
+        f"{groups} show it and as many do not",
     }

@@ -96,7 +96,9 @@ def evaluate_captions(
 
     metrics = tuple(measure.info for measure in taken[MODEL] if len(measure.rows))
     return EvaluationResult(
-        verdicts=verdicts(comparisons, metrics, [*_of_empty(empty[MODEL], len(records)), *cautions]),
+        verdicts=verdicts(
+            comparisons, metrics, [*_of_empty(empty[MODEL], len(records)), *cautions], group_words=known.groups
+        ),
         scores=tuple(scores),
         comparisons=tuple(comparisons),
         metrics=metrics,
@@ -105,6 +107,7 @@ def evaluate_captions(
         skipped=_left_out(taken[MODEL], records, scopes, clip, bert_scorer, tokenizer) | dict(skipped or {}),
         settings=_settings(records, clip, bert_scorer, tokenizer, samples, seed, known) | dict(notes or {}),
         set_aside=dict(set_aside or {}),
+        group_words=known.groups,
         undecided={m.info.label: m.undecided for m in taken[MODEL] if m.undecided and len(m.rows)},
         empty=empty,
         captions=len(records),
@@ -224,9 +227,10 @@ def _settings(
     malignant = sorted(name for name in vocabulary.diagnoses if vocabulary.malignancy(name) == MALIGNANT)
     if malignant:
         settings["counted as malignant"] = ", ".join(malignant)
+    groups = vocabulary.groups[1]
     settings["intervals"] = (
-        f"95 % expanded percentile bootstrap over groups (patients, lesions), {samples} resamples, seed {seed}; for "
-        f"shares of right and wrong Korn and Graubard's; under {FEWEST} effective groups for these alone"
+        f"95 % expanded percentile bootstrap over {groups}, {samples} resamples, seed {seed}; for shares of right and "
+        f"wrong Korn and Graubard's; under {FEWEST} effective {groups} for these alone"
     )
     return settings
 

@@ -126,7 +126,7 @@ def _read_from_words(captions: Sequence[str], records: Sequence[Judged], vocabul
     exact = read_diagnoses(captions, truths, vocabulary=vocabulary)
     right, answered = _accuracy("diagnosis", exact)
     balanced = Measure(
-        MetricInfo("diagnosis_balanced", "diagnosis, balanced"),
+        MetricInfo("diagnosis_balanced", "balanced accuracy of the diagnosis"),
         exact.rows,
         balanced_statistics(exact),
         balanced_accuracy,
@@ -149,8 +149,8 @@ def _findings(captions: Sequence[str], references: Sequence[Sequence[str]], voca
     rows, counts, undecided = stated_findings(captions, references, vocabulary)
     right = (counts[:, 1:] == 0).all(axis=1)
     return [
-        Measure(MetricInfo("findings", "findings, F1"), rows, counts, f1_of_counts, undecided),
-        _mean(MetricInfo("findings_all", "findings, all right", share=True), rows, right, undecided),
+        Measure(MetricInfo("findings", "F1 of the findings"), rows, counts, f1_of_counts, undecided),
+        _mean(MetricInfo("findings_all", "exact match of the findings", share=True), rows, right, undecided),
     ]
 
 

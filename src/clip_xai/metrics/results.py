@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from clip_xai.data.vocabulary import GROUPS
 from clip_xai.metrics.intervals import FEWEST
 from clip_xai.text import counted, markdown
 
@@ -139,6 +140,7 @@ class Scored:
         skipped: Measures that were not taken, with the reason.
         settings: How the measures were set (signatures, scorers, resamples).
         set_aside: Files that could not be judged, with the reason.
+        group_words: What a group is, singular and plural: ``patient``, ``patients``.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -150,6 +152,7 @@ class Scored:
     skipped: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
+    group_words: tuple[str, str] = GROUPS
 
     @cached_property
     def _scores(self) -> dict[tuple[str, str, str], Score]:

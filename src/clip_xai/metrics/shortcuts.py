@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clip_xai.data.vocabulary import GROUPS
 from clip_xai.metrics.intervals import (
     FEWEST,
     SAMPLES,
@@ -68,8 +69,12 @@ class ShortcutAudit:
     labels: tuple[LabelShortcut, ...]
     left_out: dict[str, str]
 
-    def sentences(self) -> list[tuple[str, bool]]:
-        """Return what was found in sentences, each with whether it warns."""
+    def sentences(self, group_words: tuple[str, str] = GROUPS) -> list[tuple[str, bool]]:
+        """Return what was found in sentences, each with whether it warns.
+
+        Args:
+            group_words: What a group is, singular and plural.
+        """
         found = [one for one in self.labels if one.found]
         undecided = [one.label for one in self.labels if one.found is None]
         said = []
@@ -84,9 +89,8 @@ class ShortcutAudit:
         elif len(undecided) < len(self.labels):
             said.append((f"No label's AUROC falls among photographs that agree in '{self.attribute}'.", False))
         if undecided:
-            words = (
-                f"No verdict on '{self.attribute}' for {listed(undecided)}: too few patients have it, or too few do not"
-            )
+            which = f"too few {group_words[1]} have it, or too few do not"
+            words = f"No verdict on '{self.attribute}' for {listed(undecided)}: {which}"
             said.append((f"{words} (effective number under {FEWEST}).", True))
         return said
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from clip_xai.data.vocabulary import GROUPS
 from clip_xai.metrics.intervals import FEWEST
 from clip_xai.metrics.results import ACROSS, BLIND, NEAREST, OVERALL, SHUFFLED, Comparison, MetricInfo, Verdict
 
 # The caption of another source is known by its style: to beat it says nothing about looking.
 _NO_VERDICT = (ACROSS,)
+_BRACKETS = re.compile(r"\([^)]*\)")
 # Baselines by key, as they stand in a sentence.
 OPPONENTS = {
     BLIND: "a caption that never saw the image",
@@ -24,12 +27,13 @@ def verdicts(
     cautions: Sequence[str] = (),
     opponents: Mapping[str, str] = OPPONENTS,
     blind: str = BLIND,
+    group_words: tuple[str, str] = GROUPS,
 ) -> tuple[Verdict, ...]:
     """Say in words which baselines the model beats: cautions first, then all photographs, then single sources.
 
     The model beats a baseline on a measure when the 95 % interval of their paired difference lies above 0. Every
     baseline is spoken of overall, the one that never saw the image also for each source where it is not beaten. Where
-    the photographs come from fewer than ten patients or lesions there is no verdict, only the reason.
+    the photographs come from fewer than ten groups (patients) there is no verdict, only the reason.
 
     Args:
         comparisons: The model against every baseline.
@@ -37,6 +41,7 @@ def verdicts(
         cautions: Sentences that a reader must see before any number.
         opponents: Baselines by key, as they stand in a sentence.
         blind: The baseline that never saw the image.
+        group_words: What a group is, singular and plural.
     """
     labels = {metric.key: metric.label for metric in metrics if metric.judged}
     cases: dict[tuple[str, str], list[Comparison]] = {}
@@ -50,18 +55,21 @@ def verdicts(
         if scope == OVERALL or baseline == blind:
             found += [
                 replace(one, scope=scope)
-                for one in _verdicts_of_case(opponents.get(baseline, f"'{baseline}'"), scope, case, labels)
+                for one in _verdicts_of_case(
+                    opponents.get(baseline, f"'{baseline}'"), scope, case, labels, group_words[1]
+                )
             ]
     first = [Verdict(caution, warning=True) for caution in cautions]
     return (*first, *sorted(found, key=lambda verdict: (verdict.scope != OVERALL, not verdict.warning)))
 
 
 def _verdicts_of_case(
-    opponent: str, scope: str, case: Sequence[Comparison], labels: Mapping[str, str]
+    opponent: str, scope: str, case: Sequence[Comparison], labels: Mapping[str, str], groups: str
 ) -> list[Verdict]:
     place = f"{scope}, n = {max(comparison.n for comparison in case)}"
     decidable = [comparison for comparison in case if comparison.decidable]
-    found = _undecidable(opponent, scope, [comparison for comparison in case if not comparison.decidable], labels)
+    open_ = [comparison for comparison in case if not comparison.decidable]
+    found = _undecidable(opponent, scope, open_, labels, groups)
     if not decidable:
         return found
     lost = [labels[comparison.metric] for comparison in decidable if not comparison.beaten]
@@ -79,7 +87,9 @@ def _verdicts_of_case(
     return [Verdict(words, warning=True), *found]
 
 
-def _undecidable(opponent: str, scope: str, case: Sequence[Comparison], labels: Mapping[str, str]) -> list[Verdict]:
+def _undecidable(
+    opponent: str, scope: str, case: Sequence[Comparison], labels: Mapping[str, str], groups: str
+) -> list[Verdict]:
     """Say why there is no verdict on some measures."""
     if not case:
         return []
@@ -87,16 +97,17 @@ def _undecidable(opponent: str, scope: str, case: Sequence[Comparison], labels: 
     what = "" if len(case) == len(labels) else f" on {listed([labels[comparison.metric] for comparison in case])}"
     place = f"{scope}, n = {max(comparison.n for comparison in case)}"
     words = (
-        f"No verdict{what} against {opponent} ({place}): the photographs come from too few patients or lesions "
+        f"No verdict{what} against {opponent} ({place}): the photographs come from too few {groups} "
         f"(effective number {most:.3g}; {FEWEST} are needed)."
     )
     return [Verdict(words, warning=True)]
 
 
 def listed(words: Sequence[str]) -> str:
-    """Return words as a list in a sentence.
+    """Return words as a list in a sentence; one with a comma outside of brackets is quoted.
 
-    >>> listed(["accuracy", "AUROC", "AP"])
-    'accuracy, AUROC and AP'
+    >>> listed(["accuracy", "AUROC", "AP"]), listed(["cyst, benign", "nevus"])
+    ('accuracy, AUROC and AP', "'cyst, benign' and nevus")
     """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    shown = [f"'{word}'" if "," in _BRACKETS.sub("", word) else word for word in words]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -61,7 +61,7 @@ def model_card(
         "## Model\n\n" + _table(("part", "what", "parameters"), _parts(captioner, settings)),
         f"The mapper reads the tower's {_READS[captioner.reads]}."
         + (f" Prompt: `{_code(settings.prompt)}`." if settings.prompt else ""),
-        _use(settings, index, facts.decoding),
+        _use(settings, index, facts.decoding, words.groups[0]),
         "## Data\n\n" + (_list(facts.data) or "Not stated."),
         "## Training\n\n" + (_list(facts.training) or "Not stated."),
         _evaluated(facts.evaluation),
@@ -106,7 +106,7 @@ def _parts(captioner: Captioner, settings: CaptionerSettings) -> list[tuple[str,
     return rows
 
 
-def _use(settings: CaptionerSettings, index: CaptionIndex | None, decoding: Decoding | None) -> str:
+def _use(settings: CaptionerSettings, index: CaptionIndex | None, decoding: Decoding | None, group: str) -> str:
     what, how = "REPORTED  # as captions are evaluated", "REPORTED"
     if decoding is not None:
         usual = asdict(Decoding())
@@ -131,7 +131,7 @@ def _use(settings: CaptionerSettings, index: CaptionIndex | None, decoding: Deco
         prompts = ", prompts=prompts"
         said = (
             f"\n\n**Retrieval**: the prompt of each photograph holds the captions of its {count} nearest training "
-            f"photographs, none of its own patient or lesion: `{_code(template)}`. `{INDEX}` keeps "
+            f"photographs, none of its own {group}: `{_code(template)}`. `{INDEX}` keeps "
             f"{len(index.captions):,} {plural(len(index.captions), 'training caption')}, with embeddings and groups; "
             "the terms of the data hold for it."
         )

@@ -110,6 +110,7 @@ def write_classification_page(
         left_out=result.left_out(),
         set_aside=result.set_aside,
         settings=result.settings,
+        group_words=result.group_words,
     )
 
 

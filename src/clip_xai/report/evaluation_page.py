@@ -102,6 +102,7 @@ def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[s
         left_out=result.left_out(),
         set_aside=result.set_aside,
         settings=result.settings,
+        group_words=result.group_words,
         examples=[_example(result, example) for example in examples],
     )
 

@@ -34,30 +34,32 @@ class Measured:
 
 @dataclass(frozen=True)
 class Localised:
-    """How well one method ranks lesion above skin (AUPRC), on the model and on the same tower at random weights.
+    """How well one method ranks what masks mark above the rest (AUPRC), on the model and at random weights.
 
     Attributes:
         trained: On the model.
-        random: At random weights; None where that was not measured.
+        random: The same tower at random weights; None where that was not measured.
+        truth: What the masks mark: ``lesion``, ``finding``.
     """
 
     trained: Measured
     random: Measured | None = None
+    truth: str = "finding"
 
     @property
     def learned(self) -> bool:
-        """Whether the map finds lesions because of what the model learned: the intervals are apart."""
+        """Whether the map finds what is marked because of what the model learned: the intervals are apart."""
         return self.random is not None and self.trained.above(self.random)
 
     @property
     def text(self) -> str:
         """Both values in words."""
-        said = f"AUPRC of heat against lesion masks {self.trained.text}"
+        said = f"AUPRC of heat against masks of the {self.truth} {self.trained.text}"
         if self.random is None:
             return f"{said}, not measured at random weights"
         verdict = ""
         if self.random.above(self.trained):
-            verdict = ": training made this map worse at finding lesions"
+            verdict = f": training made this map worse at locating the {self.truth}"
         elif not self.learned:
             told = None not in (self.trained.low, self.random.low)
             why = "the intervals overlap" if told else "there is no interval"

@@ -237,9 +237,10 @@ def overlap_with(place: Path, records: Sequence[Record], manifest: Sequence[Reco
     count = lineage.overlap(records, manifest)
     if not count:
         return None
+    groups = (vocabulary_of(place) or load_vocabulary()).groups[1]
     of_all = f"{count} of {counted(len(records), 'photograph')}"
     start = f", or what it started from ({'; '.join(lineage.steps)})," if lineage.steps else ""
-    return f"it{start} was trained on {of_all}, or on others of their patients or lesions"
+    return f"it{start} was trained on {of_all}, or on others of their {groups}"
 
 
 def _seen(

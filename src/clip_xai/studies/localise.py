@@ -68,7 +68,7 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
         raise UserError(f"split={config.split}: no photograph has a mask and a diagnosis; localisation needs both")
     chosen = evenly(records, config.samples)
     captioner, retrieval = open_captioner(on.place, on.data.vocabulary)
-    noted = noted_of_model(on.place) | {"data.name": on.data.name}
+    noted = noted_of_model(on.place) | {"data.name": on.data.name, "truth": captioner.vocabulary.truth}
     claim(Path(config.run_dir), "localise", asked_of_localisation(config, on, captioner), noted)
     captioner.to(device_of(config.trainer))
     words = captioner.vocabulary

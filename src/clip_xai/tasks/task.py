@@ -122,6 +122,7 @@ class Opened:
         words: The model in words: what it is, and its fingerprint.
         captioner: The captioner, where it writes captions.
         retrieval: Makes its prompts, where it retrieves captions.
+        of_labels: Whether it answers with labels of a table or of folders, which are of any field.
     """
 
     backbone: VisionBackbone
@@ -129,6 +130,7 @@ class Opened:
     words: str
     captioner: Captioner | None = None
     retrieval: Retrieval | None = None
+    of_labels: bool = False
 
 
 def tower_in_words(backbone: VisionBackbone, name: str | None = None) -> str:

@@ -30,7 +30,7 @@ from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, noted_of
 from clip_xai.runs.notes import data_notes, few_steps, training_records
 from clip_xai.runs.records import evenly
 from clip_xai.tasks.classify.attributes import attributes_of, known_of
-from clip_xai.tasks.classify.labels import Question, say_left_out
+from clip_xai.tasks.classify.labels import Question, group_words, say_left_out
 from clip_xai.tasks.classify.opened import fingerprints_of, open_classifier
 from clip_xai.tasks.task import Judgement
 from clip_xai.text import counted
@@ -82,6 +82,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
             **data_notes(config, on, records),
         },
         cautions=few_steps(on.place),
+        group_words=group_words(settings.of, on.data.vocabulary),
         set_aside={f"{r.source}/{r.name}": unreadable[r.image] for r in answered if r.image in unreadable},
         samples=config.bootstrap,
         seed=config.seed,

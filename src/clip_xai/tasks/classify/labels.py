@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from clip_xai.config.training_settings import ClassifyConfig
 from clip_xai.data.labels import label_matrix, label_names
 from clip_xai.data.record import Record
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.text import counted, plural
 
@@ -47,6 +48,17 @@ class Question:
         one = np.logical_and(stated.all(axis=1), np.nansum(values, axis=1) == 1)
         keep = np.atleast_1d(stated.any(axis=1) if self.multilabel else one)
         return [record for record, kept in zip(records, keep.tolist(), strict=True) if kept]
+
+
+def group_words(of: str, vocabulary: str) -> tuple[str, str]:
+    """Return what a group of photographs is called, singular and plural.
+
+    Args:
+        of: What is classified: ``labels``, ``diagnosis`` or ``malignancy``.
+        vocabulary: Name or file of the field's words.
+    """
+    words = load_vocabulary(vocabulary)
+    return (words.of_labels() if of == LABELS else words).groups
 
 
 def question_of(config: ClassifyConfig, train: Sequence[Record]) -> Question:

@@ -16,6 +16,7 @@ from clip_xai.models.classifier_weights import (
     put_head_on,
     read_classifier_settings,
 )
+from clip_xai.tasks.classify.labels import LABELS
 from clip_xai.tasks.classify.module import TOWER_KEY, classifier_state_of
 from clip_xai.tasks.task import Opened
 from clip_xai.training.checkpoint_files import read_checkpoint
@@ -59,4 +60,4 @@ def opened(place: Path) -> Opened:
     source = settings.backbone
     tower = source.name if source.library is None else f"{source.architecture} of {source.name}"
     words = f"classifier {place}, fingerprint {classifier.fingerprint[:12]} · tower {tower}"
-    return Opened(classifier, fingerprints_of(classifier), words)
+    return Opened(classifier, fingerprints_of(classifier), words, of_labels=settings.of == LABELS)
