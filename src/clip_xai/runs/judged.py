@@ -56,7 +56,7 @@ def judged(config: EvaluateConfig | ExplainConfig, fits: Callable[[Path], None] 
 
     Args:
         config: The job's settings.
-        fits: Refuses settings that do not go with the model of a place, before its records are read.
+        fits: Refuses settings that do not go with the model of a place, before the records of a named model are read.
 
     Raises:
         UserError: There is no model, nobody says on which data, or it was trained on what it would be judged on.

@@ -222,14 +222,25 @@ def task_at(place: Path) -> Task:
     return tasks.named(task_of(place), "task")()
 
 
-def refuse_settings_unused_by(place: Path) -> None:
+def refuse_settings_unused_by(name: str) -> None:
+    """Refuse what was typed and a task does not read.
+
+    Args:
+        name: The task's.
+
+    Raises:
+        UserError: The line names the setting and the task.
+    """
+    refuse_unused(f"task={name}", tasks.named(name, "task").unused)
+
+
+def refuse_settings_unused_at(place: Path) -> None:
     """Refuse what was typed and the task of a model does not read.
 
     Args:
         place: The exported model's directory, or a ``.ckpt`` file.
 
     Raises:
-        UserError: The line has the setting, the task and what that uses.
+        UserError: The line names the setting and the task.
     """
-    task = task_at(place)
-    refuse_unused(task.name, task.unused)
+    refuse_settings_unused_by(task_at(place).name)
