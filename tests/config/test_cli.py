@@ -111,7 +111,7 @@ def test_a_backbone_by_itself_writes_no_captions(typed) -> None:  # type: ignore
 def test_an_empty_value_asks_for_nothing() -> None:
     with settings_typed(["mapper=null", "shortcuts=[]", "~generation", "data.max_tokens=40"]):
         refuse_unused("task=mine", ["mapper", "shortcuts", "generation", "data.max"])
-        with pytest.raises(UserError, match="^task=mine does not use data.max_tokens; leave it out$"):
+        with pytest.raises(UserError, match=r"^task=mine does not use data\.max_tokens; leave it out$"):
             refuse_unused("task=mine", ["data.max_tokens"])
     refuse_unused("task=mine", ["data.max_tokens"])  # outside of a command nothing was typed
 
