@@ -11,8 +11,11 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from clip_xai.config import cli
+from clip_xai.config.chosen import refuse_unused, settings_typed
 from clip_xai.config.cli import compose_job
 from clip_xai.config.schemas import DataConfig, DataOfTheRun
+from clip_xai.errors import UserError
+from clip_xai.runs.checkpoints import RunCard
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -63,6 +66,54 @@ def test_a_mistake_is_one_line(typed, arguments: list[str], line: str) -> None: 
     status, lines = typed("train", *arguments)
     assert status == 1
     assert len(lines) == 1 and lines[0].startswith(line), lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (["language_model=tiny"], "language_model"),
+        (["callbacks.sample_captions=2"], "callbacks.sample_captions"),
+        (["-m", "seed=1,2", "generation=beams"], "generation"),
+    ],
+)
+def test_a_typed_setting_that_the_task_does_not_use_is_refused(  # type: ignore[no-untyped-def]
+    typed, arguments: list[str], setting: str
+) -> None:
+    status, lines = typed("train", *arguments, "task=classify")
+    assert (status, lines) == (1, [f"task=classify does not use {setting}; leave it out"])
+
+
+@pytest.mark.parametrize(
+    ("job", "task", "arguments", "setting"),
+    [
+        ("evaluate", "classify", ["generation.beams=4"], "generation.beams"),
+        ("evaluate", "captions", ["-m", "seed=1,2", "shortcuts=[sex]"], "shortcuts"),
+        ("explain", "classify", ["generation=greedy"], "generation"),
+    ],
+)
+def test_what_is_judged_reads_no_settings_of_another_task(  # type: ignore[no-untyped-def]
+    typed, tmp_path: Path, job: str, task: str, arguments: list[str], setting: str
+) -> None:
+    export = tmp_path / "made" / "export"
+    export.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (export / name).touch()  # no record and no weight is there: neither is read
+    RunCard.now("tiny", "", "", 1, task=task).write(tmp_path / "made")
+    status, lines = typed(job, *arguments, f"ckpt={tmp_path / 'made'}", "split=train")
+    assert (status, lines) == (1, [f"task={task} does not use {setting}; leave it out"])
+
+
+def test_a_backbone_by_itself_writes_no_captions(typed) -> None:  # type: ignore[no-untyped-def]
+    status, lines = typed("explain", "backbone=tiny", "image=nowhere.png", "generation.beams=4")
+    assert (status, lines) == (1, ["backbone=tiny by itself does not use generation.beams; leave it out"])
+
+
+def test_an_empty_value_asks_for_nothing() -> None:
+    with settings_typed(["mapper=null", "shortcuts=[]", "~generation", "data.max_tokens=40"]):
+        refuse_unused("task=mine", ["mapper", "shortcuts", "generation", "data.max"])
+        with pytest.raises(UserError, match=r"^task=mine does not use data\.max_tokens; leave it out$"):
+            refuse_unused("task=mine", ["data.max_tokens"])
+    refuse_unused("task=mine", ["data.max_tokens"])  # outside of a command nothing was typed
 
 
 def test_a_sweep_over_several_devices_is_refused(typed) -> None:  # type: ignore[no-untyped-def]

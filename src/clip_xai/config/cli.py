@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clip_xai.config import yaml_source
 from clip_xai.config.aliases import refuse_numbered_files, with_option_names
+from clip_xai.config.chosen import settings_typed
 from clip_xai.config.help import help_text
 from clip_xai.config.plugins import use_plugins
 from clip_xai.config.refusals import is_the_users, no_such_setting, one_line, refuse_unknown
@@ -249,9 +250,12 @@ def _start(command: Command, config: DictConfig) -> Any:
         raise UserError(f"a sweep runs on one device, not on {settings.trainer.world_size}: set trainer.devices=1")
     if sweep and search:
         raise UserError("hparams_search chooses the settings by itself: leave out -m, or hparams_search")
-    if search:
-        return importlib.import_module("clip_xai.jobs.search").search(settings, _compose_trial(command))
-    return getattr(importlib.import_module(f"clip_xai.jobs.{job}"), job)(settings)
+    with settings_typed(HydraConfig.get().overrides.task):
+        if job == "train":
+            importlib.import_module("clip_xai.tasks.task").refuse_settings_unused_by(settings.task.name)
+        if search:
+            return importlib.import_module("clip_xai.jobs.search").search(settings, _compose_trial(command))
+        return getattr(importlib.import_module(f"clip_xai.jobs.{job}"), job)(settings)
 
 
 def with_data_of_the_run(settings: Any, overrides: Sequence[str]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from clip_xai.config.schemas import EvaluateConfig
 from clip_xai.runs.judged import judged
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
-from clip_xai.tasks.task import task_at, tasks
+from clip_xai.tasks.task import refuse_settings_unused_at, task_at, tasks
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     if config.trained_for is not None:
         tasks.named(config.trained_for, "task")
-    on = judged(config)
+    on = judged(config, refuse_settings_unused_at)
     judgement = task_at(on.place).evaluate(config, on)
     with open_loggers(config.logger, Path(config.run_dir), "evaluate", asdict(config)) as loggers:
         log_metrics(loggers, judgement.summary)

@@ -21,6 +21,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from clip_xai.config.chosen import refuse_unused
 from clip_xai.config.schemas import DataConfig, DataOfTheRun, ExplainConfig, TrainerConfig
 from clip_xai.data.vocabulary import DEFAULT, load_vocabulary
 from clip_xai.errors import UserError
@@ -45,13 +46,14 @@ from clip_xai.runs.instantiate import decoding, explainers_of
 from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model, require_vocabulary, vocabulary_of
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
-from clip_xai.tasks.task import Opened, task_at, tower_in_words
+from clip_xai.tasks.task import Opened, refuse_settings_unused_at, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
 from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.question import Question
 
 log = logging.getLogger(__name__)
+UNUSED_BY_A_BACKBONE = ("generation",)  # it writes no captions
 
 
 class ExplainingModule(LightningModule):
@@ -168,6 +170,8 @@ def choose(config: ExplainConfig) -> Chosen:
         UserError: Nothing is there.
     """
     alone = config.backbone is not None
+    if config.backbone is not None:
+        refuse_unused(f"backbone={config.backbone.name} by itself", UNUSED_BY_A_BACKBONE)
     if config.image is not None:
         photographs = photographs_at(config.image)
         return Chosen(None if alone else _model_at(config), photographs)
@@ -178,18 +182,20 @@ def choose(config: ExplainConfig) -> Chosen:
             raise UserError("a CLIP by itself has no data of its own: give image=..., or choose data=...")
         records, data = load_records(config.data, config.split), config.data
     else:
-        on = judged(config)
+        on = judged(config, refuse_settings_unused_at)
         records, place, data, notes = on.records, on.place, on.data, on.notes
     return Chosen(place, [Photograph.of(record) for record in evenly(records, config.samples)], data, notes)
 
 
 def _model_at(config: ExplainConfig) -> Path:
     try:
-        return resolve_checkpoint(config.ckpt, Path(config.runs_root), task=config.trained_for)
+        place = resolve_checkpoint(config.ckpt, Path(config.runs_root), task=config.trained_for)
     except UserError as error:
         if config.text is None:
             raise
         raise UserError(f"{error}; or explain the text by a CLIP alone: add backbone=NAME") from error
+    refuse_settings_unused_at(place)
+    return place
 
 
 def question_asked(config: ExplainConfig, place: Path | None) -> Question:

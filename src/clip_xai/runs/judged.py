@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,12 @@ class Judged:
     notes: tuple[str, ...]
 
 
-def judged(config: EvaluateConfig | ExplainConfig) -> Judged:
+def judged(config: EvaluateConfig | ExplainConfig, fits: Callable[[Path], None] | None = None) -> Judged:
     """Find the model that ``ckpt`` names, and the photographs that it is to be judged on.
+
+    Args:
+        config: The job's settings.
+        fits: Refuses settings that do not go with the model of a place, before the records of a named model are read.
 
     Raises:
         UserError: There is no model, nobody says on which data, or it was trained on what it would be judged on.
@@ -66,6 +70,8 @@ def judged(config: EvaluateConfig | ExplainConfig) -> Judged:
 
     strict = config.split != "train" and not getattr(config, "allow_overlap", False)
     place = resolve_checkpoint(config.ckpt, runs_root, refusal if strict else None, task=config.trained_for)
+    if fits is not None:
+        fits(place)
     data = data_of(config, place)
     require_vocabulary(data, place)
     manifest = load_manifest(prepare_manifest(data))

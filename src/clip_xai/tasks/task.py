@@ -21,6 +21,7 @@ from lightning import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 
+from clip_xai.config.chosen import refuse_unused
 from clip_xai.config.schemas import EvaluateConfig, TrainConfig
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import Vocabulary
@@ -165,12 +166,14 @@ class Task(ABC):
         title: For people.
         captions: Whether its models write captions.
         classifies: Whether its models end in a classifier.
+        unused: Settings, or whole groups of them, that it does not read: typed all the same, they are refused.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     captions: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
+    unused: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def training(self, config: TrainConfig) -> Training:
@@ -217,3 +220,27 @@ def task_at(place: Path) -> Task:
     if card is not None:
         load_plugins_of(run_of(place), card.plugins)
     return tasks.named(task_of(place), "task")()
+
+
+def refuse_settings_unused_by(name: str) -> None:
+    """Refuse what was typed and a task does not read.
+
+    Args:
+        name: The task's.
+
+    Raises:
+        UserError: The line names the setting and the task.
+    """
+    refuse_unused(f"task={name}", tasks.named(name, "task").unused)
+
+
+def refuse_settings_unused_at(place: Path) -> None:
+    """Refuse what was typed and the task of a model does not read.
+
+    Args:
+        place: The exported model's directory, or a ``.ckpt`` file.
+
+    Raises:
+        UserError: The line names the setting and the task.
+    """
+    refuse_settings_unused_by(task_at(place).name)

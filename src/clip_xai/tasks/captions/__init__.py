@@ -18,6 +18,7 @@ class Captions(Task):
     """A sentence of each photograph; the stages are ``contrastive``, ``adaptation`` and ``language``."""
 
     captions = True
+    unused = ("shortcuts", "attributes")
 
     def training(self, config: TrainConfig) -> Training:
         """Build the backbone of the contrastive stage, or the captioner of the others."""

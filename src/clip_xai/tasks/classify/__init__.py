@@ -18,6 +18,10 @@ class Classify(Task):
 
     settings = ClassifyConfig
     classifies = True
+    unused = (
+        *("mapper", "language_model", "generation", "bert_score", "clip_score", "tokenizer"),
+        *("callbacks.sample_captions", "data.max_tokens", "data.draw_references", "trainer.length_bucket"),
+    )
 
     def training(self, config: TrainConfig) -> Training:
         """Build the tower and its head."""
