@@ -1,6 +1,6 @@
 """Two studies from training to the table of explainers: ``python -m clip_xai.studies.classifiers chest_xray``.
 
-``chest_xray``: a narrow DenseNet-121 and a narrow ViT-S learn findings of rendered radiographs; Grad-CAM, SmoothGrad
+``chest_xray``: a narrow DenseNet-121 and a narrow ViT learn findings of rendered radiographs; Grad-CAM, SmoothGrad
 and extremal perturbation are held against the boxes of the findings and by insertion and deletion. A further DenseNet
 learns from radiographs on which a chest tube goes with pneumothorax, and is audited for it.
 
@@ -58,12 +58,12 @@ class Study:
 
 STUDIES = {
     "chest_xray": Study(
-        towers={"densenet121": "chest_xray", "vit_small": "chest_xray_vit"},
+        towers={"densenet121": "chest_xray", "vit": "chest_xray_vit"},
         methods=("gradcam", "smoothgrad", "extremal_perturbation"),
         protocol="chest_study",
         samples=12,
         settings=("xai.extremal_perturbation.iterations=100",),
-        audited={"chest tube with pneumothorax": (("data.synthetic.tube=0.9",), ("artefacts",))},
+        audited={"chest tube with pneumothorax": (("data.synthetic.tube=0.9", "stage.epochs=8"), ("artefacts",))},
     ),
     "folder_study": Study(
         towers={"resnet18": "folder_study"},

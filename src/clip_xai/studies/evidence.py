@@ -225,13 +225,14 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
     gathered = gather(model, chosen, methods, question, config)
     if not gathered.photographs:
         raise UserError(f"none of {counted(len(chosen), 'photograph')} has a caption to explain")
-    where, groups = f"{on.data.name}, split {config.split}", question.vocabulary.groups[1]
+    words = question.vocabulary.groups[1]
+    where = f"{on.data.name}, split {config.split}"
     file = gathered.calibration(model.fingerprints, where).save(folder_of(on.place))
     said = f"{counted(gathered.photographs, 'photograph')} of {where}. "
     if gathered.photographs < FEWEST_PHOTOGRAPHS:
         said += f"Too few: explain.py takes p-values from {FEWEST_PHOTOGRAPHS} on, and mean maps alone from these. "
     said += (
-        f"Share with a 95 % interval over {groups}; the null of each photograph is of the other half. A "
+        f"Share with a 95 % interval over {words}; the null of each photograph is of the other half. A "
         f"random field must not pass more often than {ALPHA:g}; maps without any model do, which is why a heat map "
         f"has to beat them too. Written for explain.py: {file}"
     )
