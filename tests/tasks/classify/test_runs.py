@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision.models as tv
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+import clip_xai
 from clip_xai.errors import UserError
 from clip_xai.jobs.explain import explain
 from clip_xai.models.backbones.backbone_builder import build_backbone
@@ -195,6 +197,31 @@ def test_the_image_tower_of_a_clip_takes_a_head(folder: Path, tmp_path: Path) ->
     tower = build_backbone("tiny", "tiny", pretrained="embedded:tiny")
     with torch.no_grad():
         torch.testing.assert_close(classifier.logits(pixels), classifier.head(tower.encode_image(pixels)))
+
+
+@pytest.mark.slow
+def test_a_network_of_torchvision_is_trained_judged_and_explained(folder: Path, tmp_path: Path) -> None:
+    """Fine-tuned: what is written is what torchvision's own network gives with the weights that were exported."""
+    tower = ("backbone=torchvision", "backbone.architecture=mobilenet_v3_small", "backbone.image_size=64")
+    run = trained(folder, tmp_path / "run", FINE, "stage.epochs=1", tower=tower)
+    state, network = load_file(run / "export" / "model.safetensors"), tv.mobilenet_v3_small(num_classes=len(CLASSES))
+    kept = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    kept = {key: value for key, value in kept.items() if not key.startswith("classifier.3.")}
+    kept |= {f"classifier.3.{part}": state[f"{HEAD}{part}"] for part in ("weight", "bias")}
+    network.load_state_dict(kept)
+    place = judged(run, tmp_path / "judged", "split=test")
+    rows, preprocess = pd.read_parquet(place / "predictions.parquet"), load_classifier(run / "export")[0].preprocess
+    for _, row in rows.iterrows():
+        pixels = preprocess.read(folder / row["name"]).unsqueeze(0)
+        with torch.no_grad():
+            wanted = network.eval()(pixels).softmax(dim=1)[0]
+        np.testing.assert_allclose([row[f"probability of {name}"] for name in CLASSES], wanted.numpy(), rtol=1e-4)
+    asked = [f"ckpt={run}", f"image={folder / 'test' / 'disc' / 'test_disc_00.png'}", "xai=[gradcam,saliency]"]
+    assert explain(settings("explain", tmp_path / "explained", *asked, "target.classes=[disc]"))["explained"] == 1
+    [result] = clip_xai.read_run(tmp_path / "explained").results
+    [answer] = result.answers.values()
+    found = {one.method: one.values for one in answer.attributions}
+    assert set(found) == {"gradcam", "saliency"} and all(values.isfinite().all() for values in found.values())
 
 
 def test_a_pool_over_patches_is_explained(folder: Path, tmp_path: Path) -> None:
