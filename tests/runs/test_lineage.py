@@ -80,7 +80,7 @@ def test_an_ancestor_counts_too(runs, root, tmp_path):
         with pytest.raises(UserError, match=r"backbone\.pretrained=.* was trained on 8 of 16"):
             asked = (f"backbone.pretrained={tower}", *of_data(root, **FOLDS, fold=0))
             train(settings("train", runs, tmp_path / "one", *asked))
-    train(settings("train", runs, tmp_path / "one", tower, *other))
+    train(settings("train", runs, tmp_path / "one", f"backbone.pretrained={folder}", *other))
     assert len(lineage_in(tmp_path / "one" / EXPORT / "model.safetensors").steps) == 2
 
 
