@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.jobs.test_commands import home, newest, typed, works
 
 __all__ = ["home"]
 pytestmark = pytest.mark.slow
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "extending" / "examples"
 FAST = "debug=fast logger=csv callbacks.progress_bar=false"
 
 
@@ -35,15 +37,18 @@ def test_two_processes_train_what_one_trains(home: Path) -> None:
         assert (weights[key] - value).norm() <= 1e-3 * value.norm(), key
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["null", "joblib", "submitit_local"])
 def test_launchers_run_a_sweep(home: Path, launcher: str) -> None:
     (home / "own" / "experiment").mkdir(parents=True, exist_ok=True)
-    # A number in the user's own YAML, read in the launcher's processes.
+    # A number in the user's own YAML, and a mapper of the user's own, read in the launcher's processes.
     (home / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [override /stage: 1]\n")
-    done = works(home, f"python train.py --config-dir own -m launcher={launcher} {FAST} experiment=mine seed=1,2")
+    shutil.copy(EXAMPLES / "my_mapper.py", home)
+    own = "plugins=[my_mapper] mapper=one_layer mapper.prefix_length=2,3"
+    done = works(home, f"python train.py --config-dir own -m launcher={launcher} {FAST} experiment=mine {own}")
     runs = [path for path in newest(home, "train", 3) if not path.name.startswith(".")][-2:]
-    seeds = {(run / ".hydra" / "overrides.yaml").read_text() for run in runs}
-    assert len(seeds) == 2, done.stdout
+    written = [json.loads((run / "export" / "config.json").read_text())["settings"] for run in runs]
+    assert {one["mapper"] for one in written} == {"one_layer"}, done.stdout
+    assert {one["mapper_settings"]["prefix_length"] for one in written} == {2, 3}
     assert all((run / "export" / "model.safetensors").is_file() for run in runs)
 
 

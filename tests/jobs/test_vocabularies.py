@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from clip_xai.jobs.explain import explain
 from clip_xai.jobs.export import main as export
 from clip_xai.jobs.train import train
 from clip_xai.runs.checkpoints import EXPORT
+from clip_xai.runs.judged import vocabulary_of
 from clip_xai.tasks.captions.opened import open_captioner
 from tests.support.small_runs import of_data, settings
 
@@ -49,6 +51,14 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "train" / "chest"
     train(settings("train", run.parents[1], run, *of_data(root, vocabulary="chest")))
     return run
+
+
+@pytest.fixture(scope="module")
+def tower(root: Path, run: Path) -> Path:
+    """The folder of a CLIP of the contrastive stage."""
+    place = run.parents[1] / "zero"
+    train(settings("train", run.parents[1], place, "stage=0", *of_data(root, vocabulary="chest")))
+    return place / "backbone"
 
 
 def test_what_a_run_writes_names_its_vocabulary(root: Path, run: Path, tmp_path: Path) -> None:
@@ -90,6 +100,46 @@ def test_data_of_other_words_are_refused(root: Path, run: Path, tmp_path: Path) 
         evaluate(settings("evaluate", run.parents[1], tmp_path / "no", *asked, *of_data(root)))
     with pytest.raises(UserError, match=r"data.vocabulary=skim: .* did you mean skin\?"):
         settings("train", run.parents[1], tmp_path / "no", "data.vocabulary=skim")
+
+
+def test_a_stage_starts_from_a_model_of_its_own_words(root: Path, run: Path, tower: Path, tmp_path: Path) -> None:
+    """Stage 2 after stage 1, and stage 1 on the tower of stage 0, named as a file or by its folder."""
+    asked = of_data(root, vocabulary="chest")
+    assert vocabulary_of(tower / "model.safetensors").name == "chest"  # type: ignore[union-attr]
+    other = [*asked, "data.vocabulary=skin", f"data.output_dir={tmp_path / 'none'}"]
+    with_chest = r"data\.vocabulary=skin, and .* was trained with chest: set data\.vocabulary=chest"
+    for start in (
+        ["stage=2"],
+        ["stage=2", f"init_from={run}"],
+        ["stage=2", f"init_from={run / 'checkpoints' / 'last.ckpt'}"],
+        ["stage=2", "init_from=latest"],
+        [f"backbone.pretrained={tower / 'model.safetensors'}"],
+        [f"backbone.pretrained={tower}"],
+    ):
+        with pytest.raises(UserError, match=with_chest) as raised:
+            train(settings("train", run.parents[1], tmp_path / "no", *start, *other))
+        assert "\n" not in str(raised.value) and not (tmp_path / "no").exists()
+    train(settings("train", run.parents[1], tmp_path / "one", f"backbone.pretrained={tower}", *asked))
+
+
+def test_a_stage_leaves_out_newer_models_of_other_words(root: Path, run: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text('templates: ["{}"]\ndiagnoses: [effusion, cardiomegaly, pneumothorax]\n', encoding="utf-8")
+    shutil.copytree(run, tmp_path / "train" / "chest")
+    asked = of_data(root, vocabulary=mine)
+    train(settings("train", tmp_path, tmp_path / "train" / "newer", *asked, f"data.output_dir={tmp_path / 'm'}"))
+    train(settings("train", tmp_path, tmp_path / "two", "stage=2", *of_data(root, vocabulary="chest")))
+    parent = json.loads((tmp_path / "two" / "run.json").read_text())["parent"]
+    assert parent == str(tmp_path / "train" / "chest" / EXPORT)
+
+
+def test_a_tower_by_itself_is_asked_in_its_own_words(root: Path, run: Path, tower: Path, tmp_path: Path) -> None:
+    asked = ("backbone=tiny", f"backbone.pretrained={tower}", "target=class", f"image={root / 'mine' / 'x0.png'}")
+    with pytest.raises(UserError, match=r"data\.vocabulary=skin, and .* was trained with chest"):
+        explain(settings("explain", run.parents[1], tmp_path / "no", *asked))
+    explain(settings("explain", run.parents[1], tmp_path / "yes", *asked, "data.vocabulary=chest"))
+    [(_, result)] = ResultStore(tmp_path / "yes").results()
+    assert [item.label for item in result.answers["class"].items][-1] == "hernia"
 
 
 def test_a_file_that_changes_makes_another_manifest(root: Path, tmp_path: Path) -> None:

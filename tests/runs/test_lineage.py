@@ -75,10 +75,12 @@ def test_an_ancestor_counts_too(runs, root, tmp_path):
     """Stage 0 of fold 1, and stage 1 of fold 0 on its tower."""
     other = of_data(root, **FOLDS, fold=1)
     train(settings("train", runs, tmp_path / "zero", "stage=0", *other))
-    tower = f"backbone.pretrained={tmp_path / 'zero' / 'backbone' / 'model.safetensors'}"
-    with pytest.raises(UserError, match=r"backbone\.pretrained=.* was trained on 8 of 16"):
-        train(settings("train", runs, tmp_path / "one", tower, *of_data(root, **FOLDS, fold=0)))
-    train(settings("train", runs, tmp_path / "one", tower, *other))
+    folder = tmp_path / "zero" / "backbone"
+    for tower in (folder, folder / "model.safetensors"):
+        with pytest.raises(UserError, match=r"backbone\.pretrained=.* was trained on 8 of 16"):
+            asked = (f"backbone.pretrained={tower}", *of_data(root, **FOLDS, fold=0))
+            train(settings("train", runs, tmp_path / "one", *asked))
+    train(settings("train", runs, tmp_path / "one", f"backbone.pretrained={folder}", *other))
     assert len(lineage_in(tmp_path / "one" / EXPORT / "model.safetensors").steps) == 2
 
 

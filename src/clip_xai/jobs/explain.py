@@ -43,7 +43,15 @@ from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
 from clip_xai.runs.checkpoints import CAPTIONS, resolve_checkpoint, task_of
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, explainers_of
-from clip_xai.runs.judged import asked_of_model, decisive, judged, noted_of_model, require_vocabulary, vocabulary_of
+from clip_xai.runs.judged import (
+    asked_of_model,
+    decisive,
+    judged,
+    noted_of_model,
+    require_vocabulary,
+    tower_weights,
+    vocabulary_of,
+)
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import evenly, load_records
 from clip_xai.tasks.task import Opened, refuse_settings_unused_at, task_at, tower_in_words
@@ -206,6 +214,10 @@ def question_asked(config: ExplainConfig, place: Path | None) -> Question:
     """
     if place is not None and isinstance(config.data, DataOfTheRun) and "vocabulary" in config.data.changed:
         require_vocabulary(config.data, place)
+    if place is None and config.backbone is not None:
+        tower = tower_weights(config.backbone.pretrained)
+        if tower is not None and config.data is not None:
+            require_vocabulary(config.data, tower)
     words = (None if place is None else vocabulary_of(place)) or load_vocabulary(vocabulary_named(config))
     if place is not None:
         task = task_at(place)

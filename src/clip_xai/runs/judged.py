@@ -203,10 +203,40 @@ def lineage_of(place: Path) -> Lineage | None:
 def vocabulary_of(place: Path) -> Vocabulary | None:
     """Return the vocabulary that a model was trained with; None where its file does not say.
 
+    Args:
+        place: The exported model's directory, a ``.ckpt`` file, or a tower's ``.safetensors``.
+
     Raises:
         UserError: The file is damaged, or names a vocabulary that this version does not have.
     """
-    return unpacked(read_checkpoint(place) if place.suffix == ".ckpt" else header_of(place / "model.safetensors"))
+    if place.suffix == ".ckpt":
+        return unpacked(read_checkpoint(place))
+    return unpacked(header_of(place if place.suffix == ".safetensors" else place / "model.safetensors"))
+
+
+def tower_weights(pretrained: str | None) -> Path | None:
+    """Return the file of safetensors that ``backbone.pretrained`` names; None for a published name or another format.
+
+    Args:
+        pretrained: The file, or a folder that holds ``model.safetensors``, as the contrastive stage writes it.
+    """
+    place = Path(pretrained or "")
+    file = place / "model.safetensors" if pretrained and place.is_dir() else place
+    return file if file.suffix == ".safetensors" and file.is_file() else None
+
+
+def other_vocabulary(data: DataConfig, place: Path) -> str | None:
+    """Return why data do not go with a model whose words are other than theirs; None where they do."""
+    theirs, ours = vocabulary_of(place), load_vocabulary(data.vocabulary)
+    if theirs is None or theirs.digest == ours.digest:
+        return None
+    if theirs.name == ours.name:
+        return (
+            f"data.vocabulary={data.vocabulary} has changed since {place} was trained with it: restore the file, or "
+            "train again"
+        )
+    name = theirs.name if theirs.content is None else f"FILE, the path of {theirs.name}.yaml"
+    return f"data.vocabulary={data.vocabulary}, and {place} was trained with {theirs.name}: set data.vocabulary={name}"
 
 
 def require_vocabulary(data: DataConfig, place: Path) -> None:
@@ -215,18 +245,9 @@ def require_vocabulary(data: DataConfig, place: Path) -> None:
     Raises:
         UserError: They are.
     """
-    theirs, ours = vocabulary_of(place), load_vocabulary(data.vocabulary)
-    if theirs is None or theirs.digest == ours.digest:
-        return
-    if theirs.name == ours.name:
-        raise UserError(
-            f"data.vocabulary={data.vocabulary} has changed since {place} was trained with it: restore the file, or "
-            "train again"
-        )
-    name = theirs.name if theirs.content is None else f"FILE, the path of {theirs.name}.yaml"
-    raise UserError(
-        f"data.vocabulary={data.vocabulary}, and {place} was trained with {theirs.name}: set data.vocabulary={name}"
-    )
+    reason = other_vocabulary(data, place)
+    if reason is not None:
+        raise UserError(reason)
 
 
 def overlap_with(place: Path, records: Sequence[Record], manifest: Sequence[Record]) -> str | None:

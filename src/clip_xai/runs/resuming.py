@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,15 @@ from clip_xai.runs.checkpoints import (
     resolve_checkpoint,
 )
 from clip_xai.runs.directories import claim, code_digest, differences, is_under, look
-from clip_xai.runs.judged import decisive, lineage_of, overlap_with, with_absolute_places
+from clip_xai.runs.judged import (
+    decisive,
+    lineage_of,
+    other_vocabulary,
+    overlap_with,
+    require_vocabulary,
+    tower_weights,
+    with_absolute_places,
+)
 from clip_xai.runs.lineage import Lineage, lineage_in
 from clip_xai.runs.lineage_callback import ASKED_KEY
 from clip_xai.runs.records import digest_of, of_split, prepare_manifest
@@ -108,11 +117,19 @@ def require_stage_before(config: TrainConfig) -> None:
     """Refuse at once, before photographs are drawn or read, where no run is there that the stage could start from.
 
     Raises:
-        UserError: There is none; the message has the command to run first.
+        UserError: There is none, and the message has the command to run first; or the named one, or the captioner's
+            tower, was trained with another vocabulary.
     """
-    goes_on = config.ckpt_path is not None or (Path(config.run_dir) / LAST).is_file()
-    if config.init_from is None and config.stage.starts_from is not None and not goes_on:
-        newest_export(_card(config), config.stage.starts_from, Path(config.runs_root))
+    if config.ckpt_path is not None or (Path(config.run_dir) / LAST).is_file():
+        return  # it goes on with what it was
+    runs_root = Path(config.runs_root)
+    if config.init_from is None and config.stage.starts_from is not None:
+        newest_export(_card(config), config.stage.starts_from, runs_root, partial(other_vocabulary, config.data))
+    elif config.init_from not in (None, "latest"):
+        require_vocabulary(config.data, resolve_checkpoint(config.init_from, runs_root))
+    tower = tower_weights(config.backbone.pretrained)
+    if config.task.name == CAPTIONS and tower is not None:  # a classifier reads no words with its tower
+        require_vocabulary(config.data, tower)
 
 
 def asked_of_training(config: TrainConfig, backbone: VisionBackbone, records: Sequence[Record]) -> dict[str, Any]:
@@ -248,7 +265,9 @@ def _origin(config: TrainConfig, card: RunCard, held: Sequence[Record], manifest
     """Return the model that the stage starts from."""
 
     def refusal(place: Path) -> str | None:
-        return None if config.allow_overlap else overlap_with(place, held, manifest)
+        return other_vocabulary(config.data, place) or (
+            None if config.allow_overlap else overlap_with(place, held, manifest)
+        )
 
     runs_root = Path(config.runs_root)
     if config.init_from == "latest":
@@ -266,7 +285,9 @@ def _origin(config: TrainConfig, card: RunCard, held: Sequence[Record], manifest
 
 def _of_tower(config: TrainConfig, held: Sequence[Record], manifest: Sequence[Record]) -> Lineage | None:
     """Return what the tower was trained on where stage 0 wrote its weights."""
-    place = Path(config.backbone.pretrained or "")
+    place = tower_weights(config.backbone.pretrained)
+    if place is None:
+        return None
     lineage = lineage_in(place)
     if lineage is not None:
         _refuse_overlap("backbone.pretrained", place, lineage, config, held, manifest)
