@@ -216,7 +216,8 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
     model = model_of(config, on.place)
     methods = explainers_of(config.xai)
     question = question_asked(config, on.place)
-    asked = {"settings": {name: getattr(config, name) for name in ("split", "samples", "seed", "text")}}
+    own = {name: getattr(config, name) for name in ("split", "samples", "seed", "text")}
+    asked: dict[str, Any] = {"settings": own}
     asked["settings"] |= {name: asdict(getattr(config, name)) for name in ("xai", "target", "generation")}
     asked |= asked_of_model(on.place, model.fingerprints) | asked_of_data(on.data, on.manifest)
     asked["code"] = code_digest("data", "models", "metrics", "xai") + plugin_digest(methods)
