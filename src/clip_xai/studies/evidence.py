@@ -3,15 +3,16 @@
 Over photographs of the validation split (``split=val``): the gains of random fields, pooled into the distribution
 that ``explain.py`` reads p-values off, and each method's mean map, which is a control without any model. Both are
 written beside the checkpoint, where ``explain.py`` finds them by itself. The table says whether evidence means
-something: random fields must have it in at most 5 % of cases, and maps without any model show why fields alone are not
-enough. Takes the settings of ``explain``; writes ``evidence.json`` and ``evidence.md`` into the run directory.
+something: random fields must have it in at most 5 % of cases, maps without any model show why fields alone are not
+enough, and on a score that one region decides the region's own map must have it (power) and its negative must not.
+Takes the settings of ``explain``; writes ``evidence.json`` and ``evidence.md`` into the run directory.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +52,7 @@ from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, device_of, explainers_of
 from clip_xai.runs.judged import asked_of_data, asked_of_model, judged, noted_of_model
 from clip_xai.runs.records import evenly
+from clip_xai.studies.deciding_region import deciding_region
 from clip_xai.studies.localise import markdown
 from clip_xai.tasks.task import Opened
 from clip_xai.text import counted
@@ -64,6 +66,8 @@ from clip_xai.xai.targets.question import Question
 log = logging.getLogger(__name__)
 PROBES = 2  # fields of each length that take no part in the null and are judged as if they were heat maps
 FIELD = "random field"
+MECHANISM = "a region that decides"
+REGION, NEGATIVE = "the region's own map", "its negative"
 
 
 @dataclass
@@ -75,6 +79,7 @@ class Gathered:
         probes: The same of held-out fields, ``[PROBES]``.
         blind: Gains of the maps without any model, ``[3]``, by kind.
         groups: The photograph's group of each row, by kind.
+        known: Gains of the region's own map and of its negative, ``[2]``, where one region decides.
         maps: Sums of each method's maps by kind, each over its absolute sum, how many, and the method's settings.
         photographs: How many came.
     """
@@ -83,12 +88,33 @@ class Gathered:
     probes: dict[tuple[str, float], list[NDArray[np.floating]]] = field(default_factory=dict)
     blind: dict[str, list[NDArray[np.floating]]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
+    known: list[NDArray[np.floating]] = field(default_factory=list)
     maps: dict[tuple[str, str], tuple[Tensor, int, str]] = field(default_factory=dict)
     photographs: int = 0
 
     def add(self, answer: Answer, bank: PerturbationBank, target: Target, seed: int, group: str) -> None:
         """Take what is explained of one photograph."""
         kinds = kinds_of(answer, words=True)
+        self._add_what_knows_nothing(bank, target, kinds, seed, group)
+        for attribution, settings in zip(answer.attributions, answer.settings, strict=True):
+            rows = answer.rows(attribution)
+            for item, what in kinds.items():
+                values = heat_of(attribution, item - rows.start) if item in rows else None
+                if values is None or not values.abs().sum() > 0:
+                    continue
+                sums, count, _ = self.maps.get((attribution.method, what), (torch.zeros_like(values), 0, ""))
+                scaled = values / values.abs().sum()
+                self.maps[attribution.method, what] = (sums + scaled, count + 1, plain_settings(settings))
+
+    def add_mechanism(self, bank: PerturbationBank, seed: int, group: str) -> None:
+        """Take a score of one photograph that a single region decides."""
+        pixels, target, truth = deciding_region(bank, seed)
+        self._add_what_knows_nothing(pixels, target, {0: MECHANISM}, seed, group)
+        self.known.append(relevance_gains(pixels, target, torch.stack([truth, -truth]), seed=seed)[:, 0].numpy())
+
+    def _add_what_knows_nothing(
+        self, bank: PerturbationBank, target: Target, kinds: Mapping[int, str], seed: int, group: str
+    ) -> None:
         units = units_of(bank)
         blind = relevance_gains(bank, target, blind_maps(bank.pixels, bank.backbone.preprocess, units), seed=seed,
                                 key="blind").numpy()  # fmt: skip
@@ -102,19 +128,12 @@ class Gathered:
         for item, what in kinds.items():
             self.blind.setdefault(what, []).append(blind[:, item])
             self.groups.setdefault(what, []).append(group)
-        for attribution, settings in zip(answer.attributions, answer.settings, strict=True):
-            rows = answer.rows(attribution)
-            for item, what in kinds.items():
-                values = heat_of(attribution, item - rows.start) if item in rows else None
-                if values is None or not values.abs().sum() > 0:
-                    continue
-                sums, count, _ = self.maps.get((attribution.method, what), (torch.zeros_like(values), 0, ""))
-                scaled = values / values.abs().sum()
-                self.maps[attribution.method, what] = (sums + scaled, count + 1, plain_settings(settings))
 
     def calibration(self, model: dict[str, str], where: str) -> Calibration:
         """What is written beside the checkpoint."""
-        fields = {pair: np.stack(gains).astype(np.float32) for pair, gains in self.fields.items()}
+        fields = {
+            pair: np.stack(gains).astype(np.float32) for pair, gains in self.fields.items() if pair[0] != MECHANISM
+        }
         means = {pair: ((sums / count).float(), said) for pair, (sums, count, said) in self.maps.items()}
         return Calibration(model, self.photographs, where, fields, means)
 
@@ -146,12 +165,13 @@ def gather(
                 if found:
                     answer = Answer(asked.score_name, asked.spans, found, [method.settings for method in able])
                     gathered.add(answer, bank, asked.target, seed, record.group)
+        gathered.add_mechanism(bank, seed, record.group)
         gathered.photographs += 1
     return gathered
 
 
 def validity(gathered: Gathered, seed: int = 0) -> list[dict[str, Any]]:
-    """Return how often what must not have evidence has it, with intervals clustered by group.
+    """Return how often what must not have evidence has it, and what must, with intervals clustered by group.
 
     The null of each photograph comes from the photographs of the other half, so that none judges itself.
 
@@ -166,6 +186,9 @@ def validity(gathered: Gathered, seed: int = 0) -> list[dict[str, Any]]:
         half = np.unique(np.asarray(groups), return_inverse=True)[1] % 2  # a patient's photographs stay together
         nulls = [np.sort(np.abs(standardised(fields[half != side])).ravel()) for side in (0, 1)]
         judged_maps = {FIELD: np.stack(gathered.probes[what, length])}
+        if what == MECHANISM:
+            known_gains = np.stack(gathered.known)
+            judged_maps |= {REGION: known_gains[:, [0]], NEGATIVE: known_gains[:, [1]]}
         judged_maps |= {f"control: {name}": blind[:, [place]] for place, name in enumerate(NAMES)}
         for name, own in judged_maps.items():
             known = [nulls[side] if len(nulls[side]) else None for side in half]
@@ -176,7 +199,7 @@ def validity(gathered: Gathered, seed: int = 0) -> list[dict[str, Any]]:
             measured: dict[str, Any] = {"map": name, "what": what, "length": length}
             members = [group for group in groups for _ in range(own.shape[1])]
             shares = {"beats_random": beats}
-            if name == FIELD:
+            if not name.startswith("control"):
                 shares["evidence"] = beats * (own > blind.max(axis=1, keepdims=True))
             for key, values in shares.items():
                 found = mean_interval(values.ravel(), members, seed=seed, span=(0.0, 1.0), share=True)
@@ -200,7 +223,7 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
     """Measure fields and mean maps on the photographs of a split, and write them beside the checkpoint.
 
     Returns:
-        One row for each thing that must not have evidence, the table for a reader, and the calibration's file.
+        One row for each map whose evidence is known beforehand, the table for a reader, and the calibration's file.
 
     Raises:
         UserError: There is no photograph, or a setting is given that is of no meaning here.
@@ -235,7 +258,8 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
     said += (
         f"Share with a 95 % interval over {words}; the null of each photograph is of the other half. A "
         f"random field must not pass more often than {ALPHA:g}; maps without any model do, which is why a heat map "
-        f"has to beat them too. Written for explain.py: {file}"
+        f"has to beat them too. '{MECHANISM.capitalize()}' is a score in closed form on the same cells: the share of "
+        f"{REGION} is the power, that of {NEGATIVE} must be 0. Written for explain.py: {file}"
     )
     rows = validity(gathered, config.seed)
     return rows, table_of(rows, said), file
