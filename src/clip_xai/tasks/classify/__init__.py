@@ -20,7 +20,8 @@ class Classify(Task):
     classifies = True
     unused = (
         *("mapper", "language_model", "generation", "bert_score", "clip_score", "tokenizer"),
-        *("callbacks.sample_captions", "data.max_tokens", "data.draw_references", "trainer.length_bucket"),
+        *("callbacks.sample_captions", "callbacks.scored_photographs", "trainer.length_bucket"),
+        *("data.max_tokens", "data.draw_references"),
     )
 
     def training(self, config: TrainConfig) -> Training:
