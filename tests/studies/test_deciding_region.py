@@ -11,6 +11,7 @@ from clip_xai.studies.deciding_region import PARTS, deciding_region
 from clip_xai.studies.evidence import MECHANISM, NEGATIVE, REGION, Gathered, validity
 from clip_xai.xai.examples import example
 from clip_xai.xai.perturbation_bank import PerturbationBank
+from clip_xai.xai.random_fields import LENGTHS
 from clip_xai.xai.relevance_gain import SHARES, relevance_gains, units_of
 
 
@@ -53,5 +54,7 @@ def test_the_study_prints_the_power_and_keeps_the_mechanism_out_of_the_calibrati
         gathered.add_mechanism(PerturbationBank(backbone, pixels), number, f"patient {number // 2}")
     assert np.stack(gathered.fields[MECHANISM, 0.1]).shape == (12, FIELDS)
     assert not gathered.calibration({}, "here").fields
-    shares = {row["map"]: row["evidence"]["value"] for row in validity(gathered) if "evidence" in row}
-    assert shares[REGION] == 1 and shares[NEGATIVE] == 0
+    shares = {(row["map"], row["length"]): row["evidence"]["value"] for row in validity(gathered) if "evidence" in row}
+    # A region of a quarter of the side is as rough as the fields of the shorter length, and judged by these alone.
+    assert shares[REGION, LENGTHS[0]] > 0.7 and shares[NEGATIVE, LENGTHS[0]] == 0
+    assert (REGION, LENGTHS[1]) not in shares

@@ -58,7 +58,7 @@ from clip_xai.tasks.task import Opened
 from clip_xai.text import counted
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
 from clip_xai.xai.perturbation_bank import PerturbationBank
-from clip_xai.xai.random_fields import LENGTHS, gaussian_fields
+from clip_xai.xai.random_fields import LENGTHS, gaussian_fields, nearest_length, smoothness_length
 from clip_xai.xai.relevance_gain import relevance_gains, units_of
 from clip_xai.xai.target import Target
 from clip_xai.xai.targets.question import Question
@@ -80,6 +80,7 @@ class Gathered:
         blind: Gains of the maps without any model, ``[3]``, by kind.
         groups: The photograph's group of each row, by kind.
         known: Gains of the region's own map and of its negative, ``[2]``, where one region decides.
+        known_lengths: Correlation length of the region's own map.
         maps: Sums of each method's maps by kind, each over its absolute sum, how many, and the method's settings.
         photographs: How many came.
     """
@@ -89,6 +90,7 @@ class Gathered:
     blind: dict[str, list[NDArray[np.floating]]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
     known: list[NDArray[np.floating]] = field(default_factory=list)
+    known_lengths: list[float] = field(default_factory=list)
     maps: dict[tuple[str, str], tuple[Tensor, int, str]] = field(default_factory=dict)
     photographs: int = 0
 
@@ -111,6 +113,7 @@ class Gathered:
         pixels, target, truth = deciding_region(bank, seed)
         self._add_what_knows_nothing(pixels, target, {0: MECHANISM}, seed, group)
         self.known.append(relevance_gains(pixels, target, torch.stack([truth, -truth]), seed=seed)[:, 0].numpy())
+        self.known_lengths.append(float(smoothness_length(truth[None])[0]))
 
     def _add_what_knows_nothing(
         self, bank: PerturbationBank, target: Target, kinds: Mapping[int, str], seed: int, group: str
@@ -186,7 +189,7 @@ def validity(gathered: Gathered, seed: int = 0) -> list[dict[str, Any]]:
         half = np.unique(np.asarray(groups), return_inverse=True)[1] % 2  # a patient's photographs stay together
         nulls = [np.sort(np.abs(standardised(fields[half != side])).ravel()) for side in (0, 1)]
         judged_maps = {FIELD: np.stack(gathered.probes[what, length])}
-        if what == MECHANISM:
+        if what == MECHANISM and length == nearest_length(float(np.median(gathered.known_lengths))):
             known_gains = np.stack(gathered.known)
             judged_maps |= {REGION: known_gains[:, [0]], NEGATIVE: known_gains[:, [1]]}
         judged_maps |= {f"control: {name}": blind[:, [place]] for place, name in enumerate(NAMES)}
