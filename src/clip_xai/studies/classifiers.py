@@ -61,7 +61,7 @@ STUDIES = {
         towers={"densenet121": "chest_xray", "vit": "chest_xray_vit"},
         methods=("gradcam", "smoothgrad", "extremal_perturbation"),
         protocol="chest_study",
-        samples=12,
+        samples=8,
         settings=("xai.extremal_perturbation.iterations=100",),
         audited={"chest tube with pneumothorax": (("data.synthetic.tube=0.9", "stage.epochs=8"), ("artefacts",))},
     ),
