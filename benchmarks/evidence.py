@@ -70,7 +70,9 @@ def straightforward(backbone: VisionBackbone, pixels: Tensor, target: Target, on
     rows, columns = one_map.shape
     total = rows * columns
     deleted = PROTOCOL.deletion(pixels)
-    hottest_first = one_map.flatten().argsort(descending=True)
+    # Equal places, of which the centre's map has many, come in the same random order on both sides.
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    hottest_first = drawn[one_map.flatten()[drawn].argsort(descending=True, stable=True)]
     shares = [0.0, *(round(total * share) / total for share in SHARES), 1.0]
     gain = torch.zeros(len(target.labels), dtype=torch.float64)
     for place, share in enumerate(shares[1:-1], start=1):

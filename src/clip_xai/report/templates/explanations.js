@@ -240,9 +240,12 @@
     $("reading").textContent = !explanation || reading.startsWith(explanation.title) ? reading : `${explanation.title}. ${reading}`;
     $("evidence").textContent = explanation?.evidence ?? "";
     const verdict = none ? undefined : verdictOf(entry, explanation, state.shown);
-    $("verdict").textContent = verdict?.text ?? "";
-    $("verdict").hidden = $("verdict-details").hidden = !verdict;
+    const unmeasured = !none && !verdict && explanation && explanation.kind !== "text" && Object.keys(entry.verdicts).length > 0;
+    $("verdict").textContent = verdict?.text ?? (unmeasured ? "Evidence on this map was not measured; evidence=words measures single words, too." : "");
+    $("verdict").hidden = !verdict && !unmeasured;
+    $("verdict-details").hidden = !verdict;
     $("verdict").classList.toggle("holds", Boolean(verdict?.holds));
+    $("verdict").classList.toggle("unmeasured", !verdict);
     $("verdict-rows").replaceChildren(...(verdict?.rows ?? []).map(([name, value]) => {
       const line = element("tr");
       const head = element("th", name);
