@@ -98,7 +98,8 @@ def test_occlusion_matches_captum(
         expected = captum.attribute(
             pixels, (3, 6 * window, 6 * window), strides=(3, 6 * stride, 6 * stride), baselines=0, target=target
         )
-        assert_close(found.values[:, target], expected[:, 0, ::6, ::6])
+        # Differences of scores some hundred times as large, in single precision.
+        assert_close(found.values[:, target], expected[:, 0, ::6, ::6], 2e-4)
     assert_close(found.scores, similarity.score(backbone.encode_image(pixels)))
 
 
