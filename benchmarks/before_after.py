@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     parser.add_argument("--log", type=Path, default=Path("before_after.log"), help="what the benchmarks print")
     given = parser.parse_args(arguments)
     found: list[list[object]] = []
-    with tempfile.TemporaryDirectory() as folder, given.log.open("wb") as log:
+    with tempfile.TemporaryDirectory() as folder, given.log.open("ab") as log:
         before = check_out(given.commit, Path(folder))
         for benchmark in given.only:
             for name, (ratio, low, high) in rows(before, ROOT, benchmark, given.rounds, log):

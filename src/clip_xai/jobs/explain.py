@@ -214,11 +214,12 @@ def question_asked(config: ExplainConfig, place: Path | None) -> Question:
     """
     if place is not None and isinstance(config.data, DataOfTheRun) and "vocabulary" in config.data.changed:
         require_vocabulary(config.data, place)
+    trained = place
     if place is None and config.backbone is not None:
-        tower = tower_weights(config.backbone.pretrained)
-        if tower is not None and config.data is not None:
-            require_vocabulary(config.data, tower)
-    words = (None if place is None else vocabulary_of(place)) or load_vocabulary(vocabulary_named(config))
+        trained = tower_weights(config.backbone.pretrained)
+        if trained is not None and config.data is not None:
+            require_vocabulary(config.data, trained)
+    words = (None if trained is None else vocabulary_of(trained)) or load_vocabulary(vocabulary_named(config))
     if place is not None:
         task = task_at(place)
         return question_of(config.target, config.text, task.captions, task.classifies, words)

@@ -90,7 +90,7 @@ class ShortcutAudit:
             ]
             said.append((f"Part of the model's score follows '{self.attribute}': {listed(falls)}.", True))
         elif len(undecided) < len(self.labels):
-            said.append((f"No label's AUROC falls among photographs that agree in '{self.attribute}'.", False))
+            said.append((f"The model's scores are not found to follow '{self.attribute}'.", False))
         if undecided:
             which = f"too few {group_words[1]} have it, or too few do not"
             words = f"No verdict on '{self.attribute}' for {listed(undecided)}: {which}"

@@ -31,7 +31,9 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.blind_maps import NAMES, blind_maps
 from clip_xai.explanations.evidence_calibration import (
     FEWEST_PHOTOGRAPHS,
+    FILE,
     Calibration,
+    calibration_beside,
     folder_of,
     p_value,
     plain_settings,
@@ -147,6 +149,7 @@ def gather(
     """Explain photographs and measure what random fields and maps without any model gain on each."""
     how, gathered = decoding(config.generation) or REPORTED, Gathered()
     brief = in_brief(question)
+    left_out: set[str] = set()
     for record in track(records, "Random fields"):
         pixels = model.backbone.preprocess.read(record.image)[None].to(next(model.backbone.parameters()).device)
         bank = PerturbationBank(model.backbone, pixels)
@@ -163,8 +166,11 @@ def gather(
             shorter = every if brief is None else ask(brief, model.backbone, model.captioner, caption, pixels)
             for name, whole in every.items():
                 asked = shorter.get(name, whole)
-                able, _ = defined_for(methods, model.backbone, asked.target)
-                able, found, _ = explain_apart(able, model.backbone, pixels, asked.target, bank)
+                able, refused = defined_for(methods, model.backbone, asked.target)
+                able, found, failed = explain_apart(able, model.backbone, pixels, asked.target, bank)
+                for reason in dict.fromkeys(one for one in (*refused, *failed) if one not in left_out):
+                    log.warning("%s: no mean map of %s: %s", record.image, name, reason)
+                left_out.update((*refused, *failed))
                 if found:
                     answer = Answer(asked.score_name, asked.spans, found, [method.settings for method in able])
                     gathered.add(answer, bank, asked.target, seed, record.group)
@@ -240,6 +246,12 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
     if not chosen:
         raise UserError(f"split={config.split} holds no photograph: choose another with split=")
     model = model_of(config, on.place)
+    known = calibration_beside(on.place, model.fingerprints)
+    if known is not None and known.photographs > len(chosen):
+        raise UserError(
+            f"{folder_of(on.place) / FILE} is of {counted(known.photographs, 'photograph')} and would be replaced by "
+            f"one of {len(chosen)}: give samples={known.photographs} or more, or move the file away"
+        )
     methods = explainers_of(config.xai)
     question = question_asked(config, on.place)
     own = {name: getattr(config, name) for name in ("split", "samples", "seed", "text")}
