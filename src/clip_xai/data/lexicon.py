@@ -122,6 +122,15 @@ def _read(text: str, vocabulary: Vocabulary) -> tuple[Found, ...]:
     )
 
 
+def stated_phrases(text: str, vocabulary: Vocabulary | None = None) -> tuple[Found, ...]:
+    """Return every known phrase that the text states, in the order in which they stand.
+
+    >>> [(one.kind, one.value) for one in stated_phrases("a red lesion with a red halo, no crust")]
+    [('colour', 'red'), ('structures', 'red halo')]
+    """
+    return tuple(one for one in _read(text, vocabulary or load_vocabulary()) if one.stated and one.kind != "other")
+
+
 _OFFERS = frozenset((("or",), ("versus",), ("vs",), ("or", "a"), ("or", "an"), ("and", "or")))
 
 

@@ -190,6 +190,19 @@ class Captioner(nn.Module):
         hidden = self._hidden(self.prefix(read, prompts), embeddings, self.prefix_mask(prompts))
         return self._chosen(hidden, token_ids.clamp(min=0)).masked_fill(token_ids == IGNORED, 0.0)
 
+    def next_log_probs(self, prefix: Tensor, token_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Return log p(next token | prefix, first tokens of a caption) in nats, ``[B, V]``.
+
+        Args:
+            prefix: What stands before the captions, ``[B, K + P, E]``.
+            token_ids: Tokens of captions, ``[B, M]``, padded on the right with any token; M may be 0.
+            lengths: How many of them are there, ``[B]``.
+        """
+        read = torch.cat([token_ids, token_ids.new_zeros(len(token_ids), 1)], dim=1)
+        hidden = self._hidden(prefix, word_embeddings(self.language_model)(read), None)
+        last = hidden[torch.arange(len(hidden), device=hidden.device), lengths]
+        return output_layer(self.language_model)(last).log_softmax(dim=-1)
+
     def _chosen(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
         """Log-probabilities ``[B, M]`` of tokens by the hidden states ``[B, M, E]`` that predict them."""
         log_probs = output_layer(self.language_model)(hidden).log_softmax(dim=-1)
