@@ -27,6 +27,7 @@ from clip_xai.config.help import help_text
 from clip_xai.config.plugins import use_plugins
 from clip_xai.config.refusals import is_the_users, no_such_setting, one_line, refuse_unknown
 from clip_xai.config.schemas import SCHEMAS, DataOfTheRun, EvaluateConfig, ExplainConfig
+from clip_xai.config.traces import Found
 from clip_xai.config.typed import quote_free_text
 from clip_xai.disk import disk_line, places_of
 from clip_xai.errors import UserError
@@ -125,10 +126,10 @@ def run_job(job: str, conf: Path = CONF) -> None:
         if {"--help", "-h"} & set(command.arguments):
             print(help_text(job, command.folders, [argument for argument in command.read if "=" in argument]))
             return
-        sys.argv[1:] = command.read
+        found, sys.argv[1:] = Found.of(command.read), command.read
         os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines of its own and exits
         main = hydra.main(version_base="1.3", config_path=str(command.folders[0]), config_name=job)
-        main(_task(command, show_all))()
+        main(_task(command, found, show_all))()
     except Exception as error:
         command.end(error, show_all)
     finally:
@@ -224,12 +225,14 @@ def report_errors(job: str) -> Iterator[None]:
         command.end(error, os.environ.get("HYDRA_FULL_ERROR") == "1", config)
 
 
-def _task(command: Command, show_all: bool) -> Callable[[DictConfig], Any]:
+def _task(command: Command, found: Found, show_all: bool) -> Callable[[DictConfig], Any]:
     def task(config: DictConfig) -> Any:
         sys.argv[1:] = command.typed  # Hydra has read it; Lightning starts its other processes with what was typed
         try:
             return _start(command, config)
         except Exception as error:
+            if isinstance(error, UserError) and HydraConfig.get().mode == RunMode.RUN:
+                found.leave(Path(HydraConfig.get().runtime.output_dir))
             command.end(error, show_all, config)
 
     return task

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import clip_xai
+from clip_xai.config.traces import HYDRAS
 from clip_xai.errors import UserError
 from clip_xai.files import whole_files, write_json
 
 ASKED = "asked.json"
 NOTED = "noted"  # what is written down and not compared
 _LONGEST = 80
-_HYDRAS = {".hydra", ".lock", "multirun.yaml", "train.log", "evaluate.log", "explain.log"}
 
 
 def claim(
@@ -156,7 +156,7 @@ def occupants(run_dir: Path) -> list[str]:
     """Return the names of what a directory holds besides what Hydra puts there before any job runs."""
     if not run_dir.is_dir():
         return []
-    return [path.name for path in whole_files(run_dir, "*") if path.name not in _HYDRAS]
+    return [path.name for path in whole_files(run_dir, "*") if path.name not in HYDRAS]
 
 
 def free_directory(run_dir: Path) -> Path:
