@@ -170,6 +170,22 @@ def test_a_calibration_is_found_beside_its_own_model_alone(tmp_path, caplog) -> 
     assert calibration_beside(tmp_path, MODEL) is None and "cannot be read" in caplog.text
 
 
+def test_a_calibration_is_not_replaced_by_a_smaller_one_and_keeps_the_means_of_other_methods(caplog) -> None:
+    def measured(photographs: int, methods: list[str], value: float) -> Calibration:
+        means = {(method, "diagnosis"): (torch.full((2, 2), value), "{}") for method in methods}
+        return Calibration(MODEL, photographs, "mine, split val", {}, means)
+
+    known = measured(30, ["gradcam", "rise"], 1.0)
+    with pytest.raises(UserError, match="samples=30 or more"):
+        measured(20, ["rise"], 2.0).beside(known)
+    both = measured(30, ["rise", "saliency"], 2.0).beside(known)
+    kept = {method: float(mean[0, 0]) for (method, _), (mean, _) in both.means.items()}
+    assert kept == {"gradcam": 1.0, "rise": 2.0, "saliency": 2.0}
+    larger = measured(40, ["rise"], 2.0).beside(known)
+    assert {method for method, _ in larger.means} == {"rise"} and "gradcam" in caplog.text
+    assert measured(5, [], 0.0).beside(None).photographs == 5
+
+
 def test_few_photographs_calibrate_no_p_value_but_give_their_mean_maps() -> None:
     few = calibration(FEWEST_PHOTOGRAPHS - 1)
     assert few.null("similarity", LENGTHS[0]) is None

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clip_xai.errors import UserError
 from clip_xai.files import replacing
 from clip_xai.text import counted
 from clip_xai.xai.random_fields import LENGTHS
@@ -76,6 +77,29 @@ class Calibration:
         """Return a method's mean map over the photographs; None where it was not measured with these settings."""
         found = self.means.get((method, what))
         return None if found is None or found[1] != plain_settings(settings) else found[0]
+
+    def beside(self, known: Calibration | None) -> Calibration:
+        """Return what is to be written where another calibration of this model may lie.
+
+        Mean maps that the other one has of the same photographs and this one does not stay.
+
+        Raises:
+            UserError: The other one is of more photographs.
+        """
+        if known is None:
+            return self
+        if known.photographs > self.photographs:
+            raise UserError(
+                f"a calibration of {counted(known.photographs, 'photograph')} lies beside the model and would be "
+                f"replaced by one of {self.photographs}: give samples={known.photographs} or more, or move the file "
+                "away"
+            )
+        if (known.photographs, known.where) != (self.photographs, self.where):
+            lost = sorted({method for method, _ in known.means} - {method for method, _ in self.means})
+            if lost:
+                log.warning("mean maps of %s were of other photographs and are not kept", ", ".join(lost))
+            return self
+        return replace(self, means={**known.means, **self.means})
 
     def save(self, folder: Path) -> Path:
         """Write it into the folder of a checkpoint or an exported model."""

@@ -31,7 +31,6 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.blind_maps import NAMES, blind_maps
 from clip_xai.explanations.evidence_calibration import (
     FEWEST_PHOTOGRAPHS,
-    FILE,
     Calibration,
     calibration_beside,
     folder_of,
@@ -246,12 +245,9 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
     if not chosen:
         raise UserError(f"split={config.split} holds no photograph: choose another with split=")
     model = model_of(config, on.place)
+    where = f"{on.data.name}, split {config.split}"
     known = calibration_beside(on.place, model.fingerprints)
-    if known is not None and known.photographs > len(chosen):
-        raise UserError(
-            f"{folder_of(on.place) / FILE} is of {counted(known.photographs, 'photograph')} and would be replaced by "
-            f"one of {len(chosen)}: give samples={known.photographs} or more, or move the file away"
-        )
+    Calibration(model.fingerprints, len(chosen), where, {}, {}).beside(known)  # refused before the work, not after it
     methods = explainers_of(config.xai)
     question = question_asked(config, on.place)
     own = {name: getattr(config, name) for name in ("split", "samples", "seed", "text")}
@@ -265,8 +261,7 @@ def calibrate(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table, Path]
     if not gathered.photographs:
         raise UserError(f"none of {counted(len(chosen), 'photograph')} has a caption to explain")
     words = question.vocabulary.groups[1]
-    where = f"{on.data.name}, split {config.split}"
-    file = gathered.calibration(model.fingerprints, where).save(folder_of(on.place))
+    file = gathered.calibration(model.fingerprints, where).beside(known).save(folder_of(on.place))
     said = f"{counted(gathered.photographs, 'photograph')} of {where}. "
     if gathered.photographs < FEWEST_PHOTOGRAPHS:
         said += f"Too few: explain.py takes p-values from {FEWEST_PHOTOGRAPHS} on, and mean maps alone from these. "
