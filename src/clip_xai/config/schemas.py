@@ -113,6 +113,7 @@ class SyntheticConfig(Checked):
         patients: Of ``chest``: they have 2.05 radiographs on average.
         tube: Of ``chest``: how strongly a chest tube goes with Pneumothorax, from 0 (independent) to 1.
         hospital: Of ``chest``: how strongly one hospital's marker goes with Effusion, likewise.
+        test_share: Of ``chest``: share of the patients in the official test list.
         train: Of ``folder``: images of each class to train with.
         test: Likewise, to be judged by.
     """
@@ -128,6 +129,7 @@ class SyntheticConfig(Checked):
     patients: int = setting(400, least=2)
     tube: float = setting(0.0, least=0, most=1)
     hospital: float = setting(0.0, least=0, most=1)
+    test_share: float = setting(0.23, least=0, most=1)
     train: int = setting(200, least=1)
     test: int = setting(50, least=1)
 

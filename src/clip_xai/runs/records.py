@@ -49,7 +49,7 @@ def draw(root: Path, drawn: SyntheticConfig) -> None:
         UserError: The folder holds something else.
     """
     if drawn.kind == "chest":
-        told = {name: getattr(drawn, name) for name in ("patients", "seed", "size", "tube", "hospital")}
+        told = {name: getattr(drawn, name) for name in ("patients", "seed", "size", "tube", "hospital", "test_share")}
         write_chest(root, ChestSettings(**told))
     elif drawn.kind == "folder":
         told = {name: getattr(drawn, name) for name in ("train", "test", "seed", "size")}

@@ -44,7 +44,7 @@ _ADDED: dict[str, tuple[Callable[[Frame], Array], float]] = {
 STRUCTURES = ("heart", "vessels", *_SOLID, *_ADDED)
 #: Artefacts that attenuate, and by how much; the marker lies on the film.
 _ON_PATIENT: dict[str, tuple[Callable[[Frame], Array], float]] = {
-    "chest tube": (artefacts.chest_tube, 0.26),
+    "chest tube": (artefacts.chest_tube, 0.45),
     "leads": (artefacts.leads, 0.55),
     "nipples": (artefacts.nipples, 0.075),
 }
