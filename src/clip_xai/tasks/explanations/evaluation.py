@@ -1,0 +1,127 @@
+"""Judge the explainers of a model by causes that are known, and say what came out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_xai.config.schemas import EvaluateConfig
+from clip_xai.data.synthetic.parts import sample_scene
+from clip_xai.data.synthetic.profiles import PROFILES
+from clip_xai.errors import UserError
+from clip_xai.explanations.causes.measures import measure
+from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
+from clip_xai.explanations.causes.scene_targets import Asker
+from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
+from clip_xai.explanations.causes.tables import counts, effect_table, map_table, rank_table, rankings
+from clip_xai.explanations.questions import with_prompt
+from clip_xai.files import replacing, write_json
+from clip_xai.models.backbones.blueprint import random_twin
+from clip_xai.models.backbones.clip import CLIPBackbone
+from clip_xai.progress import track
+from clip_xai.runs.directories import claim, code_digest, plugin_digest
+from clip_xai.runs.instantiate import decoding, device_of, explainers_of
+from clip_xai.runs.judged import Judged, asked_of_model, noted_of_model
+from clip_xai.tasks.explanations.terminal import show
+from clip_xai.tasks.task import Judgement, Opened, task_at
+from clip_xai.xai.explainer import Explainer
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
+    """Judge explainers; write ``maps.parquet``, ``effects.parquet``, ``ranks.csv``, ``metrics.json``, ``index.html``.
+
+    Args:
+        config: All settings.
+        on: The model.
+
+    Raises:
+        UserError: The model is of another field, or neither writes captions nor reads texts.
+    """
+    model = task_at(on.place).opened(on.place, on.data.vocabulary)
+    require_askable(model)
+    methods = [method for method in explainers_of(config.xai) if method.modality == "image"]
+    if not methods:
+        raise UserError("xai= names explainers of words alone, and maps of the picture are judged: add xai=gradcam")
+    run_dir = Path(config.run_dir)
+    claim(run_dir, "evaluate", asked_of_explanations(config, on, model, methods), noted_of_model(on.place))
+    (model.captioner or model.backbone).to(device_of(config.trainer))
+    scenes = measured_scenes(config, model, methods)
+    measured = measure(scenes)
+    found = rankings(measured, config.seed)
+    ranks, asked = rank_table(found), counts(scenes)
+    for name, table in {"maps": map_table(measured), "effects": effect_table(scenes)}.items():
+        with replacing(run_dir / f"{name}.parquet") as unfinished:
+            table.to_parquet(unfinished, index=False)
+    with replacing(run_dir / "ranks.csv") as unfinished:
+        ranks.to_csv(unfinished, index=False)
+    seconds = {method.name: _mean([scene.seconds.get(method.name) for scene in scenes]) for method in methods}
+    metrics: dict[str, Any] = {
+        "model": model.words,
+        "protocol": asdict(config.protocol),
+        "counts": asked,
+        "seconds": seconds,
+        "thresholds": {f"{name} ({weights})": at for (name, weights), at in measured.thresholds.items()},
+        "left out": dict.fromkeys(sorted({said for scene in scenes for said in scene.refused})),
+        "ranks": ranks.astype(object).where(ranks.notna(), None).to_dict("records"),
+    }
+    metrics["left out"] = list(metrics["left out"])
+    write_json(run_dir / "metrics.json", metrics)
+    show(found, asked, seconds, run_dir)
+    columns = ranks.columns.tolist()
+    return Judgement(metrics, {}, {"ranks of explainers": (columns, ranks.astype(object).values.tolist())})
+
+
+def require_askable(model: Opened) -> None:
+    """Refuse a model that the drawn scenes do not ask anything of.
+
+    Raises:
+        UserError: It is one.
+    """
+    if model.captioner is None and not isinstance(model.backbone, CLIPBackbone):
+        raise UserError(
+            "task=explanations asks about words of captions and about texts, and this model answers with labels: "
+            "choose a captioner or a CLIP with ckpt="
+        )
+    if model.captioner is not None and not set(PROFILES) <= set(model.captioner.vocabulary.diagnoses):
+        raise UserError(
+            f"task=explanations draws lesions of skin, and this model speaks of {model.captioner.vocabulary.specialty} "
+            "in other words: choose a model of skin with ckpt="
+        )
+
+
+def measured_scenes(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) -> list[SceneCauses]:
+    """Measure fresh scenes, one by one."""
+    how = decoding(config.generation)
+    asker = Asker(model.backbone, model.captioner, how, config.protocol.samples, config.seed)
+    torch.manual_seed(config.seed)
+    twin = random_twin(model.backbone).to(asker.device) if config.protocol.twin else None
+    found = []
+    for seed in track(fresh_seeds(config.protocol.scenes, config.seed), "Drawing scenes again"):
+        drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
+        with with_prompt(model.captioner, model.retrieval, drawn.pixels[None].to(asker.device), None):
+            found.append(causes_of(asker, drawn, methods, twin, config.seed))
+    return found
+
+
+def asked_of_explanations(
+    config: EvaluateConfig, on: Judged, model: Opened, methods: Sequence[Explainer]
+) -> dict[str, Any]:
+    """What decides the numbers."""
+    settings = {name: asdict(getattr(config, name)) for name in ("protocol", "xai", "generation")}
+    return {
+        "settings": {"task": "explanations", "seed": config.seed, **settings},
+        **asked_of_model(on.place, model.fingerprints),
+        "code": code_digest("data", "models", "metrics", "xai", "explanations") + plugin_digest(methods),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
