@@ -13,17 +13,9 @@ from clip_xai.explanations.causes.measures import AGREEMENT, COMPLETENESS, CONTR
 from clip_xai.explanations.causes.one_scene import RANDOM
 from clip_xai.explanations.causes.ranking import Place
 from clip_xai.explanations.causes.tables import ALL, EVERY, PASSING
-from clip_xai.metrics.intervals import Interval
+from clip_xai.tasks.explanations.page import cell
 
 SHOWN = {AGREEMENT: "correctness", COMPLETENESS: "completeness", CONTRASTIVITY: "contrastivity"}
-
-
-def cell(found: Interval | None) -> str:
-    """``.82 [.70, .90]``; a dash for what was not measured."""
-    if found is None or found.value != found.value:
-        return "–"
-    bounds = "" if found.low != found.low else f" [{found.low:.2f}, {found.high:.2f}]"
-    return f"{found.value:.2f}{bounds}"
 
 
 def show(
