@@ -47,6 +47,9 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
     assert "control: true effects" in set(ranks["method"])
     assert "Which explainer can be believed" in (tmp_path / "judged" / "index.html").read_text()
     assert "saliency" in capsys.readouterr().out
+    (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene
+    again = evaluate(told)
+    assert {**again, "seconds": None} == {**metrics, "seconds": None}
 
 
 def test_what_it_does_not_read_is_refused_and_so_is_training(run: Path, root: Path, tmp_path: Path) -> None:

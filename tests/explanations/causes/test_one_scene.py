@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +17,18 @@ from clip_xai.explanations.causes.maps import CONTROLS
 from clip_xai.explanations.causes.one_scene import BLIND, RANDOM, TRAINED, causes_of
 from clip_xai.explanations.causes.scene_targets import CONTRAST, Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import FRESH, DrawnScene, fresh_seeds
+from clip_xai.explanations.causes.store import load_scene, save_scene
 from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.xai.examples import example
 from clip_xai.xai.methods import AttentionRollout, GradCam
+from clip_xai.xai.targets.similarity import CutTextWarning
 
 
 @pytest.fixture(scope="module")
 def asker() -> Asker:
-    return Asker(example()[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutTextWarning)
+        return Asker(example()[0])
 
 
 def few_parts(preprocess) -> DrawnScene:  # type: ignore[no-untyped-def]
@@ -30,7 +36,7 @@ def few_parts(preprocess) -> DrawnScene:  # type: ignore[no-untyped-def]
     return DrawnScene.of(next(scene for scene in scenes if len(parts_of(scene)) == 4), preprocess)
 
 
-def test_effects_of_the_contrast_are_those_of_a_slow_loop(asker: Asker) -> None:
+def test_effects_of_the_contrast_are_those_of_a_slow_loop(asker: Asker, tmp_path: Path) -> None:
     drawn = few_parts(asker.backbone.preprocess)
     found = causes_of(asker, drawn, [GradCam(), AttentionRollout()], random_twin(asker.backbone), seed=3)
     assert found.names == (CONTRAST,) and found.seed >= FRESH
@@ -59,6 +65,20 @@ def test_effects_of_the_contrast_are_those_of_a_slow_loop(asker: Asker) -> None:
     weights = {name: {method for method, of in found.masses if of == name} for name in (TRAINED, RANDOM, BLIND)}
     assert weights[TRAINED] == weights[RANDOM] == {"gradcam", "attention_rollout"} and weights[BLIND] == set(CONTROLS)
     assert set(found.seconds) == {"gradcam", "attention_rollout"}
+    save_scene(found, tmp_path / "scene.npz")
+    again = load_scene(tmp_path / "scene.npz")
+    assert again is not None
+    for name, value in vars(again).items():
+        if name == "masses":
+            assert list(value) == list(found.masses)
+            assert all(np.array_equal(value[one], found.masses[one], equal_nan=True) for one in value)
+        elif isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, getattr(found, name))
+        elif name != "coalitions":
+            assert value == getattr(found, name)
+    np.testing.assert_array_equal(again.effects, found.effects)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "scene.npz").read_bytes()[:300])
+    assert load_scene(tmp_path / "cut.npz") is None and load_scene(tmp_path / "none.npz") is None
 
 
 def test_a_scene_is_cut_into_parts_that_the_square_shows(asker: Asker) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from clip_xai.data.synthetic.parts import surroundings_anew
@@ -148,7 +147,6 @@ def causes_of(
     maps = explained(question, methods, asker.backbone)
     found = {(name, TRAINED): masses(own, drawn.masks, things) for name, own in maps.values.items()}
     if twin is not None:
-        torch.manual_seed(seed)
         random = explained(question, methods, twin)
         found |= {(name, RANDOM): masses(own, drawn.masks, things) for name, own in random.values.items()}
     blind = controls(question, effects, seed)

@@ -89,7 +89,7 @@ class Asker:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Statement:
     """One thing that is asked about a scene.
 
     Attributes:
@@ -124,7 +124,7 @@ class SceneQuestion:
 
     asker: Asker
     drawn: DrawnScene
-    asked: list[Asked]
+    asked: list[Statement]
     caption: Caption | None
     contrast: ContrastTarget | None
     left_out: dict[str, str] = field(default_factory=dict)
@@ -144,12 +144,12 @@ class SceneQuestion:
                 left_out[DIAGNOSIS] = "the caption does not state one"
             else:
                 right = asker.vocabulary.agree(stated.value, scene.diagnosis)
-                asked.append(Asked(DIAGNOSIS, stated.value, stated.value, structures, right, stated))
+                asked.append(Statement(DIAGNOSIS, stated.value, stated.value, structures, right, stated))
             seen = next((slot for slot in slots if slot.kind == STRUCTURES and slot.value in structures), None)
             if seen is None:
                 left_out[STRUCTURE] = "the caption does not name one that the scene shows"
             else:
-                asked.append(Asked(STRUCTURE, seen.value, seen.value, (seen.value,), True, seen))
+                asked.append(Statement(STRUCTURE, seen.value, seen.value, (seen.value,), True, seen))
         contrast = None
         if asker.texts is not None:
             own = asker.diagnoses.index(scene.diagnosis)
@@ -162,7 +162,7 @@ class SceneQuestion:
             contrast = ContrastTarget(embeddings, [asker.diagnoses[own], asker.diagnoses[rival]])
             label = f"{asker.diagnoses[own]}, not {asker.diagnoses[rival]}"
             right = bool(contrast.score(pooled)[0, 0] > 0)
-            asked.append(Asked(CONTRAST, label, scene.diagnosis, structures, right))
+            asked.append(Statement(CONTRAST, label, scene.diagnosis, structures, right))
         else:
             left_out[CONTRAST] = "the tower does not read texts"
         return cls(asker, drawn, asked, caption, contrast, left_out)

@@ -14,12 +14,14 @@ from torch import Tensor
 from clip_xai.config.schemas import EvaluateConfig
 from clip_xai.data.synthetic.parts import sample_scene
 from clip_xai.data.synthetic.profiles import PROFILES
+from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.causes.maps import explained
 from clip_xai.explanations.causes.measures import Measured, measure
 from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
 from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
+from clip_xai.explanations.causes.store import load_scene, place_of, save_scene
 from clip_xai.explanations.causes.tables import counts, effect_table, map_table, rank_table, rankings
 from clip_xai.explanations.questions import with_prompt
 from clip_xai.files import replacing, write_json
@@ -132,23 +134,31 @@ def require_askable(model: Opened) -> None:
             "task=explanations asks about words of captions and about texts, and this model answers with labels: "
             "choose a captioner or a CLIP with ckpt="
         )
+    drawn = load_vocabulary()
     if model.captioner is not None and not set(PROFILES) <= set(model.captioner.vocabulary.diagnoses):
         raise UserError(
-            f"task=explanations draws lesions of skin, and this model speaks of {model.captioner.vocabulary.specialty} "
-            "in other words: choose a model of skin with ckpt="
+            f"task=explanations draws scenes of {drawn.specialty}, and this model speaks of "
+            f"{model.captioner.vocabulary.specialty} in other words: choose a model of {drawn.specialty} with ckpt="
         )
 
 
 def measured_scenes(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) -> list[SceneCauses]:
-    """Measure fresh scenes, one by one."""
+    """Measure fresh scenes, one by one; those that the run's directory holds are not measured again."""
     asker = asker_of(config, model)
     torch.manual_seed(config.seed)
     twin = random_twin(model.backbone).to(asker.device) if config.protocol.twin else None
     found = []
-    for seed in track(fresh_seeds(config.protocol.scenes, config.seed), "Drawing scenes again"):
+    seeds = fresh_seeds(config.protocol.scenes, config.seed)
+    for number, seed in enumerate(track(seeds, "Drawing scenes again")):
+        place = place_of(Path(config.run_dir), number)
+        known = load_scene(place)
+        if known is not None:
+            found.append(known)
+            continue
         drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
         with prompted(model, drawn, asker):
             found.append(causes_of(asker, drawn, methods, twin, config.seed))
+        save_scene(found[-1], place)
     return found
 
 
