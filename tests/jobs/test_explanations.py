@@ -46,7 +46,7 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
     assert {"agreement", "completeness"} & set(ranks["criterion"])
     assert "control: true effects" in set(ranks["method"])
     assert "Which explainer can be believed" in (tmp_path / "judged" / "index.html").read_text()
-    assert "saliency" in capsys.readouterr().out
+    assert "Saliency" in capsys.readouterr().out
     (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene
     again = evaluate(told)
     assert {**again, "seconds": None} == {**metrics, "seconds": None}

@@ -2,14 +2,15 @@
 
 A part's importance is the signed mass of the map inside its visible mask. Parts are called important whose share of the
 positive importances reaches a threshold; for each method it is the one of ``THRESHOLDS`` that does best by it, as
-published. With the fixed caption's log-odds above 0, a word is likelier than all its rivals together.
+published. Log-odds of words fall bit by bit and seldom cross 0, so a drawing holds a word if it has at least half of
+what all parts together bring to its log-odds; words to which they bring less than a tenth of a nat are left out.
 
 - agreement: Spearman's rho of importances and effects, as (rho + 1) / 2; at least three parts. A flat map has .5.
-- preserved: the word stays when the important parts alone are drawn. deleted: it goes when all but these are drawn.
-- sufficient: share of a smallest set of parts that suffices for the word which is called important, best over sets.
+- preserved: the important parts alone hold the word. deleted: all others together do not.
+- sufficient: share of a smallest set of parts that holds the word which is called important, best over sets.
 - undistracted: one minus the share of parts that hardly speak for the word (up to 5 % of what all that do say) which
   are called important.
-- completeness: ((sufficient + preserved + deleted) / 3 + undistracted) / 2, of words that go when all parts are gone.
+- completeness: ((sufficient + preserved + deleted) / 3 + undistracted) / 2.
 - contrastivity: of two words of a scene, the map of each must prefer the part that speaks more for it than for the
   other.
 """
@@ -30,6 +31,7 @@ from clip_xai.explanations.causes.scene_targets import STRUCTURE
 THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 26))
 FEWEST_PARTS = 3
 IRRELEVANT = 0.05
+LEAST_BROUGHT = 0.1  # nats
 PROTOCOLS = ("sufficient", "preserved", "deleted", "undistracted")
 AGREEMENT, POSITIVE, ANEW = "agreement", "agreement of the positive part", "agreement, written anew"
 COMPLETENESS, CONTRASTIVITY = "completeness", "contrastivity"
@@ -48,7 +50,7 @@ class Row:
         label: What is asked.
         parts: How many the scene has.
         passes: Whether it is right, flips and stays.
-        moved: Whether it is likelier than its rivals, and no longer when all parts are gone.
+        moved: Whether the parts together speak for it by a tenth of a nat or more.
     """
 
     scene: int
@@ -81,7 +83,7 @@ def measure(scenes: Sequence[SceneCauses]) -> Measured:
     methods = tuple(dict.fromkeys(method for scene in scenes for method in scene.masses))
     rows = [
         Row(scene.seed, scene.names[thing], scene.labels[thing], len(scene.parts), scene.verdicts[thing].passes,
-            bool(scene.whole[thing] > 0 >= scene.bare[thing]))
+            bool(scene.whole[thing] - scene.bare[thing] >= LEAST_BROUGHT))
         for scene in scenes for thing in range(len(scene.names))
     ]  # fmt: skip
     values = {name: np.full((len(methods), len(rows)), np.nan) for name in CRITERIA}
@@ -102,7 +104,7 @@ def measure(scenes: Sequence[SceneCauses]) -> Measured:
                 values[POSITIVE][number, row] = agreement(positive, scene.effects[:, thing])
                 values[ANEW][number, row] = agreement(signed, scene.effects_anew[:, thing])
                 if rows[row].moved and scene.coalitions.exact:
-                    holds = scene.values[:, thing] > 0
+                    holds = scene.values[:, thing] >= (scene.whole[thing] + scene.bare[thing]) / 2
                     at_thresholds[:, number, row] = protocols(signed, scene.effects[:, thing], scene.coalitions, holds)
             if STRUCTURE in scene.names:
                 word = scene.names.index(STRUCTURE)
@@ -155,7 +157,7 @@ def protocols(importances: Values, effects: Values, coalitions: Coalitions, hold
         importances: Of the n parts.
         effects: Of the parts.
         coalitions: Drawings of all their subsets.
-        holds: Whether the word is likelier than its rivals in each drawing.
+        holds: Whether each drawing holds the word.
     """
     important = shares(importances)[None, :] >= np.array(THRESHOLDS)[:, None]
     preserved = holds[coalitions.rows(important)]

@@ -55,7 +55,7 @@ class SceneCauses:
         labels: The same for people.
         verdicts: For each of them.
         coalitions: The drawings.
-        values: Score of each drawing, ``[C, T]``: log-odds in nats on the fixed caption, or the contrast's margin.
+        values: Score of each drawing, ``[C, T]``, in nats: log-odds on the fixed caption, or of the contrast's texts.
         anew: Log-odds in captions written anew, ``[C, T]``; NaN for the contrast.
         masses: (method, weights) -> how much of its map lies on each part, signed and positive, ``[T, n, 2]``.
         seconds: Method -> seconds for all that is asked.

@@ -63,7 +63,8 @@ def ranked(
         return []
     names = [measured.methods[number] for number in there]
     values = values[there]
-    draws = mean_of_sums(_resampled(values, scenes, samples, seed))
+    with np.errstate(invalid="ignore"):  # a resample without any scene that defines a value
+        draws = mean_of_sums(_resampled(values, scenes, samples, seed))
     places = {name: _score(values[row], draws[:, row], scenes) for row, name in enumerate(names)}
     trained = [row for row, name in enumerate(names) if name[1] == TRAINED]
     order = rankdata(-np.array([places[names[row]].value for row in trained]), method="min").astype(int)

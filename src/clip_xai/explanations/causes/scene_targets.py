@@ -159,7 +159,9 @@ class SceneQuestion:
                     similar[number] = -torch.inf
             rival = int(similar.argmax())
             embeddings = asker.texts.text_embeddings[[own, rival]]
-            contrast = ContrastTarget(embeddings, [asker.diagnoses[own], asker.diagnoses[rival]])
+            labels = [asker.diagnoses[own], asker.diagnoses[rival]]
+            # With the temperature of the tower, the margin of two texts is the log-odds of the one against the other.
+            contrast = ContrastTarget(embeddings, labels, "logit", asker.texts.logit_scale)
             label = f"{asker.diagnoses[own]}, not {asker.diagnoses[rival]}"
             right = bool(contrast.score(pooled)[0, 0] > 0)
             asked.append(Statement(CONTRAST, label, scene.diagnosis, structures, right))
@@ -181,7 +183,7 @@ class SceneQuestion:
         return found
 
     def scores(self, pooled: Tensor, read: Tensor | None) -> NDArray[np.float64]:
-        """Score drawings of the scene, ``[C, T]``: log-odds in nats on the fixed caption, or the contrast's margin.
+        """Score drawings of the scene, ``[C, T]``, in nats: log-odds of a word on the fixed caption, or of two texts.
 
         Args:
             pooled: Their embeddings, ``[C, D]``.

@@ -166,8 +166,7 @@ def matrices(effects: pd.DataFrame) -> list[Matrix]:
     table["what"] = table["part"].str.replace(r" \d+$", "", regex=True)
     columns = [one for one in ("its own word", "another structure's word", *TARGETS) if one in set(table["asked"])]
     found = []
-    for key, name, unit in (("effect", "the fixed caption", "nats; of the contrast, the cosine margin"),
-                            ("effect_anew", "captions written anew", "nats")):  # fmt: skip
+    for key, name in (("effect", "the fixed caption"), ("effect_anew", "captions written anew")):
         known = table[table[key].notna()]
         if known.empty:
             continue
@@ -181,7 +180,7 @@ def matrices(effects: pd.DataFrame) -> list[Matrix]:
             if any(one is not None for one in cells):
                 rows.append((str(what), tuple(cells)))
         note = (
-            f"Mean Shapley value over drawn scenes ({unit}), in brackets the number of parts behind it; those of fewer "
+            f"Mean Shapley value over drawn scenes in nats, in brackets the number of parts behind it; those of fewer "
             f"than {SMALLEST_MATRIX} are not shown. Green speaks for what is asked, red against it."
         )
         found.append(Matrix(f"Effects of parts on {name}", tuple(shown), tuple(rows), note))

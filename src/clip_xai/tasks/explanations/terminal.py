@@ -13,7 +13,7 @@ from clip_xai.explanations.causes.measures import AGREEMENT, COMPLETENESS, CONTR
 from clip_xai.explanations.causes.one_scene import RANDOM
 from clip_xai.explanations.causes.ranking import Place
 from clip_xai.explanations.causes.tables import ALL, EVERY, PASSING
-from clip_xai.tasks.explanations.page import cell
+from clip_xai.tasks.explanations.page import cell, title
 
 SHOWN = {AGREEMENT: "correctness", COMPLETENESS: "completeness", CONTRASTIVITY: "contrastivity"}
 
@@ -39,20 +39,23 @@ def show(
             f"{count['stays']}, all three {count['passes']}; not moved by any part {count['unmoved']}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
-    table = Table(title="All scenes and targets, 95 % intervals", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(("method", *SHOWN.values(), "above random weights", "s")):
-        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
-    others = {
-        criterion: {place.method: place for place in rankings.get((criterion, EVERY, ALL), ())} for criterion in SHOWN
-    }
+    table = Table(title="All scenes and targets", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
+    for name in ("correctness [95 %]", "compl.", "contr.", "at random weights", "s"):
+        table.add_column(name, justify="right", no_wrap=name != "at random weights")
+    criteria = [
+        {place.method: place.score for place in rankings.get((criterion, EVERY, ALL), ())} for criterion in SHOWN
+    ]
     for place in rankings.get((AGREEMENT, EVERY, ALL), ()):
-        if place.method[1] == RANDOM:
+        method, weights = place.method
+        if weights == RANDOM:
             continue
-        name = place.method[0] if place.rank is None else f"{place.rank}. {place.method[0]}"
-        cells = [cell(other[place.method].score) if place.method in other else "–" for other in others.values()]
-        lead = "–" if place.lead is None else f"{cell(place.lead)}{' *' if place.leads else ''}"
-        taken = seconds.get(place.method[0])
-        table.add_row(name, *cells, lead, "" if place.rank is None or taken is None else f"{taken:.2f}")
+        name = title(method) if place.rank is None else f"{place.rank}. {title(method)}"
+        others = [f"{scores[place.method].value:.2f}" if place.method in scores else "–" for scores in criteria]
+        twin = criteria[0].get((method, RANDOM)) if place.rank is not None else None
+        taken = seconds.get(method) if place.rank is not None else None
+        twin_text = "" if twin is None else f"{twin.value:.2f}{' *' if place.leads else '  '}"
+        table.add_row(name, cell(place.score), *others[1:], twin_text, "" if taken is None else f"{taken:.2f}")
     console.print(table)
     passing = [place for place in rankings.get((AGREEMENT, EVERY, PASSING), ()) if place.rank == 1]
     for place in passing:
