@@ -31,7 +31,7 @@ JOBS = {
         *("trainer", "logger", "callbacks", "generation", "debug"),
         *("task", "hparams_search", "launcher"),
     ),
-    "evaluate": ("data", "trainer", "logger", "generation"),
+    "evaluate": ("data", "trainer", "logger", "generation", "protocol", "xai"),
     "explain": ("data", "xai", "target", "trainer", "logger", "generation"),
 }  # fmt: skip
 

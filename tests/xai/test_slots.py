@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.models.captioner import Captioner
+from clip_xai.models.continuation import Continuation
 from clip_xai.models.mappers import build_mapper
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.xai.slots import (
@@ -106,9 +107,7 @@ def test_diagnoses_above_and_below_are_no_rivals(captioner: Captioner) -> None:
 
 def test_samples_have_the_chances_of_the_model(captioner: Captioner, read: torch.Tensor) -> None:
     drawn = sampled_captions(captioner, read[:1], samples=600)[0]
-    log_probs = captioner.next_log_probs(
-        captioner.prefix(read[:1]), torch.zeros(1, 0, dtype=torch.long), torch.tensor([0])
-    )
+    log_probs = Continuation(captioner, captioner.prefix(read[:1]), []).log_probs([(0, [])])
     likeliest = int(log_probs.argmax())
     expected = float(log_probs.max().exp())
     share = sum(bool(one.token_ids) and one.token_ids[0] == likeliest for one in drawn) / len(drawn)

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from clip_xai.config.explainer_settings import XaiConfig
 from clip_xai.config.mapper_settings import MapperConfig
+from clip_xai.config.protocol_settings import ProtocolConfig
 from clip_xai.config.target_settings import TARGETS, TargetSettings
 from clip_xai.config.training_settings import (
     CallbacksConfig,
@@ -272,6 +273,9 @@ class EvaluateConfig(Checked):
             ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
         trained_for: The task that the model must be trained for, on the command line ``task=NAME``; null for any.
+            ``task=explanations`` judges explainers on a model of any task.
+        protocol: Of ``task=explanations``: how explainers are judged.
+        xai: Of ``task=explanations``: which explainers.
         split: The records judged (``val``, ``test``, ``train`` or ``all``).
         allow_overlap: Judge even on photographs that the captioner, or what it started from, was trained on.
         bert_score: The scorer's model directory, or null to leave BERTScore out by name.
@@ -287,6 +291,8 @@ class EvaluateConfig(Checked):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    xai: XaiConfig = field(default_factory=XaiConfig)
     ckpt: str = setting("latest", path=True)
     trained_for: str | None = None
     split: str = "test"

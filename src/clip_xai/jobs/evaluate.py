@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from clip_xai.config.chosen import refuse_unused
 from clip_xai.config.schemas import EvaluateConfig
-from clip_xai.runs.judged import judged
+from clip_xai.runs.judged import Judged, judged
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
-from clip_xai.tasks.task import refuse_settings_unused_at, task_at, tasks
+from clip_xai.tasks.task import Task, refuse_settings_unused_at, refuse_settings_unused_by, task_at, tasks
+
+OF_EXPLANATIONS = ("protocol", "xai")
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -21,12 +24,28 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         UserError: There is no model, or no photograph that it may be judged on.
     """
-    if config.trained_for is not None:
-        tasks.named(config.trained_for, "task")
-    on = judged(config, refuse_settings_unused_at)
-    judgement = task_at(on.place).evaluate(config, on)
+    task, on = judging(config)
+    judgement = task.evaluate(config, on)
     with open_loggers(config.logger, Path(config.run_dir), "evaluate", asdict(config)) as loggers:
         log_metrics(loggers, judgement.summary)
         for name, (columns, rows) in judgement.tables.items():
             log_table(loggers, name, columns, rows)
     return judgement.metrics
+
+
+def judging(config: EvaluateConfig) -> tuple[Task, Judged]:
+    """Return the task that judges, and the model and photographs that it judges.
+
+    It is the one that the model was trained for, or one that is asked for and judges models of any task.
+
+    Raises:
+        UserError: There is no model, no such task, or a setting was typed that the task does not read.
+    """
+    asked = None if config.trained_for is None else tasks.named(config.trained_for, "task")
+    if asked is not None and asked.of_any_model:
+        refuse_settings_unused_by(asked.name)
+        return asked(), judged(replace(config, trained_for=None))
+    on = judged(config, refuse_settings_unused_at)
+    task = task_at(on.place)
+    refuse_unused(f"task={task.name}", OF_EXPLANATIONS)
+    return task, on

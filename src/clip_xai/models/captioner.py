@@ -241,14 +241,14 @@ class Captioner(nn.Module):
         Raises:
             UserError: The language model does not have enough positions.
         """
-        sequence, memory = self._split(self.prefix(read, prompts))
+        sequence, memory = self.split(self.prefix(read, prompts))
         sequence, mask = padded_left(sequence, self.prefix_mask(prompts))
         with self.mapper.looking_at(self.language_model, memory):
             return decode(self.language_model, self.tokenizer, sequence, decoding or Decoding(), mask, rows)
 
     def _hidden(self, prefix: Tensor, caption_embeddings: Tensor, mask: Tensor | None) -> Tensor:
         """Return the last hidden states ``[B, M, E]`` that predict the M caption tokens."""
-        sequence, memory = self._split(prefix)
+        sequence, memory = self.split(prefix)
         sequence, mask = padded_left(sequence, mask)
         inputs = torch.cat([sequence, caption_embeddings[:, :-1]], dim=1)
         # Padding of captions stands on the right, so causality alone keeps it from every supervised position: only
@@ -261,8 +261,12 @@ class Captioner(nn.Module):
             hidden = last_hidden(self.language_model, inputs, **masked)
         return hidden[:, sequence.shape[1] - 1 :]
 
-    def _split(self, prefix: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return what stands in the sequence, ``[B, S, E]``, and the memory beside it, ``[B, M, E]`` or None."""
+    def split(self, prefix: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what stands in the sequence, ``[B, S, E]``, and the memory beside it, ``[B, M, E]`` or None.
+
+        Args:
+            prefix: What stands before the caption, ``[B, K + P, E]``.
+        """
         end = self.mapper.prefix_length
         start = end - self.mapper.memory_length
         if start == end:

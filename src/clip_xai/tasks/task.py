@@ -166,11 +166,13 @@ class Task(ABC):
         title: For people.
         captions: Whether its models write captions.
         classifies: Whether its models end in a classifier.
+        of_any_model: Whether it trains nothing and judges models of any task.
         unused: Settings, or whole groups of them, that it does not read: typed all the same, they are refused.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    of_any_model: ClassVar[bool] = False
     captions: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
     unused: ClassVar[tuple[str, ...]] = ()

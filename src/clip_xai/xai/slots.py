@@ -23,6 +23,7 @@ from clip_xai.data.lexicon import (
 )
 from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.models.captioner import Caption, Captioner
+from clip_xai.models.continuation import Continuation
 from clip_xai.models.settings import Decoding
 from clip_xai.xai.words import spans_of_ids, words_of
 
@@ -190,6 +191,7 @@ class _Phrases:
 
     def shares(self, prefix: Tensor) -> Tensor:
         """Return the probability of each value for B prefixes ``[B, S, E]``: ``[B, values]``, the slot's own first."""
+        continuation = Continuation(self.captioner, prefix, self.before)
         likely: dict[tuple[int, ...], Tensor] = {(): torch.ones(len(prefix), dtype=torch.float64)}
         level: list[tuple[int, ...]] = [()]
         while level:
@@ -200,7 +202,7 @@ class _Phrases:
                     likely[(*node, child)] = torch.zeros(len(prefix), dtype=torch.float64)
             for start in range(0, len(pairs), _ROWS):
                 part = pairs[start : start + _ROWS]
-                following = self._following(prefix, part)
+                following = continuation.log_probs(part).double().cpu()
                 for (row, node), log_probs in zip(part, following, strict=True):
                     chances = log_probs[self.children[node]].exp() * likely[node][row]
                     for child, chance in zip(self.children[node], chances, strict=True):
@@ -219,17 +221,3 @@ class _Phrases:
     def _shorter(self, ids: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the longest other phrase that these tokens begin with."""
         return next((ids[:length] for length in range(len(ids) - 1, 0, -1) if ids[:length] in self.owner), None)
-
-    def _following(self, prefix: Tensor, pairs: Sequence[tuple[int, tuple[int, ...]]]) -> Tensor:
-        """Return log p(next token) behind the words before and a beginning of a phrase, ``[N, V]``, one row a pair."""
-        texts = [(*self.before, *node) for _, node in pairs]
-        longest = max(map(len, texts))
-        ids = torch.tensor([[*text, *([0] * (longest - len(text)))] for text in texts], dtype=torch.long)
-        lengths = torch.tensor([len(text) for text in texts])
-        return (
-            self.captioner.next_log_probs(
-                prefix[[row for row, _ in pairs]], ids.to(prefix.device), lengths.to(prefix.device)
-            )
-            .double()
-            .cpu()
-        )

@@ -205,7 +205,8 @@ def _coordinate(cell: int, before: float, after: float, rng: np.random.Generator
     return cell * float(rng.uniform(0.375, max(0.385, min(0.74, 0.955 - outward))))
 
 
-def _marks(seed: int, centre: tuple[float, float], outline: np.ndarray) -> tuple[Mark, ...]:
+def marks_around(seed: int, centre: tuple[float, float], outline: np.ndarray) -> tuple[Mark, ...]:
+    """Draw marks that keep clear of a lesion and of each other."""
     count = int(_choose({0: 0.06, 1: 0.26, 2: 0.32, 3: 0.22, 4: 0.14}, stream(seed, "number of marks")))
     marks: list[Mark] = []
     while len(marks) < count:
@@ -226,7 +227,8 @@ def _marks(seed: int, centre: tuple[float, float], outline: np.ndarray) -> tuple
     return tuple(marks)
 
 
-def _distractors(seed: int, view: str, marks: tuple[Mark, ...]) -> tuple[str, ...]:
+def distractors_of(seed: int, view: str, marks: tuple[Mark, ...]) -> tuple[str, ...]:
+    """Draw which artefacts a scene has, the kinds of its marks behind them."""
     dermoscopic = view == "dermoscopic"
     odds = {
         "ruler": 0.25 if dermoscopic else 0.12,
@@ -238,6 +240,22 @@ def _distractors(seed: int, view: str, marks: tuple[Mark, ...]) -> tuple[str, ..
     }
     names = [name for name, share in odds.items() if _happens(seed, f"has {name}", share)]
     return tuple(dict.fromkeys(names + [mark.kind for mark in marks]))
+
+
+def hair_of(seed: int) -> str:
+    """Draw how much hair lies over a scene."""
+    shares = {"none": 0.5, "few dark": 0.2, "many dark": 0.1, "few light": 0.14, "many light": 0.06}
+    return str(_choose(shares, stream(seed, "kind of hair")))
+
+
+def lighting_of(seed: int) -> str:
+    """Draw how a scene is lit."""
+    return str(_choose({"even": 0.45, "gradient": 0.35, "flash": 0.2}, stream(seed, "kind of light")))
+
+
+def light_direction_of(seed: int) -> float:
+    """Draw the angle from which the light comes, in radians."""
+    return float(stream(seed, "light direction").uniform(-2.6, -0.5))
 
 
 def skin_colour(seed: int, fitzpatrick: int) -> tuple[float, float, float]:
@@ -297,9 +315,7 @@ def sample_scene(
     radius = float(stream(seed, "radius").uniform(*SIZE_RADII[size]))
     outline = _outline(seed, shape, border, radius)
     centre = centre_at(seed, outline, position)
-    marks = _marks(seed, centre, outline)
-    hair = {"none": 0.5, "few dark": 0.2, "many dark": 0.1, "few light": 0.14, "many light": 0.06}
-    lighting = {"even": 0.45, "gradient": 0.35, "flash": 0.2}
+    marks = marks_around(seed, centre, outline)
     return Scene(
         seed=seed,
         diagnosis=diagnosis,
@@ -311,14 +327,14 @@ def sample_scene(
         fitzpatrick=fitzpatrick,
         view=view,
         structures=_structures(seed, profile),
-        distractors=_distractors(seed, view, marks),
-        hair=str(_choose(hair, stream(seed, "kind of hair"))),
-        lighting=str(_choose(lighting, stream(seed, "kind of light"))),
+        distractors=distractors_of(seed, view, marks),
+        hair=hair_of(seed),
+        lighting=lighting_of(seed),
         centre_x=centre[0],
         centre_y=centre[1],
         radius=radius,
         outline=tuple(float(value) for value in outline),
         skin=skin_colour(seed, fitzpatrick),
-        light_direction=float(stream(seed, "light direction").uniform(-2.6, -0.5)),
+        light_direction=light_direction_of(seed),
         marks=marks,
     )

@@ -17,13 +17,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from clip_xai.data.synthetic.composition import POSITIONS, Scene, centre_at, sample_scene, skin_colour
+from clip_xai.data.synthetic.composition import (
+    POSITIONS,
+    Scene,
+    centre_at,
+    distractors_of,
+    hair_of,
+    light_direction_of,
+    lighting_of,
+    marks_around,
+    sample_scene,
+    skin_colour,
+)
 from clip_xai.data.synthetic.profiles import COLOURS, SKIN_TONES, VISIBLE_COLOURS
 from clip_xai.data.synthetic.scene import HAIR, LESION, Rendering, render
 
 __all__ = [
     "HAIR", "KINDS", "LESION", "Part", "free_positions", "moved", "on_skin", "only", "parts_of", "reach", "recoloured",
-    "sample_scene", "skin_types", "without",
+    "sample_scene", "skin_types", "surroundings_anew", "without",
 ]  # fmt: skip
 
 KINDS = ("lesion", "structure", "artefact", "mark")
@@ -137,6 +148,25 @@ def free_positions(scene: Scene) -> tuple[str, ...]:
     """Return the cells to which :func:`moved` can move the lesion, without its own."""
     cells = [position for position in POSITIONS if position != scene.position]
     return tuple(position for position in cells if _in_the_way(_placed(scene, position)) is None)
+
+
+def surroundings_anew(scene: Scene, seed: int) -> Scene:
+    """Return the very same lesion on other skin of its type, in other light, among other artefacts, marks and hair.
+
+    Args:
+        scene: The scene.
+        seed: Seed of all that is drawn anew.
+    """
+    marks = marks_around(seed, (scene.centre_x, scene.centre_y), np.asarray(scene.outline))
+    return replace(
+        scene,
+        skin=skin_colour(seed, scene.fitzpatrick),
+        lighting=lighting_of(seed),
+        light_direction=light_direction_of(seed),
+        marks=marks,
+        distractors=distractors_of(seed, scene.view, marks),
+        hair=hair_of(seed),
+    )
 
 
 def reach(rendering: Rendering, name: str) -> np.ndarray:

@@ -1,0 +1,58 @@
+"""Measured scenes on disk, one file each, so that a run that was stopped goes on with the next one."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_xai.explanations.causes.games import Coalitions
+from clip_xai.explanations.causes.one_scene import SceneCauses, Verdicts
+from clip_xai.files import replacing
+
+FOLDER = "scenes"
+_PLAIN = ("seed", "caption", "parts", "kinds", "hidden", "names", "labels", "seconds", "left_out", "refused")
+_LISTS = ("parts", "kinds", "hidden", "names", "labels", "refused")
+
+
+def place_of(run_dir: Path, number: int) -> Path:
+    """Return where the n-th scene of a run lies."""
+    return run_dir / FOLDER / f"{number:06d}.npz"
+
+
+def save_scene(scene: SceneCauses, path: Path) -> None:
+    """Write one scene."""
+    header: dict[str, Any] = {name: getattr(scene, name) for name in _PLAIN}
+    header["verdicts"] = [asdict(verdict) for verdict in scene.verdicts]
+    header["methods"] = list(scene.masses)
+    arrays: dict[str, Any] = {"present": scene.coalitions.present, "orders": scene.coalitions.orders}
+    arrays |= {"values": scene.values, "anew": scene.anew}
+    arrays |= {f"masses {number}": masses for number, masses in enumerate(scene.masses.values())}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+
+
+def load_scene(path: Path) -> SceneCauses | None:
+    """Read what ``save_scene`` wrote; None where there is no whole file."""
+    try:
+        with np.load(path) as found:
+            header = json.loads(str(found["header"]))
+            arrays = {name: found[name] for name in found.files if name != "header"}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    methods = [(name, weights) for name, weights in header.pop("methods")]
+    verdicts = tuple(Verdicts(**one) for one in header.pop("verdicts"))
+    plain: dict[str, Any] = {name: tuple(value) if name in _LISTS else value for name, value in header.items()}
+    return SceneCauses(
+        **plain,
+        verdicts=verdicts,
+        coalitions=Coalitions(arrays["present"], arrays["orders"]),
+        values=arrays["values"],
+        anew=arrays["anew"],
+        masses={method: arrays[f"masses {number}"] for number, method in enumerate(methods)},
+    )

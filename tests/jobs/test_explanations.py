@@ -1,0 +1,69 @@
+"""``evaluate.py task=explanations``: from a trained run to tables and page, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from clip_xai.config.chosen import settings_typed
+from clip_xai.errors import UserError
+from clip_xai.jobs.evaluate import evaluate
+from clip_xai.jobs.train import train
+from clip_xai.tasks.task import tasks
+from tests.support.small_runs import draw, of_data, settings
+
+ASKED = ("task=explanations", "protocol.scenes=2", "protocol.samples=2", "xai=[gradcam,saliency]")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("runs") / "train" / "skin"
+    train(settings("train", place.parents[1], place, *of_data(root)))
+    return place
+
+
+def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = settings("evaluate", run.parents[1], tmp_path / "judged", f"ckpt={run}", *ASKED)
+    metrics = evaluate(told)
+    assert metrics == json.loads((tmp_path / "judged" / "metrics.json").read_text())
+    assert metrics["counts"]["contrast"]["asked"] == 2 and set(metrics["seconds"]) == {"gradcam", "saliency"}
+    maps = pd.read_parquet(tmp_path / "judged" / "maps.parquet")
+    effects = pd.read_parquet(tmp_path / "judged" / "effects.parquet")
+    weights = maps.groupby("method")["weights"].agg(lambda one: sorted(set(one)))
+    assert weights["gradcam"] == ["random", "trained"] and weights["control: constant"] == ["none"]
+    contrast = effects[effects["target"] == "contrast"]
+    assert contrast["scene"].nunique() == 2 and contrast["effect"].notna().all()
+    assert contrast["effect_anew"].isna().all()
+    ranks = pd.read_csv(tmp_path / "judged" / "ranks.csv")
+    assert {"agreement", "completeness"} & set(ranks["criterion"])
+    assert "control: true effects" in set(ranks["method"])
+    assert "Which explainer can be believed" in (tmp_path / "judged" / "index.html").read_text()
+    assert "Saliency" in capsys.readouterr().out
+    (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene
+    again = evaluate(told)
+    assert {**again, "seconds": None} == {**metrics, "seconds": None}
+
+
+def test_what_it_does_not_read_is_refused_and_so_is_training(run: Path, root: Path, tmp_path: Path) -> None:
+    told = settings("evaluate", run.parents[1], tmp_path / "judged", f"ckpt={run}", *ASKED)
+    with (
+        settings_typed(["clip_score=own"]),
+        pytest.raises(UserError, match="task=explanations does not use clip_score"),
+    ):
+        evaluate(told)
+    told = settings("evaluate", run.parents[1], tmp_path / "captions", f"ckpt={run}")
+    with settings_typed(["protocol=full"]), pytest.raises(UserError, match="task=captions does not use protocol"):
+        evaluate(told)
+    task = tasks["explanations"]()
+    with pytest.raises(UserError, match="trains nothing"):
+        task.training(settings("train", tmp_path, tmp_path / "run", *of_data(root)))
+    with pytest.raises(UserError, match="words alone"):
+        evaluate(settings("evaluate", run.parents[1], tmp_path / "w", f"ckpt={run}", *ASKED, "xai=token_gradxinput"))
