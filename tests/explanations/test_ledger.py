@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from clip_xai.explanations.ledger import Asked, columns_of, ledger_of
+from clip_xai.explanations.ledger import ReadCaption, columns_of, ledger_of
 from clip_xai.explanations.other_patients import OtherPatients, drawn_statements, one_of_each_group
 from clip_xai.models.captioner import Captioner
 from clip_xai.report.ledger import FOLLOWS, NEITHER, SEEN, Ledger, ledger_from_plain
@@ -49,14 +49,14 @@ def by_the_image(number: float, before: tuple[str, ...]) -> Mapping[str, float]:
 def others_of(captioner: Captioner, read: torch.Tensor, samples: int, groups: list[str] | None = None) -> OtherPatients:
     stated = drawn_statements(captioner, read, samples, 0, range(100, 100 + len(read)))
     names = groups or [str(row) for row in range(len(read))]
-    return OtherPatients(read, tuple(names), tuple(stated), samples, (None,) * len(read))
+    return OtherPatients(read, tuple(names), tuple(stated), (samples,) * len(read), (None,) * len(read))
 
 
 def ledger(captioner: Captioner, number: float, caption: str) -> Ledger:
     """The ledger of a caption of one image, against 20 others, of which a quarter have the number 1."""
     others = others_of(captioner, images(*[1.0] * 5, *[0.0] * 15), SAMPLES)
     own = drawn_statements(captioner, images(number), SAMPLES, 0, [7])[0]
-    asked = Asked(images(number), tuple(captioner.tokenizer.encode(caption)), own, SAMPLES)
+    asked = ReadCaption(images(number), tuple(captioner.tokenizer.encode(caption)), own, SAMPLES)
     return ledger_of(captioner, asked, others, others.but("", 0))
 
 
@@ -105,7 +105,7 @@ def test_all_of_it_is_that_of_a_loop_over_photographs_and_words(random_captioner
     ids = tuple(captioner.tokenizer.encode(caption))
     others = others_of(captioner, read[1:], 5)
     own = drawn_statements(captioner, read[:1], 5, 0, [3])[0]
-    found = ledger_of(captioner, Asked(read[:1], ids, own, 5), others, others.but("", 0))
+    found = ledger_of(captioner, ReadCaption(read[:1], ids, own, 5), others, others.but("", 0))
     slots = slots_of(captioner, ids)
     numbers = [3, *range(100, 111)]
     drawn = [
@@ -168,7 +168,7 @@ def test_intervals_hold_what_would_be_found_on_all_patients() -> None:
         blind, stating = generator.beta(2, 4, count), generator.beta(2, 6, count)
         found = columns_of(
             own, np.log(blind), generator.binomial(drawn, share), drawn,
-            generator.binomial(drawn, stating).astype(float), drawn, generator,
+            generator.binomial(drawn, stating).astype(float), np.full(count, drawn), generator,
         )  # fmt: skip
         truth = {"direct": 0.8 / (1 / 3), "carried": (1 / 3) / 0.25, "total": share / 0.25}
         for name, ratio in truth.items():
@@ -179,19 +179,22 @@ def test_intervals_hold_what_would_be_found_on_all_patients() -> None:
 
 def test_a_captioner_that_does_not_look_has_an_interval_around_nothing() -> None:
     generator = np.random.default_rng(0)
-    found = columns_of(math.log(0.6), np.full(16, math.log(0.6)), 38, 64, np.full(16, 38.0), 64, generator)
+    found = columns_of(math.log(0.6), np.full(16, math.log(0.6)), 38, 64, np.full(16, 38.0), np.full(16, 64), generator)
     assert found.direct.low < 0 < found.direct.high and not found.direct.holds
-    few = columns_of(math.log(0.6), np.log(np.linspace(0.1, 0.2, 9)), 38, 64, np.full(9, 3.0), 64, generator)
+    few = columns_of(
+        math.log(0.6), np.log(np.linspace(0.1, 0.2, 9)), 38, 64, np.full(9, 3.0), np.full(9, 64), generator
+    )
     assert math.isnan(few.direct.low) and not few.direct.holds
 
 
 def test_others_are_of_other_patients_and_of_the_diagnosis() -> None:
     read = torch.arange(5.0)[:, None]
     stated = tuple(Counter({("colour", "red"): row}) for row in range(5))
-    others = OtherPatients(read, ("a", "b", "c", "d", "e"), stated, 4, ("x", "x", None, "x", "y"))
+    others = OtherPatients(read, ("a", "b", "c", "d", "e"), stated, (4, 5, 6, 7, 8), ("x", "x", None, "x", "y"))
     left = others.but("b", 3)
     assert left.groups == ("a", "c", "d") and left.read[:, 0].tolist() == [0.0, 2.0, 3.0]
     alike = others.but("b", 5, "x")
+    assert alike.samples == (4, 7)
     assert alike.groups == ("a", "d") and alike.stated[1]["colour", "red"] == 3
     assert one_of_each_group(list(range(6)), list("aabbcc"), 2) == [0, 2]
 

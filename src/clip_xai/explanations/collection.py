@@ -65,7 +65,7 @@ def collect(
     known = vocabulary or load_vocabulary()
     lesions, findings, curves = LesionMaps(vocabulary=known), FindingMaps(vocabulary=known), RunCurves(vocabulary=known)
     ledgers: dict[int, Ledger] = {}
-    groups: dict[int, str] = {}
+    groups, names = dict[int, str](), dict[int, str]()
     count = 0
     page = PageEvidence.of(store.results(), known.groups[1])
     for place, result in ((place, page.on(place, result)) for place, result in store.results()):
@@ -74,7 +74,7 @@ def collect(
         group = result.photograph.group or result.photograph.name
         curves.add(list(result.answers.values()), group)
         if result.ledger is not None:
-            ledgers[count], groups[count] = result.ledger, group
+            ledgers[count], groups[count], names[count] = result.ledger, group, result.photograph.name
         count += 1
     with replacing(store.run_dir / "attributions.parquet") as unfinished:
         pd.DataFrame(rows).to_parquet(unfinished, index=False)
@@ -91,6 +91,8 @@ def collect(
     run_ledger = RunLedger(ledgers, groups, known.groups)
     if ledgers:
         sections.append(Section(run_ledger.page_table))
+        with replacing(store.run_dir / "ledger.parquet") as unfinished:
+            run_ledger.table(names).to_parquet(unfinished, index=False)
     sections += _drawn(curves, curves.table(areas), store, seed)
     problems = store.problems()
     all_of_them = counted(count, "photograph")

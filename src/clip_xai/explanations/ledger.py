@@ -10,7 +10,7 @@ through them. With image_k of K other patients and w a content word in its slot,
     R = T - D - C = log P(slot = w | image) - log p(w | image, words before)
 
 P(slot = w | .) is the share of captions drawn at temperature 1 that state w, wherever it stands:
-``(hits + 1/2) / (drawn + 1)``, of the other patients over all of their captions together.
+``(hits + 1/2) / (drawn + 1)``, of the other patients for their mean share over all of their captions together.
 
 **The first content word carries nothing.** Let u be the words before it and suppose that its slot is filled behind u
 and nowhere else. Then ``P(slot = w | image_k) = p(u | image_k) p(w | image_k, u)``. Where u is the same for every
@@ -51,17 +51,19 @@ class LedgerSettings:
 
     Attributes:
         others: Photographs of so many other patients.
-        samples: Captions drawn of each photograph.
+        samples: Captions drawn of the photograph.
+        of_others: Captions drawn of each other one: their mean share is of all of them together.
         seed: Seed of the draws and of the resamples.
     """
 
     others: int = 32
     samples: int = 64
+    of_others: int = 16
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReadCaption:
     """A caption whose ledger is taken.
 
     Attributes:
@@ -77,7 +79,9 @@ class Asked:
     samples: int
 
 
-def ledger_of(captioner: Captioner, asked: Asked, others: OtherPatients, alike: OtherPatients, seed: int = 0) -> Ledger:
+def ledger_of(
+    captioner: Captioner, asked: ReadCaption, others: OtherPatients, alike: OtherPatients, seed: int = 0
+) -> Ledger:
     """Take the ledger of a caption.
 
     Args:
@@ -92,7 +96,7 @@ def ledger_of(captioner: Captioner, asked: Asked, others: OtherPatients, alike: 
     if diagnosis is None:
         alike = alike.but("", 0)
     if not slots:
-        return Ledger((), len(others), others.samples, len(alike), diagnosis)
+        return Ledger((), len(others), asked.samples, len(alike), diagnosis, captioner.vocabulary.groups)
     used = alike if len(alike) >= FEWEST else alike.but("", 0)
     read = torch.cat([asked.read, others.read, used.read])
     log_p = slot_log_probs(captioner, read, asked.token_ids, slots)
@@ -120,7 +124,7 @@ def ledger_of(captioner: Captioner, asked: Asked, others: OtherPatients, alike: 
                 carrier=None if carrier is None else text[slots[carrier].start : slots[carrier].end],
             )
         )
-    return Ledger(tuple(words), len(others), others.samples, len(alike), diagnosis)
+    return Ledger(tuple(words), len(others), asked.samples, len(alike), diagnosis, captioner.vocabulary.groups)
 
 
 def slot_log_probs(
@@ -131,7 +135,7 @@ def slot_log_probs(
     return torch.stack([found[:, list(slot.tokens)].sum(dim=1) for slot in slots], dim=1).numpy()
 
 
-def slot_entropy(kind: str, value: str, asked: Asked, captioner: Captioner) -> float:
+def slot_entropy(kind: str, value: str, asked: ReadCaption, captioner: Captioner) -> float:
     """Return the entropy of a slot in the captions drawn of a photograph, in nats; not to state it is a value, too."""
     rivals = excludes(kind, captioner.vocabulary)
     counts = [count for (one, named), count in asked.stated.items() if one == kind and (rivals or named == value)]
@@ -141,14 +145,14 @@ def slot_entropy(kind: str, value: str, asked: Asked, captioner: Captioner) -> f
 
 
 def _columns(
-    slots: Sequence[Slot], own: NDArray, log_p: NDArray, asked: Asked, others: OtherPatients, seed: int
+    slots: Sequence[Slot], own: NDArray, log_p: NDArray, asked: ReadCaption, others: OtherPatients, seed: int
 ) -> list[Columns]:
     """D, C and T of each of S content words against K photographs whose log p ``[K, S]`` is known."""
     pairs = [(slot.kind, slot.value) for slot in slots]
     hits = np.array([[stated[pair] for pair in pairs] for stated in others.stated], dtype=np.float64)
     return [
         columns_of(
-            own[t], log_p[:, t], asked.stated[pair], asked.samples, hits[:, t], others.samples,
+            own[t], log_p[:, t], asked.stated[pair], asked.samples, hits[:, t], np.array(others.samples),
             np.random.default_rng([seed, t]), first=t == 0,
         )
         for t, pair in enumerate(pairs)
@@ -161,7 +165,7 @@ def columns_of(
     own_hits: int,
     samples: int,
     hits: NDArray[np.float64],
-    others_samples: int,
+    others_samples: NDArray[np.int64],
     generator: np.random.Generator,
     first: bool = False,
 ) -> Columns:
@@ -173,17 +177,18 @@ def columns_of(
         own_hits: How many captions drawn of the photograph state it.
         samples: How many were drawn.
         hits: How many captions drawn of each other photograph state it, ``[K]``.
-        others_samples: How many were drawn of each.
+        others_samples: How many were drawn of each, ``[K]``.
         generator: Draws the resamples.
         first: Whether no content word stands before it.
     """
     count = len(log_p)
-    drawn = count * others_samples
+    shares = hits / others_samples
+    drawn = count**2 / (1 / others_samples).sum()  # so many captions would tell as much, the same number of each
     times = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    blind, base = float(_log_means(log_p, np.ones((1, count)))[0]), float(np.log((hits.sum() + 0.5) / (drawn + 1)))
-    share = float(np.log((own_hits + 0.5) / (samples + 1)))
+    blind, base = float(_log_means(log_p, np.ones((1, count)))[0]), _log_share(shares.mean() * drawn, drawn)
+    share = _log_share(own_hits, samples)
     blind_drawn = _log_means(log_p, times)
-    drawn_hits = times @ hits
+    drawn_hits = times @ shares * drawn / count
     base_drawn = np.log(generator.beta(drawn_hits + 0.5, drawn - drawn_hits + 0.5))
     share_drawn = np.log(generator.beta(own_hits + 0.5, samples - own_hits + 0.5, size=RESAMPLES))
     # What all of them agree on may still be otherwise in a patient who is not among them: p lies between 0 and 1.
@@ -193,6 +198,11 @@ def columns_of(
     carried = Estimate(0.0, 0.0, 0.0) if first else _bounded(blind - base, blind_drawn - base_drawn, count)
     total = _bounded(share - base, share_drawn - base_drawn, count)
     return Columns(direct, carried, total, float(np.exp(base)), count)
+
+
+def _log_share(hits: float, drawn: float) -> float:
+    """Log of a share of drawn captions, never that of 0 or 1."""
+    return float(np.log((hits + 0.5) / (drawn + 1)))
 
 
 def _log_means(log_p: NDArray[np.float64], times: NDArray) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from clip_xai.data.lexicon import read_diagnosis
 from clip_xai.data.manifest import load_manifest
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
-from clip_xai.explanations.ledger import Asked, LedgerSettings, ledger_of
+from clip_xai.explanations.ledger import LedgerSettings, ReadCaption, ledger_of
 from clip_xai.explanations.other_patients import OtherPatients, drawn_statements, one_of_each_group, read_in_batches
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.models.captioner import Caption, Captioner
@@ -28,7 +28,7 @@ from clip_xai.xai.slots import DIAGNOSIS
 from clip_xai.xai.targets.base import CAPTION, needing
 
 log = logging.getLogger(__name__)
-SAMPLES = 32  # captions drawn of each photograph: half of what an evaluation draws
+SAMPLES = 32  # captions drawn of a photograph that is explained: half of what an evaluation draws
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class LedgerPlan:
         """Say what the ledgers cost before they are taken."""
         samples = self.settings.samples
         return (
-            f"ledger: {len(self.records) * samples} captions drawn of {counted(len(self.records), 'other photograph')} "
+            f"ledger: {counted(len(self.records) * self.settings.of_others, 'caption')} drawn of "
+            f"{counted(len(self.records), 'other photograph')} "
             f"and {samples} of each of {counted(photographs, 'photograph')}, some hundred readings of each caption "
             "(ledger=0 for none)"
         )
@@ -64,13 +65,14 @@ class LedgerPlan:
                 log.warning("ledger: left out of the other patients: %s", error)
         seen = read_in_batches(captioner, pixels)
         numbers = [number_of(record.image) for record in read]
-        stated = drawn_statements(captioner, seen, self.settings.samples, self.settings.seed, numbers)
+        stated = drawn_statements(captioner, seen, self.settings.of_others, self.settings.seed, numbers)
         diagnoses = [
             max(((count, name) for (kind, name), count in one.items() if kind == DIAGNOSIS), default=(0, None))[1]
             for one in stated
         ]
         groups = tuple(record.group for record in read)
-        return OtherPatients(seen, groups, tuple(stated), self.settings.samples, tuple(diagnoses))
+        samples = (self.settings.of_others,) * len(read)
+        return OtherPatients(seen, groups, tuple(stated), samples, tuple(diagnoses))
 
     def ledger(
         self, captioner: Captioner, read: Tensor, caption: Caption, photograph: Photograph, others: OtherPatients
@@ -89,7 +91,7 @@ class LedgerPlan:
         # The same photograph may have come by another path, under no patient's name.
         group = next((one.group for one in self.records if number_of(one.image) == number), photograph.group)
         stated = drawn_statements(captioner, read, settings.samples, settings.seed, [number])[0]
-        asked = Asked(read, caption.token_ids, stated, settings.samples)
+        asked = ReadCaption(read, caption.token_ids, stated, settings.samples)
         everyone = others.but(group, settings.others)
         diagnosis = read_diagnosis(caption.text, captioner.vocabulary)
         return ledger_of(captioner, asked, everyone, everyone.but(group, settings.others, diagnosis), settings.seed)
@@ -119,7 +121,7 @@ def ledger_plan(
             f"No ledger of the caption's words: it needs photographs of {FEWEST} other patients, and here are "
             f"{max(0, len(chosen) - 1)}: give data=NAME (data.root=DIR) or another split="
         )
-    return LedgerPlan(tuple(chosen), LedgerSettings(config.ledger, SAMPLES, config.seed)), ""
+    return LedgerPlan(tuple(chosen), LedgerSettings(config.ledger, SAMPLES, seed=config.seed)), ""
 
 
 def records_at_hand(config: ExplainConfig, place: Path) -> list[Record]:

@@ -25,14 +25,14 @@ class OtherPatients:
         read: What the mapper reads of them, ``[K, D]`` or ``[K, S, W]``.
         groups: Their patients.
         stated: For each, how many of its captions state each kind and value.
-        samples: How many captions were drawn of each.
+        samples: How many captions were drawn of each one.
         diagnoses: The diagnosis that each one's own caption states.
     """
 
     read: Tensor
     groups: tuple[str, ...]
     stated: tuple[Stated, ...]
-    samples: int
+    samples: tuple[int, ...]
     diagnoses: tuple[str | None, ...]
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class OtherPatients:
             self.read[rows],
             tuple(self.groups[row] for row in rows),
             tuple(self.stated[row] for row in rows),
-            self.samples,
+            tuple(self.samples[row] for row in rows),
             tuple(self.diagnoses[row] for row in rows),
         )
 

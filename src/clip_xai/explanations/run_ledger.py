@@ -42,11 +42,11 @@ class RunLedger:
             found = {f"ledger_{name}": [one[name] for one in rows] for name in _flat(None)}
         return found
 
-    def table(self, names: Sequence[str]) -> pd.DataFrame:
+    def table(self, names: Sequence[str] | Mapping[int, str]) -> pd.DataFrame:
         """Return one row a content word, with intervals.
 
         Args:
-            names: What the photograph of each row of the evaluation is called.
+            names: What the photograph of each row is called.
         """
         rows = []
         for row, ledger in self.ledgers.items():
@@ -81,12 +81,13 @@ class RunLedger:
         )
         head = ("words", "n", "direct D", "carried C", "total T", "remainder R", "seen", "follow from words before",
                 "not in the picture", "D, same diagnosis")  # fmt: skip
+        others = tuple(f"other {words}" for words in self.group_words)
         blank = found["without_same_diagnosis"]
         note = (
             f"Content words of {counted(found['photographs'], 'caption')}, mean [95 % interval over "
             f"{self.group_words[1]}] in nats. D: how much likelier the photograph makes a word than those of "
-            f"{found['others']} other {self.group_words[1]} do behind the same words before it. C: what the words "
-            f"before bring, whichever photograph it is. T: how much oftener {found['samples']} captions written anew "
+            f"{counted(found['others'], *others)} do behind the same words before it. C: what the words before bring, "
+            f"whichever photograph it is. T: how much oftener {counted(found['samples'], 'caption')} written anew "
             "state it than theirs do. R = T − D − C: what the very wording adds. A word is not in the picture where "
             "neither D nor C holds. Last column: against others whose captions state the same diagnosis; blank for "
             f"{counted(blank, 'caption')} with fewer than {FEWEST} of them. Word by word: ledger.parquet."

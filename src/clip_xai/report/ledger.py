@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clip_xai.data.vocabulary import GROUPS
 from clip_xai.report.explained import number, probability_text
 from clip_xai.report.pages import Table
 from clip_xai.text import counted
@@ -130,7 +131,7 @@ class LedgerWord:
                 "This map explains the last part alone."
             )
         return (
-            f"“{self.text}” is {NOT_IN_THE_PICTURE}: {direct}, and the captioner writes it of other patients as well. "
+            f"“{self.text}” is {NOT_IN_THE_PICTURE}: {direct}, and the captioner writes it of others as well. "
             "What this map shows did not decide the word."
         )
 
@@ -154,7 +155,7 @@ class LedgerWord:
 
 
 HEAD = (
-    "word", "it is", "p", "P in new captions", "P of other patients", "direct D", "carried C", "total T",
+    "word", "it is", "p", "P in new captions", "P of others", "direct D", "carried C", "total T",
     "remainder R", "D, same diagnosis",
 )  # fmt: skip
 
@@ -166,9 +167,10 @@ class Ledger:
     Attributes:
         words: In the order in which they stand.
         others: How many other patients there are.
-        samples: Captions drawn of each photograph.
+        samples: Captions drawn of the photograph.
         alike: How many other patients have a caption of the same diagnosis.
         diagnosis: The diagnosis that the caption states; None where it states none.
+        groups: What one and several patients are called.
     """
 
     words: tuple[LedgerWord, ...]
@@ -176,25 +178,28 @@ class Ledger:
     samples: int
     alike: int
     diagnosis: str | None
+    groups: tuple[str, str] = GROUPS
 
     @property
     def note(self) -> str:
         """How to read the table."""
+        others = tuple(f"other {words}" for words in self.groups)
         found = (
             "Nats [95 % interval]. D: how much likelier this photograph makes the word than those of "
-            f"{counted(self.others, 'other patient')} behind the same words; C: what the words before bring, whichever "
-            f"photograph it is; T: how much oftener {self.samples} captions written anew state it than other patients' "
-            f"captions do; R = T − D − C: what this very wording adds. What is under {LEAST:g} nats, or whose interval "
-            "reaches 0, is not named."
+            f"{counted(self.others, *others)} behind the same words; C: what the words before bring, whichever "
+            f"photograph it is; T: how much oftener {counted(self.samples, 'caption')} written anew state it than "
+            f"theirs do; R = T − D − C: what this very wording adds. What is under {LEAST:g} nats, or whose "
+            "interval reaches 0, is not named."
         )
         if self.diagnosis is None:
             return f"{found} The caption states no diagnosis, so the last column is blank."
         if self.alike < FEWEST:
             return (
-                f"{found} Captions of {counted(self.alike, 'other patient')} state {self.diagnosis}: under {FEWEST}, "
-                "the last column is blank."
+                f"{found} Captions of {counted(self.alike, *others)} state {self.diagnosis}: under {FEWEST}, the last "
+                "column is blank."
             )
-        return f"{found} Last column: against {self.alike} other patients whose captions state {self.diagnosis}."
+        alike = counted(self.alike, *others)
+        return f"{found} Last column: against {alike} whose caption names {self.diagnosis}."
 
     @property
     def table(self) -> Table:
@@ -229,7 +234,7 @@ def ledger_from_plain(known: Mapping[str, Any] | None) -> Ledger | None:
         )
         for word in known["words"]
     )
-    return Ledger(**{**known, "words": words})
+    return Ledger(**{**known, "words": words, "groups": tuple(known["groups"])})
 
 
 def _columns(known: Mapping[str, Any]) -> Columns:

@@ -33,7 +33,7 @@ from clip_xai.xai.targets.question import Question
 from tests.explanations.test_ledger import WORDS, by_the_word
 from tests.support.planted_captioner import planted_captioner
 
-SETTINGS = LedgerSettings(others=12, samples=40)
+SETTINGS = LedgerSettings(others=12, samples=40, of_others=20)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_an_evaluation_writes_what_the_words_rest_on(captioner, data, tmp_path, 
     settings = {"decoding": Decoding(max_new_tokens=12), "samples": 20, "clip_score": False}
     found = evaluate_captioner(captioner, records, [], reads, reads, **settings)
     found = replace(found, ledger=run_ledger(captioner, found.records, found.written, reads, 8, SETTINGS))
-    assert "ledger of 8 captions: 720 captions drawn anew of 18 photographs" in caplog.text  # one of each patient
+    assert "ledger of 8 captions: 520 captions drawn anew of 18 photographs" in caplog.text  # one of each patient
     metrics = write_evaluation(found, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     table = pd.read_parquet(tmp_path / "run" / "captions.parquet")
@@ -121,7 +121,7 @@ def test_other_patients_are_those_of_the_data_or_the_reader_is_told(captioner, d
     config = ExplainConfig(run_dir=str(tmp_path))
     plan, why = ledger_plan(config, tmp_path, records, captioner, False)
     assert plan is not None and not why and len({record.group for record in plan.records}) == 17
-    assert f"{17 * 32} captions drawn of 17 other photographs" in plan.cost_in_words(1)
+    assert f"{17 * 16} captions drawn of 17 other photographs" in plan.cost_in_words(1)
     few = ledger_plan(config, tmp_path, records[:FEWEST], captioner, False)
     assert few[0] is None and "data=NAME" in few[1]
     nobody = ledger_plan(config, tmp_path, [], captioner, False)  # a model that does not say what it was trained on

@@ -11,7 +11,7 @@ import torch
 from clip_xai.data.images import number_of
 from clip_xai.data.lexicon import read_diagnosis
 from clip_xai.data.record import Record
-from clip_xai.explanations.ledger import Asked, LedgerSettings, ledger_of, slot_log_probs
+from clip_xai.explanations.ledger import LedgerSettings, ReadCaption, ledger_of, slot_log_probs
 from clip_xai.explanations.other_patients import OtherPatients, Stated, drawn_statements, one_of_each_group
 from clip_xai.explanations.run_ledger import RunLedger
 from clip_xai.models.captioner import Caption, Captioner
@@ -81,26 +81,27 @@ def run_ledger(
     def read(some: Sequence[int]) -> torch.Tensor:
         return reads.stack([records[row].image for row in some]).to(device, torch.float32)
 
-    said = _Cost(captioner, [captions[row] for row in chosen], settings, len(drawn_of))
+    samples = {row: settings.of_others for row in drawn_of} | dict.fromkeys(chosen, settings.samples)
+    said = _Cost(captioner, [captions[row] for row in chosen], settings, len(drawn_of), sum(samples.values()))
     log.info("%s", said.words)
     known: dict[int, Stated] = {}
     for row in track(drawn_of, "Captions drawn for the ledger"):
         started = time.perf_counter()
         numbers = [number_of(records[row].image)]
-        known[row] = drawn_statements(captioner, read([row]), settings.samples, settings.seed, numbers)[0]
+        known[row] = drawn_statements(captioner, read([row]), samples[row], settings.seed, numbers)[0]
         if len(known) == 1:
             log.info("%s", said.seconds(time.perf_counter() - started, read([row])))
 
     def others(some: Sequence[int]) -> OtherPatients:
         return OtherPatients(
-            read(some), tuple(groups[row] for row in some), tuple(known[row] for row in some), settings.samples,
-            tuple(stated[row] for row in some),
+            read(some), tuple(groups[row] for row in some), tuple(known[row] for row in some),
+            tuple(samples[row] for row in some), tuple(stated[row] for row in some),
         )  # fmt: skip
 
     everyone = others(common)
     ledgers: dict[int, Ledger] = {}
     for row in track(chosen, "Ledgers"):
-        asked = Asked(read([row]), captions[row].token_ids, known[row], settings.samples)
+        asked = ReadCaption(read([row]), captions[row].token_ids, known[row], settings.samples)
         diagnosis = stated[row]
         of_diagnosis = everyone if diagnosis is None else others(alike[diagnosis])
         ledgers[row] = ledger_of(
@@ -124,8 +125,11 @@ def _of_diagnosis(
 class _Cost:
     """What a ledger costs, said before it is taken."""
 
-    def __init__(self, captioner: Captioner, captions: Sequence[Caption], settings: LedgerSettings, drawn: int) -> None:
-        self.captioner, self.captions, self.settings, self.drawn = captioner, captions, settings, drawn
+    def __init__(
+        self, captioner: Captioner, captions: Sequence[Caption], settings: LedgerSettings, photographs: int, drawn: int
+    ) -> None:
+        self.captioner, self.captions, self.settings = captioner, captions, settings
+        self.photographs, self.drawn = photographs, drawn
         self.readings = len(captions) * (1 + 2 * settings.others) + sum(
             count_swaps(captioner, slots_of(captioner, caption.token_ids)) for caption in captions
         )
@@ -134,8 +138,9 @@ class _Cost:
     def words(self) -> str:
         """Passes of the language model."""
         return (
-            f"ledger of {counted(len(self.captions), 'caption')}: {self.drawn * self.settings.samples} captions drawn "
-            f"anew of {counted(self.drawn, 'photograph')} and at most {self.readings} readings of a caption "
+            f"ledger of {counted(len(self.captions), 'caption')}: "
+            f"{counted(self.drawn, 'caption')} drawn anew of "
+            f"{counted(self.photographs, 'photograph')} and at most {counted(self.readings, 'reading')} of a caption "
             "(ledger=0 for none)"
         )
 
@@ -148,4 +153,5 @@ class _Cost:
         if slots:
             slot_log_probs(self.captioner, read.expand(rows, *read.shape[1:]), longest.token_ids, slots)
         reading = (time.perf_counter() - started) / rows
-        return f"ledger: about {one * self.drawn + reading * self.readings:.0f} seconds"
+        each = one / self.settings.samples
+        return f"ledger: about {each * self.drawn + reading * self.readings:.0f} s"
