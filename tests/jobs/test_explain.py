@@ -31,7 +31,7 @@ from clip_xai.models.settings import REPORTED, Decoding
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.report.explained import CLASS_AGNOSTIC_NOTE, POOLED_NOTE
 from clip_xai.runs.instantiate import decoding as decoding_of
-from clip_xai.tasks.captions.evaluation import generate_captions
+from clip_xai.tasks.captions.written import generate_captions
 from clip_xai.training.features import FeatureCache
 from clip_xai.xai.methods import (
     AttentionRollout,
@@ -323,7 +323,7 @@ def test_the_caption_that_is_explained_is_the_one_that_is_scored(captioner, deco
         captioner.language_model.transformer.ln_f.weight.mul_(0.3)  # less sure of its one caption
     records = [Record(path, "s", path.name, path.name, None, None, "a.", ("a.",)) for path in paths]
     table = FeatureCache(tmp_path / "cache", captioner.backbone).table(paths, captioner.reads)
-    scored = generate_captions(captioner, records, table, decoding, batch_size=3)
+    scored = [one.text for one in generate_captions(captioner, records, table, decoding, batch_size=3)]
     assert len(set(scored)) > 1 or decoding == REPORTED
     question = Question(("similarity",), text="a nevus")
     job = ExplanationJob(captioner.backbone, captioner, [GradCam()], question, decoding)

@@ -19,7 +19,7 @@ from clip_xai.jobs.evaluate import evaluate
 from clip_xai.jobs.train import train
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.tokenizer import CaptionTokenizer
-from clip_xai.tasks.captions.evaluation import cut_for_clip
+from clip_xai.tasks.captions.written import cut_for_clip
 from tests.support.small_captioner import small_captioner
 from tests.support.small_runs import draw, of_data, settings
 

@@ -44,6 +44,22 @@ def small_captioner(reads: str = "tokens", seed: int = 0) -> Captioner:
     return Captioner(backbone, mapper, GPT2LMHeadModel(config), tokenizer).eval()
 
 
+def captioner_of_phrases() -> Captioner:
+    """Random weights, far from uniform, behind a tokenizer in whose tokens phrases share beginnings."""
+    torch.manual_seed(0)
+    caption = "A small red lesion in the centre left with streaks. This is most likely melanoma."
+    tokenizer = CaptionTokenizer.train([caption, "centre centre left red reddish scale scaly ring melanoma"] * 4, 290)
+    config = GPT2Config(
+        vocab_size=tokenizer.vocabulary_size, n_positions=128, n_embd=32, n_layer=2, n_head=2,
+        bos_token_id=tokenizer.eos_id, eos_token_id=tokenizer.eos_id, pad_token_id=tokenizer.eos_id,
+    )  # fmt: skip
+    mapper = build_mapper("resampler", embed_dim=16, width=32, embedding_dim=32, prefix_length=4, head_width=16)
+    model = GPT2LMHeadModel(config)
+    for parameter in model.parameters():
+        parameter.data *= 2
+    return Captioner(small_captioner().backbone, mapper, model, tokenizer).eval()
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> list[Record]:
     """Twelve photographs of two sources, each with two references."""

@@ -7,13 +7,10 @@ import math
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.continuation import Continuation
-from clip_xai.models.mappers import build_mapper
-from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.xai.slots import (
     log_odds_at,
     rivals_of,
@@ -23,25 +20,13 @@ from clip_xai.xai.slots import (
     slots_of,
     states,
 )  # fmt: skip
-from tests.support.small_captioner import small_captioner
 
 CAPTION = "A small red lesion in the centre left with streaks. This is most likely melanoma."
 
 
 @pytest.fixture(scope="module")
-def captioner() -> Captioner:
-    """Random weights behind a tokenizer in whose tokens phrases share beginnings."""
-    torch.manual_seed(0)
-    tokenizer = CaptionTokenizer.train([CAPTION, "centre centre left red reddish scale scaly ring melanoma"] * 4, 290)
-    config = GPT2Config(
-        vocab_size=tokenizer.vocabulary_size, n_positions=128, n_embd=32, n_layer=2, n_head=2,
-        bos_token_id=tokenizer.eos_id, eos_token_id=tokenizer.eos_id, pad_token_id=tokenizer.eos_id,
-    )  # fmt: skip
-    mapper = build_mapper("resampler", embed_dim=16, width=32, embedding_dim=32, prefix_length=4, head_width=16)
-    model = GPT2LMHeadModel(config)
-    for parameter in model.parameters():  # far from uniform
-        parameter.data *= 2
-    return Captioner(small_captioner().backbone, mapper, model, tokenizer).eval()
+def captioner(random_captioner: Captioner) -> Captioner:
+    return random_captioner
 
 
 @pytest.fixture(scope="module")

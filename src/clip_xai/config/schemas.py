@@ -283,6 +283,8 @@ class EvaluateConfig(Checked):
         tokenizer: How BLEU and ROUGE cut captions into tokens: ``auto`` for each caption by the script of its
             references, or one of sacrebleu's, such as ``13a``, ``zh``, ``ja-mecab`` or ``char``.
         bootstrap: Number of resamples behind each interval.
+        ledger: Of captioners: so many captions of which each content word is traced to the photograph or to the words
+            before it, on photographs of 32 other patients; 0 for none.
         shortcuts: Of classifiers: fields of the records, such as the hospital, by which they might tell the classes.
         attributes: A table of more of them: ``.csv`` or ``.parquet`` with a column ``image``.
     """
@@ -301,6 +303,7 @@ class EvaluateConfig(Checked):
     clip_score: str | None = setting("own", one_of=("own",))
     tokenizer: str = "auto"
     bootstrap: int = setting(1000, least=20)
+    ledger: int = setting(32, least=0)
     shortcuts: list[str] = field(default_factory=list)
     attributes: str | None = setting(None, path=True)
     seed: int = setting(42, least=0, most=SEEDS)
@@ -324,6 +327,8 @@ class ExplainConfig(Checked):
         split: The records explained where no image is given.
         samples: How many records.
         curves: Insertion and deletion curves of the maps, beside random ones: the name of a protocol; null for none.
+        ledger: Of captioners: photographs of so many other patients, on which it is measured whether each content word
+            rests on the photograph or on the words before it; 0 for none.
         evidence: Whether each map beats random maps and maps that never saw the model: ``wholes`` for the diagnosis,
             the whole caption, texts and classes, ``words`` for single words of the caption, too; ``none``.
     """
@@ -342,6 +347,7 @@ class ExplainConfig(Checked):
     split: str = "test"
     samples: int = setting(16, least=1)
     curves: str | None = setting(None, one_of=CURVES)
+    ledger: int = setting(16, least=0)
     evidence: str = setting("wholes", one_of=EVIDENCE)
     seed: int = setting(42, least=0, most=SEEDS)
     plugins: list[str] = field(default_factory=list)

@@ -20,6 +20,7 @@ from clip_xai.explanations.finding_maps import FindingMaps
 from clip_xai.explanations.lesion_maps import LesionMaps, of_classes
 from clip_xai.explanations.page_evidence import PageEvidence
 from clip_xai.explanations.photographs import Photograph
+from clip_xai.explanations.run_ledger import RunLedger
 from clip_xai.explanations.store import Result, ResultStore, index_rows
 from clip_xai.files import replacing, write_text
 from clip_xai.metrics.verdicts import listed
@@ -29,6 +30,7 @@ from clip_xai.report.curves import svg_uri
 from clip_xai.report.evidence import Evidence
 from clip_xai.report.explained import ExplainedImage, slug
 from clip_xai.report.html import write_explanations
+from clip_xai.report.ledger import Ledger
 from clip_xai.report.pages import Section, Table
 from clip_xai.report.wandb_tables import explanation_rows
 from clip_xai.text import counted, plural
@@ -62,12 +64,17 @@ def collect(
     rows: list[dict[str, Any]] = []
     known = vocabulary or load_vocabulary()
     lesions, findings, curves = LesionMaps(vocabulary=known), FindingMaps(vocabulary=known), RunCurves(vocabulary=known)
+    ledgers: dict[int, Ledger] = {}
+    groups, names = dict[int, str](), dict[int, str]()
     count = 0
     page = PageEvidence.of(store.results(), known.groups[1])
     for place, result in ((place, page.on(place, result)) for place, result in store.results()):
         rows.extend(index_rows(place, store.run_dir, result))
         shown(result, backbone, lesions, known, findings)
-        curves.add(list(result.answers.values()), result.photograph.group or result.photograph.name)
+        group = result.photograph.group or result.photograph.name
+        curves.add(list(result.answers.values()), group)
+        if result.ledger is not None:
+            ledgers[count], groups[count], names[count] = result.ledger, group, result.photograph.name
         count += 1
     with replacing(store.run_dir / "attributions.parquet") as unfinished:
         pd.DataFrame(rows).to_parquet(unfinished, index=False)
@@ -81,6 +88,11 @@ def collect(
     if evident is not None:
         sections.append(Section(evident))
         log.info("%s", page.words)
+    run_ledger = RunLedger(ledgers, groups, known.groups)
+    if ledgers:
+        sections.append(Section(run_ledger.page_table))
+        with replacing(store.run_dir / "ledger.parquet") as unfinished:
+            run_ledger.table(names).to_parquet(unfinished, index=False)
     sections += _drawn(curves, curves.table(areas), store, seed)
     problems = store.problems()
     all_of_them = counted(count, "photograph")
@@ -102,6 +114,7 @@ def collect(
     found = {"explained": count, "problems": problems, "localisation": localised}
     found |= {"findings": in_boxes} if in_boxes else {}
     found |= {"evidence": of_maps} if of_maps else {}
+    found |= {"ledger": run_ledger.measured} if ledgers else {}
     return found | ({"curves": areas} if areas else {})
 
 
@@ -162,6 +175,7 @@ def shown(
         facts=photograph.facts,
         measurements=measured,
         warning=photograph.warning,
+        ledger=result.ledger,
         truth=(known.truth, known.truth_form) if photograph.mask is not None else _marked(photograph, list(places)),
     )
 

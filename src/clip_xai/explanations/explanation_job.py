@@ -15,7 +15,9 @@ from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.comparison_texts import ComparisonTexts
 from clip_xai.explanations.curves import CurveSettings, measured_curves
+from clip_xai.explanations.ledger_plan import LedgerPlan
 from clip_xai.explanations.map_evidence import EvidenceSettings, measured_evidence
+from clip_xai.explanations.other_patients import OtherPatients
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.questions import TargetSpecification, ask, in_brief, with_prompt
 from clip_xai.explanations.store import Result
@@ -52,6 +54,7 @@ class ExplanationJob:
         retrieval: Makes each photograph's prompt, which is shown among its facts; None for the captioner's own.
         curves: How insertion and deletion curves of the maps are drawn; None for none.
         evidence: How evidence on the maps is gathered; None for none.
+        ledger: What the ledgers of captions are measured on; None for none.
     """
 
     backbone: VisionBackbone
@@ -62,6 +65,7 @@ class ExplanationJob:
     retrieval: Retrieval | None = None
     curves: CurveSettings | None = None
     evidence: EvidenceSettings | None = None
+    ledger: LedgerPlan | None = None
 
     def __post_init__(self) -> None:
         if self.captioner is None and needs_captioner(self.question):
@@ -153,7 +157,18 @@ class ExplanationJob:
         if unanswered:
             name, answer = next(iter(answers.items()))
             answers[name] = replace(answer, left_out=(*answer.left_out, *unanswered))
-        return Result(photograph, None if caption is None else caption.text, answers)
+        ledger = None
+        if self.ledger is not None and self.captioner is not None and caption is not None:
+            with torch.no_grad():
+                read = self.captioner.read(pixels)
+            ledger = self.ledger.ledger(self.captioner, read, caption, photograph, self._others)
+        return Result(photograph, None if caption is None else caption.text, answers, ledger)
+
+    @functools.cached_property
+    def _others(self) -> OtherPatients:
+        """Other patients' photographs, with captions drawn of them at the first ledger."""
+        assert self.ledger is not None and self.captioner is not None
+        return self.ledger.others(self.captioner)
 
     @staticmethod
     @torch.no_grad()

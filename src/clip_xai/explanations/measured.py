@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.explanations.lesion_maps import CONTROLS, RANDOM, TRAINED
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.evidence import Evidence, Localised, Measured
+from clip_xai.runs.checkpoints import CAPTIONS, task_of
 from clip_xai.runs.directories import NOTED, asked_of
 from clip_xai.text import counted
 
@@ -78,3 +80,17 @@ def evidence_in(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> 
     of_split = f", split {split}" if split else ""
     where = f"{counted(count, 'photograph')}{of_data}{of_split}, similarity to the text of the true diagnosis"
     return Evidence(where, methods, controls)
+
+
+def measuring(place: Path | None, ckpt: str) -> str:
+    """What to do to learn how well the methods of a page localise.
+
+    Args:
+        place: The model's; None for a tower by itself.
+        ckpt: How it was named.
+    """
+    if place is None:
+        return "train a captioner on this CLIP, then python -m clip_xai.studies.localise"
+    if task_of(place) != CAPTIONS:
+        return "explain photographs that have masks or boxes: the table below the pictures is of them"
+    return f"python -m clip_xai.studies.localise ckpt={shlex.quote(ckpt)}"

@@ -37,6 +37,7 @@ from clip_xai.explanations.photographs import Photograph
 from clip_xai.files import reading, replacing, write_json
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import slug
+from clip_xai.report.ledger import Ledger, ledger_from_plain
 from clip_xai.report.map_evidence import MapEvidence
 from clip_xai.report.measured_curves import CurveRow, MeasuredCurves
 from clip_xai.xai.attribution import Attribution
@@ -62,11 +63,13 @@ class Result:
         photograph: The photograph.
         caption: Its generated caption, or None where no captioner took part.
         answers: By the name of the question: ``caption``, ``similarity`` ...
+        ledger: What the words of the caption rest on; None where that was not asked.
     """
 
     photograph: Photograph
     caption: str | None
     answers: Mapping[str, Answer]
+    ledger: Ledger | None = None
 
 
 class ResultStore:
@@ -140,6 +143,7 @@ class ResultStore:
                 }
             )
         known = {"photograph": result.photograph.plain(), "caption": result.caption, "answers": answers}
+        known |= {} if result.ledger is None else {"ledger": asdict(result.ledger)}
         one = self._now()[number - 1]
         place = self.folder / f"{one.file}.safetensors"
         header = {"result": json.dumps(known, ensure_ascii=False, default=str), "stamp": one.stamp}
@@ -241,7 +245,8 @@ def read_result(place: Path) -> Result:
                 _read_curves(name, answer.get("curves"), file),
                 tuple(MapEvidence(**one) for one in answer.get("evidence", ())),
             )
-    return Result(Photograph.from_plain(known["photograph"]), known["caption"], answers)
+    ledger = ledger_from_plain(known.get("ledger"))
+    return Result(Photograph.from_plain(known["photograph"]), known["caption"], answers, ledger)
 
 
 CURVE_TENSORS = ("shares", "insertion", "deletion", "areas")

@@ -9,7 +9,6 @@ processes share one run.
 from __future__ import annotations
 
 import logging
-import shlex
 import signal
 import sys
 import time
@@ -23,14 +22,16 @@ from torch.utils.data import DataLoader
 
 from clip_xai.config.chosen import refuse_unused
 from clip_xai.config.schemas import DataConfig, DataOfTheRun, ExplainConfig, TrainerConfig
+from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import DEFAULT, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.evidence_calibration import calibration_beside
 from clip_xai.explanations.explanation_job import ExplanationJob
+from clip_xai.explanations.ledger_plan import ledger_plan
 from clip_xai.explanations.map_evidence import EvidenceSettings, cost_in_words
-from clip_xai.explanations.measured import localisation_of
+from clip_xai.explanations.measured import localisation_of, measuring
 from clip_xai.explanations.photographs import Photograph, photographs_at
 from clip_xai.explanations.questions import question_of
 from clip_xai.explanations.store import ResultStore
@@ -40,7 +41,7 @@ from clip_xai.models.backbones.families import backbones
 from clip_xai.report.cards import write_card
 from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
-from clip_xai.runs.checkpoints import CAPTIONS, resolve_checkpoint, task_of
+from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, explainers_of
 from clip_xai.runs.judged import (
@@ -53,7 +54,7 @@ from clip_xai.runs.judged import (
     vocabulary_of,
 )
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
-from clip_xai.runs.records import evenly, load_records
+from clip_xai.runs.records import digest_of, evenly, load_records
 from clip_xai.tasks.task import Opened, refuse_settings_unused_at, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
@@ -61,7 +62,7 @@ from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.question import Question
 
 log = logging.getLogger(__name__)
-UNUSED_BY_A_BACKBONE = ("generation",)  # it writes no captions
+UNUSED_BY_A_BACKBONE = ("generation", "ledger")  # it writes no captions
 
 
 class ExplainingModule(LightningModule):
@@ -129,20 +130,27 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     if config.evidence != "none":
         calibration = calibration_beside(chosen.place, model.fingerprints)
         of_maps = EvidenceSettings(config.evidence == "words", calibration, config.seed)
-    job = ExplanationJob(model.backbone, model.captioner, methods, question, how, model.retrieval, curves, of_maps)
+    plan, no_plan = ledger_plan(config, chosen.place, chosen.records, model.captioner, model.retrieval is not None)
+    job = ExplanationJob(
+        model.backbone, model.captioner, methods, question, how, model.retrieval, curves, of_maps, plan
+    )
     store = ResultStore(Path(config.run_dir))
     asked = asked_of(config, chosen, model, job)
     log.info("%s", model.words)
     if of_maps is not None:
         log.info("%s", cost_in_words(of_maps, len(photographs)))
+    if plan is not None:
+        log.info("%s", plan.cost_in_words(len(photographs)))
+    elif no_plan:
+        log.warning("%s", no_plan)
     noted = {} if chosen.place is None else noted_of_model(chosen.place)
     evidence = localisation_of(job.backbone, Path(config.runs_root))
     explain_photographs(job, photographs, store, config.trainer, asked, noted, evidence)
     if not is_first_process():
         return {}
-    subtitle = " · ".join((model.words, *chosen.notes))
+    subtitle = " · ".join((model.words, *chosen.notes, *filter(None, [no_plan])))
     words = job.vocabulary.of_labels() if model.of_labels else job.vocabulary
-    measured_with = measuring(config, chosen.place)
+    measured_with = measuring(chosen.place, config.ckpt)
     metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measured_with, words)
     metrics |= {"model": model.words}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
@@ -163,12 +171,14 @@ class Chosen:
         photographs: The photographs.
         data: The settings of the data that they are from; None for photographs of ``image=``.
         notes: Sentences that a reader must see.
+        records: Those that the photographs were chosen from; none where files were named.
     """
 
     place: Path | None
     photographs: list[Photograph]
     data: DataConfig | None = None
     notes: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
 
 
 def choose(config: ExplainConfig) -> Chosen:
@@ -192,7 +202,8 @@ def choose(config: ExplainConfig) -> Chosen:
     else:
         on = judged(config, refuse_settings_unused_at)
         records, place, data, notes = on.records, on.place, on.data, on.notes
-    return Chosen(place, [Photograph.of(record) for record in evenly(records, config.samples)], data, notes)
+    photographs = [Photograph.of(record) for record in evenly(records, config.samples)]
+    return Chosen(place, photographs, data, notes, tuple(records))
 
 
 def _model_at(config: ExplainConfig) -> Path:
@@ -257,7 +268,9 @@ def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: Explanat
     if job.evidence is not None:
         calibration = job.evidence.calibration
         settings |= {"evidence": config.evidence, "calibration": None if calibration is None else calibration.digest}
-    if config.curves is not None or job.evidence is not None:
+    if job.ledger is not None:
+        settings |= {"ledger": config.ledger, "other patients": digest_of(job.ledger.records)}
+    if config.curves is not None or job.evidence is not None or job.ledger is not None:
         settings |= {"seed": config.seed}
     if chosen.data is not None:
         of_data = decisive(chosen.data) | {"root": str(Path(chosen.data.root).absolute())}
@@ -334,12 +347,3 @@ def explain_photographs(
     problems = store.problems()
     if len(problems) == len(photographs):
         raise UserError(f"none of {counted(len(photographs), 'photograph')} could be explained; {problems[0]}")
-
-
-def measuring(config: ExplainConfig, place: Path | None) -> str:
-    """What to do to learn how well the methods of a page localise."""
-    if place is None:
-        return "train a captioner on this CLIP, then python -m clip_xai.studies.localise"
-    if task_of(place) != CAPTIONS:
-        return "explain photographs that have masks or boxes: the table below the pictures is of them"
-    return f"python -m clip_xai.studies.localise ckpt={shlex.quote(config.ckpt)}"

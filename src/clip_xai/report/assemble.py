@@ -12,6 +12,7 @@ from PIL import Image
 from clip_xai.data.preprocess import Geometry
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, ExplainedImage, Explanation, Item
 from clip_xai.report.figures import fitted, resized_geometry
+from clip_xai.report.ledger import Ledger
 from clip_xai.report.map_evidence import MapEvidence
 from clip_xai.report.measured_curves import MeasuredCurves
 from clip_xai.xai.attribution import Attribution
@@ -84,6 +85,7 @@ def assemble(
     measurements: Mapping[str, str] | None = None,
     warning: str = "",
     truth: tuple[str, str] = ("finding", "mask"),
+    ledger: Ledger | None = None,
 ) -> ExplainedImage:
     """Put together what is shown of one photograph; the items of several targets follow one another.
 
@@ -101,6 +103,7 @@ def assemble(
         measurements: Finished measurements to show.
         warning: What a reader must see before anything else.
         truth: What the mask marks, and how.
+        ledger: What the words of the caption rest on.
     """
     shown = photograph if max(photograph.size) <= LONGEST_SIDE else fitted(photograph, LONGEST_SIDE, LONGEST_SIDE)
     if mask is not None and shown is not photograph:
@@ -121,6 +124,7 @@ def assemble(
         left_out=tuple(dict.fromkeys(reason for answer in answers for reason in answer.left_out)),
         curves=_curves(answers),
         evidence=_evidence(answers),
+        ledger=ledger,
     )
 
 

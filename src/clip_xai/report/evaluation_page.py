@@ -11,6 +11,7 @@ from typing import Any
 from clip_xai.data.images import read_image
 from clip_xai.metrics.results import MODEL, OVERALL, RENDERED, SYSTEMS, EvaluationResult, MetricInfo, Scored
 from clip_xai.report.figures import data_uri, fitted
+from clip_xai.report.ledger import Ledger
 from clip_xai.report.pages import Table, write_page
 from clip_xai.text import counted
 
@@ -71,17 +72,21 @@ class Example:
     others: tuple[tuple[str, str], ...]
     chips: tuple[Chip, ...]
     wrong: bool
+    ledger: Table | None = None
 
 
-def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def write_evaluation_page(
+    result: EvaluationResult, examples: Sequence[Mapping[str, Any]], path: Path, further: Sequence[Table] = ()
+) -> Path:
     """Write the page of an evaluation: verdicts, plots and tables with intervals, what was left out, a gallery.
 
     Args:
         result: A finished evaluation.
         examples: For each photograph of the gallery ``image`` (path), ``name``, ``source``, ``references``,
             ``diagnosis_true``, ``diagnosis_read``, ``captions`` (by system, ``model`` first) and ``scores`` (by
-            measure, None where the row does not count).
+            measure, None where the row does not count); ``ledger`` where one was taken.
         path: Where to write, usually ``index.html``.
+        further: Tables that stand behind those of the measures.
     """
     judged = [metric for metric in result.metrics if metric.judged]
     rows = _rows_of(result, OVERALL)
@@ -98,6 +103,7 @@ def write_evaluation_page(result: EvaluationResult, examples: Sequence[Mapping[s
         rendered=result.settings.get(RENDERED, ""),
         plots=[plot for metric in judged if (plot := plot_of(result, metric, OVERALL))],
         tables=[scope_table(result, scope) for scope in scopes],
+        further=further,
         skipped=result.skipped,
         left_out=result.left_out(),
         set_aside=result.set_aside,
@@ -158,6 +164,7 @@ def _axis(metric: MetricInfo, values: Sequence[float]) -> tuple[float, float]:
 def _example(result: EvaluationResult, example: Mapping[str, Any]) -> Example:
     chips = _chips(result, example)
     captions = example["captions"]
+    ledger: Ledger | None = example.get("ledger")
     photograph = fitted(read_image(example["image"]), PHOTOGRAPH, PHOTOGRAPH)
     return Example(
         name=str(example["name"]),
@@ -168,6 +175,7 @@ def _example(result: EvaluationResult, example: Mapping[str, Any]) -> Example:
         others=tuple((SYSTEMS.get(system, system), text) for system, text in captions.items() if system != MODEL),
         chips=chips,
         wrong=any(chip.kind in ("wrong", "unsaid") for chip in chips),
+        ledger=None if ledger is None else ledger.table,
     )
 
 

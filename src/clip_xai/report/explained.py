@@ -17,6 +17,7 @@ from clip_xai.xai.explainer import explainers
 from clip_xai.xai.targets.classes import CLASSIFIER_KINDS
 
 if TYPE_CHECKING:
+    from clip_xai.report.ledger import Ledger
     from clip_xai.report.map_evidence import MapEvidence
     from clip_xai.report.measured_curves import MeasuredCurves
 
@@ -171,6 +172,7 @@ class ExplainedImage:
         truth: What the mask marks, and how: ``("lesion", "mask")``.
         curves: Insertion and deletion of each item that has some, with its number in them.
         evidence: What the score says of single maps, by method and item.
+        ledger: What the words of the caption rest on; None where that was not asked.
     """
 
     name: str
@@ -188,6 +190,7 @@ class ExplainedImage:
     truth: tuple[str, str] = ("finding", "mask")
     curves: Mapping[int, tuple[MeasuredCurves, int]] = field(default_factory=dict)
     evidence: Mapping[tuple[str, int], MapEvidence] = field(default_factory=dict)
+    ledger: Ledger | None = None
 
 
 def short_label(image: ExplainedImage, index: int) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clip_xai.report.cards import chosen_items
 from clip_xai.report.curves import item_picture, svg_uri
 from clip_xai.report.evidence import Evidence, opening_method
-from clip_xai.report.explained import ExplainedImage, Explanation, plain, short_label
+from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, Item, plain, short_label
 from clip_xai.report.figures import (
     DIVERGING,
     OPACITY,
@@ -26,6 +26,7 @@ from clip_xai.report.figures import (
     outlines,
     scale_of,
 )
+from clip_xai.report.ledger import HEAD
 from clip_xai.report.pages import Section, Table, script_json, write_page
 
 PHOTOGRAPH = 900  # longest side on the page in pixels
@@ -133,12 +134,37 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
                 "span": item.span,
                 "note": item.note,
                 "context": item.context,
+                "rests": _rests(image, item),
             }
             for index, item in enumerate(image.items)
         ],
         "verdicts": _verdicts(image),
+        "ledger": _ledger(image),
         "explanations": [_explanation(image, explanation, evidence) for explanation in image.explanations],
     }
+
+
+def _rests(image: ExplainedImage, item: Item) -> dict[str, str] | None:
+    """What a word of the caption rests on, to be read under its map; None for all else."""
+    word = (
+        None if image.ledger is None or item.score_name != LOG_PROBABILITY else image.ledger.at(item.span, item.label)
+    )
+    return None if word is None else {"kind": word.verdict, "text": word.map_note}
+
+
+def _ledger(image: ExplainedImage) -> dict[str, object] | None:
+    """The ledger word by word, each with the item that explains it, where there is one."""
+    if image.ledger is None or not image.ledger.words:
+        return None
+    words = []
+    for word in image.ledger.words:
+        of_word = [
+            index
+            for index, item in enumerate(image.items)
+            if item.score_name == LOG_PROBABILITY and image.ledger.at(item.span, item.label) == word
+        ]
+        words.append({"item": of_word[-1] if of_word else None, "kind": word.verdict, "cells": word.cells})
+    return {"head": HEAD, "words": words, "note": image.ledger.note}
 
 
 def _verdicts(image: ExplainedImage) -> dict[str, dict[str, object]]:

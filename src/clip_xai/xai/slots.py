@@ -86,6 +86,24 @@ def states(text: str, kind: str, value: str, vocabulary: Vocabulary) -> bool:
     return read_attribute(text, kind, vocabulary) == value
 
 
+def stated_in(text: str, vocabulary: Vocabulary) -> frozenset[tuple[str, str]]:
+    """Return every kind and value that a text states; :func:`states` for all of them in one reading."""
+    found = {(STRUCTURES, name) for name in read_structures(text, vocabulary)}
+    if vocabulary.several:
+        found |= {(DIAGNOSIS, name) for name, held in read_findings(text, vocabulary).items() if held == PRESENT}
+    else:
+        found |= {(DIAGNOSIS, name) for name in [read_diagnosis(text, vocabulary)] if name is not None}
+    for kind in vocabulary.attributes:
+        value = read_attribute(text, kind, vocabulary)
+        found |= set() if value is None else {(kind, value)}
+    return frozenset(found)
+
+
+def excludes(kind: str, vocabulary: Vocabulary) -> bool:
+    """Tell whether a caption states one value of a kind at most: an attribute does, visible parts do not."""
+    return kind != STRUCTURES and not (kind == DIAGNOSIS and vocabulary.several)
+
+
 def rivals_of(kind: str, value: str, vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
     """Return the values that a slot could have, with their phrases: the value itself first, then its rivals.
 

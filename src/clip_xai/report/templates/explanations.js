@@ -148,6 +148,20 @@
     $("caption").hidden = entry.caption === null;
     $("sure-legend").hidden = !entry.items.some((item) => item.span && item.score_name === "log-probability");
   };
+  // Which words the photograph decided, and which follow from the words before them.
+  const fillLedger = (entry) => {
+    $("ledger").hidden = !entry.ledger;
+    if (!entry.ledger) return;
+    const row = (cells, tag) => { const line = element("tr"); line.append(...cells.map((cell, place) => element(place ? tag : "th", cell))); return line; };
+    $("ledger-words").replaceChildren(...entry.ledger.words.map(({ item, kind, cells }) => {
+      const line = element("li", undefined, kind);
+      line.append(item === null ? element("b", cells[0]) : wordButton(entry, item, cells[0]), element("span", cells[1]));
+      return line;
+    }));
+    $("ledger-head").replaceChildren(row(entry.ledger.head, "th"));
+    $("ledger-rows").replaceChildren(...entry.ledger.words.map(({ cells }) => row(cells, "td")));
+    $("ledger-note").textContent = entry.ledger.note;
+  };
   const fillPairs = (list, pairs) => list.replaceChildren(...Object.entries(pairs).flatMap(([key, value]) => [element("dt", key), element("dd", value)]));
   const fillMethods = (entry) => {
     const groups = new Map();
@@ -189,6 +203,7 @@
     $("warning").textContent = entry.warning;
     $("warning").hidden = !entry.warning;
     fillCaption(entry);
+    fillLedger(entry);
     $("references").replaceChildren(...entry.references.map((text) => element("p", text, "reference")));
     $("reference-sheet").hidden = entry.references.length === 0;
     $("left-out").hidden = !entry.left_out.length;
@@ -239,6 +254,10 @@
     const reading = explanation?.reading ?? "";
     $("reading").textContent = !explanation || reading.startsWith(explanation.title) ? reading : `${explanation.title}. ${reading}`;
     $("evidence").textContent = explanation?.evidence ?? "";
+    const rests = none || !explanation ? null : entry.items[state.shown].rests;
+    $("rests").textContent = rests?.text ?? "";
+    $("rests").hidden = !rests;
+    $("rests").dataset.kind = rests?.kind ?? "";
     const verdict = none ? undefined : verdictOf(entry, explanation, state.shown);
     const unmeasured = !none && !verdict && explanation && explanation.kind !== "text" && Object.keys(entry.verdicts).length > 0;
     $("verdict").textContent = verdict?.text ?? (unmeasured ? "Evidence on this map was not measured; evidence=words measures single words, too." : "");

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,23 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from clip_xai.config.schemas import EvaluateConfig
-from clip_xai.data.images import number_of
 from clip_xai.data.lexicon import read_diagnosis
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
+from clip_xai.explanations.ledger import LedgerSettings
+from clip_xai.explanations.run_ledger import RunLedger
 from clip_xai.files import replacing, write_json, write_text
 from clip_xai.metrics.attributes import true_diagnosis
-from clip_xai.metrics.baselines import (
-    majority_captions,
-    nearest_training_rows,
-    shuffled_rows,
-    shuffled_within_sources,
-)
 from clip_xai.metrics.bert_score import ScorerUnavailable, load_bert_scorer
 from clip_xai.metrics.caption_metrics import CaptionScorer
 from clip_xai.metrics.evaluation import ClipFeatures, evaluate_captions
-from clip_xai.metrics.results import (
-    ACROSS,
-    BLIND,
-    MODEL,
-    NEAREST,
-    SHUFFLED,
-    SYSTEMS,
-    EvaluationResult,
-)
+from clip_xai.metrics.results import MODEL, EvaluationResult
 from clip_xai.metrics.tokens import AUTO, require_tokenizer
 from clip_xai.models.backbones.clip import with_texts
-from clip_xai.models.captioner import Captioner
+from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.models.retrieval import Retrieval
 from clip_xai.models.settings import Decoding
-from clip_xai.progress import track
 from clip_xai.report.evaluation_page import write_evaluation_page
 from clip_xai.report.terminal import show
 from clip_xai.report.wandb_tables import CAPTION_COLUMNS, caption_rows
@@ -52,9 +38,11 @@ from clip_xai.runs.directories import claim, code_digest
 from clip_xai.runs.instantiate import decoding
 from clip_xai.runs.judged import Judged, asked_of_data, asked_of_model, noted_of_model
 from clip_xai.runs.notes import data_notes, few_steps, training_records
+from clip_xai.tasks.captions.ledgers import run_ledger, why_no_ledger
 from clip_xai.tasks.captions.opened import fingerprints_of, open_captioner
 from clip_xai.tasks.captions.prompts import retrieved_prompts
 from clip_xai.tasks.captions.training import with_captions
+from clip_xai.tasks.captions.written import baseline_captions, cut_for_clip, empty_beams, generate_captions
 from clip_xai.tasks.task import Judgement
 from clip_xai.text import counted
 from clip_xai.training.features import FeatureCache, FeatureTable
@@ -72,12 +60,16 @@ class Evaluation:
         predictions: Captions of each system, row by row as the records; None where a baseline has none.
         result: Scores, intervals, comparisons and verdicts.
         vocabulary: What diagnoses are read with; that of skin if None.
+        written: The model's captions with their tokens.
+        ledger: What the words of some captions rest on; None where that was not asked.
     """
 
     records: list[Record]
     predictions: dict[str, list[str | None]]
     result: EvaluationResult
     vocabulary: Vocabulary | None = None
+    written: list[Caption] = field(default_factory=list)
+    ledger: RunLedger | None = None
 
     def table(self) -> pd.DataFrame:
         """Return one row per photograph: all captions, the diagnosis read and true, and the model's measures."""
@@ -93,6 +85,7 @@ class Evaluation:
             }
             row |= {f"caption_{system}": captions[index] for system, captions in self.predictions.items()}
             row |= {metric: values[index] for metric, values in self.result.rows.items()}
+            row |= {} if self.ledger is None else self.ledger.cells(index)
             rows.append(row)
         return pd.DataFrame(rows).rename(columns={f"caption_{MODEL}": "caption"})
 
@@ -116,14 +109,16 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     claim(run_dir, "evaluate", asked_of_evaluation(config, on, captioner), noted_of_model(on.place))
     bert_scorer, skipped = choose_bert_scorer(config.bert_score)
     records = with_captions(on.records, config.split)
+    no_ledger = why_no_ledger(config.ledger, records, retrieval)
     train = [record for record in training_records(on) if record.references]
     cache = FeatureCache(Path(on.data.cache_dir), captioner.backbone)
     batch_size = config.trainer.feature_batch_size
+    reads = cache.table([record.image for record in records], captioner.reads, batch_size)
     found = evaluate_captioner(
         captioner,
         records,
         train,
-        reads=cache.table([record.image for record in records], captioner.reads, batch_size),
+        reads=reads,
         pooled=cache.table([record.image for record in records + train], "pooled", batch_size),
         decoding=decoding(config.generation),
         batch_size=config.generation.batch_size,
@@ -131,7 +126,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         tokenizer=config.tokenizer,
         cautions=few_steps(on.place),
         bert_scorer=bert_scorer,
-        skipped=skipped,
+        skipped=skipped | ({"What the words rest on (ledger)": no_ledger} if no_ledger else {}),
         notes={
             "captioner": str(on.place),
             "captioner's fingerprint": captioner.fingerprint()[:12],
@@ -142,6 +137,9 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         seed=config.seed,
         retrieval=retrieval,
     )
+    if not no_ledger:
+        asked = LedgerSettings(seed=config.seed)
+        found = replace(found, ledger=run_ledger(captioner, found.records, found.written, reads, config.ledger, asked))
     metrics = write_evaluation(found, run_dir)
     show(found.result, run_dir)
     summary = {f"{config.split}/{key}": value for key, value in found.result.summary().items()}
@@ -200,7 +198,8 @@ def evaluate_captioner(
         )
     decoding = decoding or Decoding()
     prompts = None if retrieval is None else retrieved_prompts(retrieval, judged, pooled)
-    captions = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
+    written = generate_captions(captioner, judged, reads, decoding, batch_size, prompts)
+    captions = [caption.text for caption in written]
     features = pooled.stack([record.image for record in judged])
     words = captioner.vocabulary
     others, reasons = baseline_captions(captions, judged, known, features, pooled, seed, tokenizer, words)
@@ -227,87 +226,7 @@ def evaluate_captioner(
         seed=seed,
         vocabulary=words,
     )
-    return Evaluation(judged, predictions, result, words)
-
-
-def cut_for_clip(captioner: Captioner, captions: Sequence[str]) -> dict[str, str]:
-    """Return a note where captions are longer than what the text tower reads of them for CLIPScore."""
-    cut = sum(bool(with_texts(captioner.backbone).unread(caption)) for caption in captions)
-    return {"captions of which CLIPScore reads the beginning alone": f"{cut} of {len(captions)}"} if cut else {}
-
-
-def generate_captions(
-    captioner: Captioner,
-    records: Sequence[Record],
-    reads: FeatureTable,
-    decoding: Decoding,
-    batch_size: int,
-    prompts: Mapping[Path, str] | None = None,
-) -> list[str]:
-    """Return one caption per record, behind the prompt of its photograph where there are prompts."""
-    device = next(captioner.parameters()).device
-    captions: list[str] = []
-    for start in track(range(0, len(records), batch_size), "Writing captions"):
-        images = [record.image for record in records[start : start + batch_size]]
-        read = reads.stack(images).to(device, torch.float32)
-        # What is drawn when sampling depends on the photograph alone, not on the batch or on who is asked beside it.
-        rows = [number_of(image) for image in images] if decoding.sample else None
-        texts = None if prompts is None else [prompts[image] for image in images]
-        captions += [caption.text for caption in captioner.generate(read, decoding, texts, rows)]
-    return captions
-
-
-def baseline_captions(
-    captions: Sequence[str],
-    records: Sequence[Record],
-    train: Sequence[Record],
-    features: Tensor,
-    pooled: FeatureTable,
-    seed: int,
-    tokenizer: str = AUTO,
-    vocabulary: Vocabulary | None = None,
-) -> tuple[dict[str, list[str | None]], dict[str, str]]:
-    """Return the captions of the baselines, and for each that these records do not admit, by its label, the reason."""
-    found: dict[str, list[str | None]] = {}
-    reasons: dict[str, str] = {}
-    if train:
-        majority = majority_captions(records, train, seed, tokenizer, vocabulary)
-        found[BLIND] = [majority[record.source] for record in records]
-    else:
-        reasons[SYSTEMS[BLIND]] = reasons[SYSTEMS[NEAREST]] = "the manifest has no training record"
-    try:
-        if train:
-            theirs = pooled.stack([record.image for record in train])
-            found[NEAREST] = [train[row].caption for row in nearest_training_rows(features, theirs, records, train)]
-    except UserError as error:
-        reasons[SYSTEMS[NEAREST]] = str(error)
-    groups, sources = [record.group for record in records], [record.source for record in records]
-    rows, unshuffled = shuffled_within_sources(groups, sources, seed)
-    if (rows >= 0).any():
-        found[SHUFFLED] = [captions[row] if row >= 0 else None for row in rows]
-        reasons |= {f"{SYSTEMS[SHUFFLED]} ({source})": reason for source, reason in unshuffled.items()}
-    else:
-        reasons[SYSTEMS[SHUFFLED]] = " ".join(f"{source}: {reason}" for source, reason in unshuffled.items())
-    if len(set(sources)) > 1:
-        try:
-            found[ACROSS] = [captions[row] for row in shuffled_rows(groups, seed)]
-        except UserError as error:
-            reasons[SYSTEMS[ACROSS]] = str(error)
-    return found, reasons
-
-
-def empty_beams(captions: Sequence[str], decoding: Decoding) -> list[str]:
-    """Return the sentence that says why beams leave captions empty, where they do.
-
-    Without a length penalty beams look for the likeliest caption, whose log-probability falls with every word. While a
-    captioner has learnt little, to end at once is likelier than any whole caption.
-    """
-    if decoding.beams == 1 or decoding.length_penalty != 0 or all(caption.strip() for caption in captions):
-        return []
-    return [
-        "With generation.length_penalty=0 beams write the likeliest caption, and while a captioner has learnt little "
-        "that is the empty one: train on, or see with generation=greedy what it writes word by word."
-    ]
+    return Evaluation(judged, predictions, result, words, written)
 
 
 def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[str, str]]:
@@ -324,12 +243,12 @@ def choose_bert_scorer(model: str | None) -> tuple[CaptionScorer | None, dict[st
 
 def asked_of_evaluation(config: EvaluateConfig, on: Judged, captioner: Captioner) -> dict[str, Any]:
     """What decides the numbers of an evaluation."""
-    alone = ("split", "bert_score", "clip_score", "tokenizer", "bootstrap", "seed")
+    alone = ("split", "bert_score", "clip_score", "tokenizer", "bootstrap", "ledger", "seed")
     return {
         "settings": {name: getattr(config, name) for name in alone} | {"generation": asdict(config.generation)},
         **asked_of_model(on.place, fingerprints_of(captioner)),
         **asked_of_data(on.data, on.manifest),
-        "code": code_digest("data", "models", "metrics"),
+        "code": code_digest("data", "models", "metrics", *(["xai", "explanations"] if config.ledger else [])),
     }
 
 
@@ -339,9 +258,15 @@ def write_evaluation(found: Evaluation, run_dir: Path) -> dict[str, Any]:
     with replacing(run_dir / "captions.parquet") as unfinished:
         found.table().to_parquet(unfinished, index=False)
     metrics = found.result.to_dict()
+    ledger = found.ledger
+    if ledger is not None:
+        metrics["ledger"] = ledger.measured
+        with replacing(run_dir / "ledger.parquet") as unfinished:
+            ledger.table([record.name for record in found.records]).to_parquet(unfinished, index=False)
     write_json(run_dir / "metrics.json", metrics)
     write_text(run_dir / "evaluation.md", found.result.to_markdown())
-    write_evaluation_page(found.result, examples(found), run_dir / "index.html")
+    tables = () if ledger is None else (ledger.page_table,)
+    write_evaluation_page(found.result, examples(found), run_dir / "index.html", tables)
     return metrics
 
 
@@ -350,7 +275,8 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
 
     Returns:
         Dictionaries with ``image`` (path), ``name``, ``source``, ``group``, ``references``, ``diagnosis_true``,
-        ``diagnosis_read``, ``captions`` (by system) and ``scores`` (by measure, None where the row does not count).
+        ``diagnosis_read``, ``captions`` (by system) and ``scores`` (by measure, None where the row does not count),
+        ``ledger`` (None where none was taken).
     """
     order = sorted(range(len(found.records)), key=lambda index: (found.records[index].source, index))
     steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
@@ -369,6 +295,7 @@ def examples(found: Evaluation, count: int = EXAMPLES) -> list[dict[str, Any]]:
                 "diagnosis_read": read_diagnosis(captions[MODEL], found.vocabulary),
                 "captions": captions,
                 "scores": {metric: values[row] for metric, values in found.result.rows.items()},
+                "ledger": None if found.ledger is None else found.ledger.ledgers.get(row),
             }
         )
     return chosen

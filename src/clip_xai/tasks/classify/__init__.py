@@ -19,7 +19,7 @@ class Classify(Task):
     settings = ClassifyConfig
     classifies = True
     unused = (
-        *("mapper", "language_model", "generation", "bert_score", "clip_score", "tokenizer"),
+        *("mapper", "language_model", "generation", "bert_score", "clip_score", "tokenizer", "ledger"),
         *("callbacks.sample_captions", "callbacks.scored_photographs", "trainer.length_bucket"),
         *("data.max_tokens", "data.draw_references"),
     )
