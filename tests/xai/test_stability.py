@@ -15,14 +15,18 @@ def test_the_largest_change_is_captums() -> None:
     found = sensitivity_max(Saliency(), backbone, pixels[:1], target, samples=4, seed=3)
     generator = torch.Generator().manual_seed(3)
 
-    def perturb(inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (inputs[0] + (2 * torch.rand(inputs[0].shape, generator=generator) - 1) * RADIUS,)
+    def perturb(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs + (2 * torch.rand(inputs.shape, generator=generator) - 1) * RADIUS
+
+    def explain(inputs: torch.Tensor | tuple[torch.Tensor], score: int) -> tuple[torch.Tensor]:
+        alone = inputs[0] if isinstance(inputs, tuple) else inputs  # captum gives either
+        return (Saliency().explain(backbone, alone, target).values[:, score],)
 
     for score in range(2):
         generator.manual_seed(3)
         expected = captum_sensitivity_max(
-            lambda inputs, score=score: Saliency().explain(backbone, inputs[0], target).values[:, score],
-            pixels[:1], perturb_func=perturb, n_perturb_samples=4, max_examples_per_batch=1,
+            lambda inputs, score=score: explain(inputs, score), pixels[:1], perturb_func=perturb, n_perturb_samples=4,
+            max_examples_per_batch=1,
         )  # fmt: skip
         assert torch.allclose(found[0, score], expected[0], rtol=1e-4)
     assert (found > 0).all()
