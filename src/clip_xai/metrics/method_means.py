@@ -78,9 +78,7 @@ class MethodMeans(Metric):
             ValueError: The shapes do not fit.
         """
         if values.shape != (len(groups), len(self.methods)):
-            raise ValueError(
-                f"values {list(values.shape)} of {len(groups)} photographs and {len(self.methods)} methods"
-            )
+            raise ValueError(f"values {list(values.shape)} of {len(groups)} groups and {len(self.methods)} methods")
         self.values.append(values.detach().double().to(self.device))
         self.groups.append(torch.tensor([number_of(group) for group in groups], device=self.device))
 
@@ -149,7 +147,7 @@ class MethodMeans(Metric):
         known = np.flatnonzero(~np.isnan(values))
         if not len(known):
             return Interval(math.nan, math.nan, math.nan, 0, 0, 0.0), np.empty(0)
-        members = [groups[row] for row in known]
+        members = [groups[int(row)] for row in known]
         statistics = np.stack([values[known], np.ones(len(known))], axis=-1)
         draws = mean_of_sums(resampled_sums(statistics, members, self.samples, self.seed))
         share = self.share and not paired
