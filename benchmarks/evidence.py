@@ -32,7 +32,7 @@ from clip_xai.models.settings import Decoding
 from clip_xai.runs.instantiate import explainers_of
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.random_fields import LENGTHS, gaussian_fields
-from clip_xai.xai.relevance_gain import PROTOCOL, SHARES, relevance_gains, units_of
+from clip_xai.xai.relevance_gain import DELETED_TO, SHARES, relevance_gains, units_of
 from clip_xai.xai.target import SimilarityTarget, Target
 from clip_xai.xai.targets.question import Question
 
@@ -69,7 +69,7 @@ def straightforward(backbone: VisionBackbone, pixels: Tensor, target: Target, on
     """Return the gain of one map over one photograph ``[1, 3, S, S]``, one masked image after the other, ``[T]``."""
     rows, columns = one_map.shape
     total = rows * columns
-    deleted = PROTOCOL.deletion(pixels)
+    deleted = DELETED_TO(pixels)
     # Equal places, of which the centre's map has many, come in the same random order on both sides.
     drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))
     hottest_first = drawn[one_map.flatten()[drawn].argsort(descending=True, stable=True)]

@@ -31,7 +31,7 @@ from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.settings import TEMPLATE, Decoding
 from clip_xai.ranges import SEEDS, Checked, check, setting
 
-CURVES = ("default", "rise", "abs_cam_study", "chest_study")
+CURVES = ("default", "rise", "abs_cam_study", "gradeclip", "chest_study", "token_drop", "mean", "blur", "road")
 EVIDENCE = ("wholes", "words", "none")
 
 

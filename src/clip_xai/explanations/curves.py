@@ -18,6 +18,7 @@ from clip_xai.report.curves import MOST_POINTS, Line, picture
 from clip_xai.report.explained import title_of
 from clip_xai.report.measured_curves import HEAT, RANDOM, REVERSED, CurveRow, MeasuredCurves
 from clip_xai.report.pages import Table
+from clip_xai.xai.baselines import Baseline
 from clip_xai.xai.curve_protocols import PROTOCOLS
 from clip_xai.xai.insertion_deletion import insertion_deletion, on_units, random_smooth_maps
 from clip_xai.xai.perturbation_bank import PerturbationBank
@@ -30,6 +31,7 @@ AREAS = {
     "above_random": "insertion above random",
     "below_random": "deletion below random",
     "above_reversed": "insertion above its reverse",
+    "relevance_gain": "relevance gain (SRG)",
 }
 
 
@@ -101,7 +103,7 @@ def measured_curves(
         rows_of.append(row)
     return MeasuredCurves(
         protocol.name,
-        f"{protocol.words}; inserted into the photograph {protocol.insertion.words}, deleted to {_to(protocol)}",
+        f"{protocol.words}; inserted into {_words(protocol.insertion)}, deleted to {_words(protocol.deletion)}",
         found.score_name,
         tuple(rows_of),
         found.shares.numpy(),
@@ -112,8 +114,8 @@ def measured_curves(
     )
 
 
-def _to(protocol: Any) -> str:
-    words = protocol.deletion.words
+def _words(baseline: Baseline) -> str:
+    words = baseline.words
     return f"the photograph {words}" if words.startswith("blurred") else words
 
 
@@ -180,6 +182,7 @@ class RunCurves:
                 back = self._beside((method, what, REVERSED), (method, what, HEAT))
                 if back is not None:
                     values["above_reversed"] = own[:, 0] - back[:, 0]
+                    values["relevance_gain"] = back[:, 1] - own[:, 1]
             row: dict[str, Any] = {"method": method or "control: random smooth maps", "what": what}
             row |= {"protocol": said.protocol, "score": said.score_name}
             row |= {name: finite(asdict(mean_interval(value, groups, seed=seed))) for name, value in values.items()}
@@ -204,8 +207,9 @@ class RunCurves:
             f"Mean area under the curve [95 % interval over {groups}], protocol {protocol}: "
             f"{' '.join(notes)} Insertion is better where it is higher, deletion where it is lower, both only beside "
             "random smooth maps on the same photograph: above 0 in the next two columns the map ranks places better "
-            "than chance. The last difference holds a map against its own reverse, coldest places first. Behind fewer "
-            f"than {FEWEST} {groups} there is no interval."
+            "than chance. The next difference holds a map against its own reverse, coldest places first, and the "
+            "symmetric relevance gain does so by deletion: it hardly depends on what stands where the photograph is "
+            f"deleted. Behind fewer than {FEWEST} {groups} there is no interval."
         )
         head = ("method", "explained", "score", *AREAS.values(), "n")
         return Table("Does the score follow the heat? Insertion and deletion", head, tuple(rows), note)

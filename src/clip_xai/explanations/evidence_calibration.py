@@ -27,14 +27,14 @@ from clip_xai.errors import UserError
 from clip_xai.files import replacing
 from clip_xai.text import counted
 from clip_xai.xai.random_fields import LENGTHS
-from clip_xai.xai.relevance_gain import PROTOCOL, SHARES
+from clip_xai.xai.relevance_gain import DELETED_TO, SHARES
 
 log = logging.getLogger(__name__)
 FILE = "map_evidence.safetensors"
 FIELDS = 20  # with their negatives forty maps
 FEWEST_PHOTOGRAPHS = 200
 #: What two calibrations must share to be of the same measure.
-RULE = {"shares": list(SHARES), "fields": FIELDS, "lengths": list(LENGTHS), "deleted to": PROTOCOL.deletion.words}
+RULE = {"shares": list(SHARES), "fields": FIELDS, "lengths": list(LENGTHS), "deleted to": DELETED_TO.words}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def pointing_hits(maps: Tensor, masks: Tensor) -> Tensor:
     Returns:
         Hits [B] in 0 to 1; NaN where the mask is empty.
     """
-    flat, inside = _checked(maps, masks)
+    flat, inside = checked(maps, masks)
     highest = flat == flat.amax(dim=1, keepdim=True)
     hits = (highest & inside).sum(dim=1) / highest.sum(dim=1)
     return hits.masked_fill(~inside.any(dim=1), float("nan"))
@@ -58,7 +58,7 @@ def average_precision(maps: Tensor, masks: Tensor) -> Tensor:
     """
     from sklearn.metrics import average_precision_score  # slow to import: only who measures waits for it
 
-    flat, inside = _checked(maps, masks)
+    flat, inside = checked(maps, masks)
     values = [
         average_precision_score(truth, scores) if truth.any() else float("nan")
         for truth, scores in zip(inside.cpu().numpy(), flat.cpu().numpy(), strict=True)
@@ -76,7 +76,7 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
     Returns:
         [B] in 0 to 1; NaN where the mask is empty or the map has no positive value.
     """
-    flat, inside = _checked(maps, masks)
+    flat, inside = checked(maps, masks)
     mass = flat.double().clamp(min=0)
     share = (mass * inside).sum(dim=1) / mass.sum(dim=1)
     return share.masked_fill(~inside.any(dim=1), float("nan")).float()
@@ -200,7 +200,7 @@ def lab(images: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
-def _checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def checked(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Return flat maps [B, P] and masks [B, P], or say what is wrong with them."""
     if maps.shape != masks.shape or maps.ndim != 3:
         raise ValueError(f"Maps and masks must be equal [B, H, W], not {[*maps.shape]} and {[*masks.shape]}.")

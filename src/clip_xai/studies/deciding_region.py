@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.tower import Features, ImageTower
 from clip_xai.xai.perturbation_bank import PerturbationBank
-from clip_xai.xai.relevance_gain import PROTOCOL, units_of
+from clip_xai.xai.relevance_gain import DELETED_TO, units_of
 from clip_xai.xai.target import Target
 
 PARTS = 4  # the region is a quarter of the side long, a sixteenth of the cells
@@ -52,7 +52,7 @@ class RegionTarget(Target):
 
     def __init__(self, pixels: Tensor, region: Tensor) -> None:
         """Take a photograph ``[1, 3, S, S]`` and a region ``[S, S]`` of zeros and ones."""
-        self._mean = PROTOCOL.deletion(pixels).flatten(1)
+        self._mean = DELETED_TO(pixels).flatten(1)
         weights = (pixels.flatten(1) - self._mean) * region.expand_as(pixels).flatten(1)
         self._weights = weights / weights.square().sum().clamp(min=1e-12)
         self.labels = ["the region"]
@@ -83,7 +83,7 @@ def deciding_region(bank: PerturbationBank, seed: int) -> tuple[PerturbationBank
     # The same division into cells as when they are deleted.
     of_row, of_column = (torch.arange(side) * count // side for count in (rows, columns))
     region = cells[of_row][:, of_column].to(pixels)
-    adds = ((pixels - PROTOCOL.deletion(pixels)).square().sum(dim=1)[0] * region).double().cpu()
+    adds = ((pixels - DELETED_TO(pixels)).square().sum(dim=1)[0] * region).double().cpu()
     number = (of_row[:, None] * columns + of_column).flatten()
     truth = torch.zeros(rows * columns, dtype=torch.float64).index_add_(0, number, adds.flatten())
     tower = PixelTower(side, bank.backbone.grid)

@@ -8,98 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
 from clip_xai.models.backbones.recording import evaluation_mode
+from clip_xai.xai.baselines import (
+    Baseline,
+    Black,
+    Blurred,
+    MeanColour,
+    RandomColours,
+    RiseBlurred,
+    TokenDrop,
+    Zeros,
+)
+from clip_xai.xai.imputation import Road
 from clip_xai.xai.masks import finer_grid
 from clip_xai.xai.targets import CaptionTarget, ClassifierTarget, ClassTarget, Target
 
 Score = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Blurred:
-    """The photograph out of focus, mirrored beyond its border.
-
-    Attributes:
-        sigma: Standard deviation, in pixels of the model's input; below 1, as a share of its side.
-        kernel: Side of the window, odd; None for three standard deviations each way.
-    """
-
-    sigma: float
-    kernel: int | None = None
-
-    @property
-    def words(self) -> str:
-        """What it is, for a reader."""
-        return f"blurred (sigma {f'{self.sigma:.1%} of the side' if self.sigma < 1 else f'{self.sigma:g} px'})"
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the blurred copy of images ``[B, 3, S, S]``."""
-        side = pixels.shape[-1]
-        sigma = self.sigma * side if self.sigma < 1 else self.sigma
-        kernel = 2 * max(1, round(3 * sigma)) + 1 if self.kernel is None else self.kernel
-        largest = 2 * side - 1  # a photograph can be mirrored once
-        kernel = min(kernel, largest)
-        return gaussian_blur(pixels, [kernel, kernel], [sigma, sigma])
-
-
-@dataclass(frozen=True)
-class RiseBlurred:
-    """RISE's blur: a window of 11 x 11 made by smoothing a single point within that window, over a border of zeros.
-
-    The smoothing is mirrored at the window's edge, so with sigma 5 the window is nearly a plain mean.
-
-    Attributes:
-        sigma: Standard deviation in pixels.
-        kernel: Side of the window.
-    """
-
-    sigma: float = 5.0
-    kernel: int = 11
-    words: ClassVar[str] = "blurred (11 x 11, sigma 5)"
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the blurred copy of images ``[B, 3, S, S]``."""
-        point = torch.zeros(self.kernel, dtype=torch.float64)
-        point[self.kernel // 2] = 1
-        window = torch.from_numpy(gaussian_filter1d(point.numpy(), self.sigma)).to(pixels)
-        channels, pad = pixels.shape[1], self.kernel // 2
-        down = window.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-        across = window.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-        return F.conv2d(F.conv2d(pixels, down, padding=(pad, 0), groups=channels), across, padding=(0, pad),
-                        groups=channels)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class MeanColour:
-    """The photograph's own mean colour everywhere."""
-
-    words: ClassVar[str] = "its mean colour"
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the flat copy of images ``[B, 3, S, S]``."""
-        return pixels.mean(dim=(-2, -1), keepdim=True).expand_as(pixels)
-
-
-@dataclass(frozen=True)
-class Zeros:
-    """Zeros of the normalised picture: the mean colour of the tower's training data, not black."""
-
-    words: ClassVar[str] = "zeros (the mean colour of the training data)"
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return zeros like images ``[B, 3, S, S]``."""
-        return torch.zeros_like(pixels)
-
-
-Baseline = Blurred | RiseBlurred | MeanColour | Zeros
 
 
 @dataclass(frozen=True)
@@ -115,7 +43,7 @@ class CurveProtocol:
         pixels: Pixels of each step, where that and not ``steps`` is given.
         share: How much of the photograph is inserted or deleted at the end.
         score: ``own``, the target's score as it is explained; ``softmax`` or ``sigmoid``, a probability, of targets
-            that have one.
+            that have one; ``top1``, 1 where a class is the likeliest of all and 0 elsewhere.
         area: ``shares``, the mean height over the share of the picture by trapezoids; ``steps``, the same with all
             steps counted alike, as RISE does; ``points``, the sum of the trapezoids over the number of points.
         words: Whose settings they are.
@@ -139,11 +67,14 @@ class CurveProtocol:
             grid: The tower's patch grid.
             side: S.
         """
+        if isinstance(self.deletion, TokenDrop):
+            return grid
         return finer_grid(grid, side) if self.cells else (side, side)
 
     def counts(self, units: int) -> list[int]:
         """Return how many of the units are inserted or deleted at each point of the curve, from 0 on."""
-        size = self.pixels if self.pixels is not None else -(-units // (self.steps or units))
+        steps = self.steps or units
+        size = self.pixels if self.pixels is not None else -(-units // steps) if self.share == 1 else units // steps
         last = int(self.share * units)
         counts = list(range(0, last + 1, size))
         return counts if self.share < 1 or counts[-1] == last else [*counts, last]
@@ -169,6 +100,10 @@ RISE = CurveProtocol(
     "rise", RiseBlurred(), Zeros(), steps=28, score="softmax", area="steps",
     words="RISE (Petsiuk et al., BMVC 2018): 28 steps (1,792 pixels each at 224), softmax probability",
 )  # fmt: skip
+#: What a photograph is inserted into and deleted to alike, by the name of the protocol.
+REMOVALS: dict[str, Baseline] = {
+    "token_drop": TokenDrop(), "mean": MeanColour(), "blur": Blurred(1 / 8), "road": Road(),
+}  # fmt: skip
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -182,8 +117,16 @@ PROTOCOLS = {
             words="the folder study of RISE and Abs-CAM, which took over RISE's: 28 steps (1,792 pixels each at 224)",
         ),
         CurveProtocol(
+            "gradeclip", Black(), RandomColours(), steps=20, share=0.5, score="top1",
+            words="Grad-ECLIP (Zhao et al., ICML 2024): half of the pixels in ten steps, accuracy of the first class",
+        ),
+        CurveProtocol(
             "chest_study", Blurred(10, 19), Blurred(10, 19), pixels=25, share=0.5, score="sigmoid", area="points",
             words="the chest X-ray study: 25 pixels a step, up to half of the picture, sigmoid probability",
+        ),
+        *(
+            CurveProtocol(name, removal, removal, cells=True, steps=24, words="whole patch cells, scored as explained")
+            for name, removal in REMOVALS.items()
         ),
     )
 }  # fmt: skip
@@ -209,11 +152,13 @@ def scored(target: Target, protocol: CurveProtocol) -> Scored:
 
     Args:
         target: What is explained.
-        protocol: ``own``, ``softmax`` or ``sigmoid`` counts.
+        protocol: Its ``score`` counts.
     """
     own = Scored(target.score, target.score_name)
     if protocol.score == "own":
         return own
+    if protocol.score == "top1":
+        return _first_class(target, own, protocol)
     if isinstance(target, ClassifierTarget):
         return Scored(_of_logits(target, protocol.score), f"{protocol.score} probability")
     if isinstance(target, CaptionTarget):
@@ -224,13 +169,31 @@ def scored(target: Target, protocol: CurveProtocol) -> Scored:
     return Scored(own.score, own.name, note)
 
 
+def _first_class(target: Target, own: Scored, protocol: CurveProtocol) -> Scored:
+    """Whether each class is the likeliest; of a target that has classes to choose from."""
+    if isinstance(target, ClassifierTarget):
+        return Scored(_of_logits(target, "top1"), "accuracy of the first class")
+    if isinstance(target, ClassTarget) and len(target.labels) > 1:
+        return Scored(lambda read: _highest(target.score(read)), "accuracy of the first class")
+    note = f"The protocol {protocol.name} asks which class is the first of several, and a {own.name} has none: "
+    return Scored(own.score, own.name, f"{note}it is scored as it is.")
+
+
+def _highest(scores: Tensor) -> Tensor:
+    return F.one_hot(scores.argmax(dim=1), scores.shape[1]).to(scores)
+
+
 def _of_logits(target: ClassifierTarget, kind: str) -> Score:
+    turned: dict[str, Score] = {
+        "softmax": lambda logits: logits.softmax(dim=1), "sigmoid": Tensor.sigmoid, "top1": _highest,
+    }  # fmt: skip
+
     def score(read: Tensor) -> Tensor:
         if isinstance(target.head, nn.Module):
             with evaluation_mode(target.head):
                 logits = target.head(read)
         else:
             logits = target.head(read)
-        return (logits.softmax(dim=1) if kind == "softmax" else logits.sigmoid())[:, target.classes]
+        return turned[kind](logits)[:, target.classes]
 
     return score

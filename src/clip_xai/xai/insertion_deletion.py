@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_xai.xai.curve_protocols import PROTOCOLS, Baseline, CurveProtocol, Score, scored
+from clip_xai.xai.baselines import Baseline, TokenDrop
+from clip_xai.xai.curve_protocols import PROTOCOLS, CurveProtocol, Score, scored
+from clip_xai.xai.dropping import dropped_scores, require_droppable
+from clip_xai.xai.imputation import Road
 from clip_xai.xai.masks import Masks, pooled
 from clip_xai.xai.perturbation_bank import PerturbationBank, scores_in_parts
 from clip_xai.xai.targets import Target
@@ -35,12 +38,16 @@ class OrderMasks(Masks):
         self.ranks, self.rows = ranks, rows
         self.count = len(rows)
 
+    def kept(self, rows: Tensor) -> Tensor:
+        """Return which places some of the masks keep, bool ``[n, h, w]``."""
+        chosen = self.rows[rows.cpu()].to(self.ranks.device)
+        ranks = self.ranks[chosen[:, 0]]
+        return (ranks >= chosen[:, 1, None, None]) & (ranks < chosen[:, 2, None, None])
+
     def pixels(self, images: Tensor, rows: Tensor, side: int) -> Tensor:
         """Make masks at the resolution of the image, for one image; every pixel belongs to one place."""
         del images
-        chosen = self.rows[rows.cpu()].to(self.ranks.device)
-        ranks = self.ranks[chosen[:, 0]]
-        kept = ((ranks >= chosen[:, 1, None, None]) & (ranks < chosen[:, 2, None, None])).float()
+        kept = self.kept(rows).float()
         down, across = (
             torch.arange(side, device=kept.device) * length // side for length in (kept.shape[1], kept.shape[2])
         )
@@ -75,6 +82,26 @@ class Curves:
         """Return the areas ``[R, T]`` of some of the curves ``[R, K, T]``, by the protocol's rule."""
         return self.protocol.areas(curves.transpose(1, 2), self.shares)
 
+    def relevance_gain(self) -> Tensor:
+        """Return the symmetric relevance gain ``[R', T]`` of the maps that were drawn reversed.
+
+        The area under deletion of the coldest places first, less that of the hottest first (Blücher, Vielhaben &
+        Strodthoff, TMLR 2024): unlike either area alone it hardly depends on what stands where the photograph is
+        deleted.
+        """
+        backwards = self.area(self.reversed_deletion)
+        return backwards - self.area(self.deletion[: len(backwards)])
+
+    def span(self) -> Tensor:
+        """Return how far the score of the whole photograph lies above that of nothing, ``[T]``.
+
+        Areas over its size compare between targets. It is the last point of deletion that stands for nothing, so that
+        a protocol which ends before has none: NaN.
+        """
+        if float(self.shares[-1]) < 1:
+            return torch.full_like(self.deletion[0, 0], torch.nan)
+        return self.deletion[0, 0] - self.deletion[0, -1]
+
 
 def insertion_deletion(
     bank: PerturbationBank,
@@ -103,6 +130,7 @@ def insertion_deletion(
 
     Raises:
         ValueError: There are several photographs, or a map that holds NaN or infinity.
+        UserError: The protocol leaves patches out, which this tower or target does not allow.
 
     Example:
         >>> from clip_xai.xai.examples import example
@@ -129,6 +157,8 @@ def insertion_deletion(
         "reversed_insertion": (protocol.insertion, backwards, total - counts, every),
         "reversed_deletion": (protocol.deletion, backwards, none, total - counts),
     }
+    if isinstance(protocol.deletion, TokenDrop):
+        require_droppable(bank.backbone, target)
     how = scored(target, protocol)
     drawn: dict[str, Tensor] = {}
     for baseline in dict.fromkeys(place for place, _, _, _ in wanted.values()):
@@ -200,9 +230,12 @@ def _rows(maps: int, low: Tensor, high: Tensor, total: int) -> Tensor:
 
 
 def _scores(
-    bank: PerturbationBank, reads: str, masks: Masks, baseline: Baseline, score: Score, chunk_size: int
+    bank: PerturbationBank, reads: str, masks: OrderMasks, baseline: Baseline, score: Score, chunk_size: int
 ) -> Tensor:
-    fill = baseline(bank.pixels)
+    if isinstance(baseline, TokenDrop):
+        kept = masks.kept(torch.arange(masks.count)).flatten(1)
+        return dropped_scores(bank, reads, score, kept, chunk_size).cpu()
+    fill = baseline if isinstance(baseline, Road) else baseline(bank.pixels, bank.backbone.preprocess)
     with torch.no_grad():
         stream = bank.stream(masks, reads=reads, fill=fill, chunk_size=chunk_size)
         return torch.cat([scores_in_parts(score, read) for _, read in stream]).cpu()

@@ -10,10 +10,12 @@ from torch import Tensor
 from clip_xai.models.backbones.base import Features, VisionBackbone
 from clip_xai.models.backbones.chunks import in_chunks
 from clip_xai.models.backbones.recording import evaluation_mode, outside_inference
+from clip_xai.models.backbones.transformer import TransformerTower
+from clip_xai.xai.imputation import Road
 from clip_xai.xai.masks import CellMasks, Masks
 from clip_xai.xai.target import Target
 
-Fill = float | Tensor
+Fill = float | Tensor | Road
 
 
 class PerturbationBank:
@@ -57,12 +59,22 @@ class PerturbationBank:
         self._keep_bytes = keep_bytes
         self._kept: dict[Hashable, Tensor] = {}
         self._whole: Features | None = None
+        self._embedded: Tensor | None = None
 
     def whole(self, reads: str) -> Tensor:
         """Return what the tower hands over for the images themselves, ``[B, D]`` or ``[B, N, W]``; run once."""
         if self._whole is None:
             self._whole = self._features(self.pixels)
         return self._whole.read(reads)
+
+    def embedded(self) -> Tensor:
+        """Return what enters the first block of a transformer for the images, ``[B, P + N, W]``; computed once."""
+        tower = self.backbone.image_tower
+        assert isinstance(tower, TransformerTower)
+        if self._embedded is None:
+            with torch.no_grad(), evaluation_mode(self.backbone):
+                self._embedded = tower.embed(self.pixels)
+        return self._embedded
 
     def whole_scores(self, target: Target) -> Tensor:
         """Return the target's scores of the images themselves, ``[B, T]``, float32."""
@@ -81,7 +93,8 @@ class PerturbationBank:
             masks: What is kept: a family, or cells ``[M, h, w]`` or ``[B, M, h, w]``.
             reads: ``"pooled"``, ``"patches"`` or ``"tokens"``.
             fill: What stands where nothing is kept, in normalised values: a number (0 is the mean colour of the tower's
-                training data) or images ``[B or 1, 3, S, S]``, such as a blurred copy.
+                training data), images ``[B or 1, 3, S, S]``, such as a blurred copy, or a fill that is made anew for
+                each mask.
             fill_key: Names a fill of images, so that what was read of it can be shared; None for one that is not.
             chunk_size: Masked images in one forward pass.
 
@@ -94,7 +107,7 @@ class PerturbationBank:
         """
         family = masks if isinstance(masks, Masks) else CellMasks(masks)
         family.check(len(self.pixels), self.pixels.shape[-1])
-        filled = fill_key if isinstance(fill, Tensor) else float(fill)
+        filled = fill_key if isinstance(fill, Tensor) else fill
         key = None if family.key is None or filled is None else (family.key, filled)
         total = len(self.pixels) * family.count
         if reads == "pooled" and key in self._kept:
@@ -131,9 +144,12 @@ class PerturbationBank:
         images, numbers = index // family.count, index % family.count
         mask = family.pixels(images, numbers, pixels.shape[-1])[:, None].to(pixels)
         images = images.to(pixels.device)
-        background = fill if isinstance(fill, Tensor) else torch.full((1, 1, 1, 1), fill)
-        background = background.to(pixels).expand_as(pixels)[images]
-        mixed = torch.lerp(background, pixels[images], mask)
+        if isinstance(fill, Road):
+            mixed = fill.mixed(pixels[images], mask)
+        else:
+            background = fill if isinstance(fill, Tensor) else torch.full((1, 1, 1, 1), fill)
+            background = background.to(pixels).expand_as(pixels)[images]
+            mixed = torch.lerp(background, pixels[images], mask)
         if reads != "pooled":
             features = self._features(mixed)
             return features.pooled, features.read(reads)

@@ -14,6 +14,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from clip_xai.xai.baselines import MeanColour
 from clip_xai.xai.curve_protocols import PROTOCOLS
 from clip_xai.xai.insertion_deletion import OrderMasks, on_units, ranked
 from clip_xai.xai.perturbation_bank import PerturbationBank, scores_in_parts
@@ -24,7 +25,8 @@ from clip_xai.xai.targets import Target
 SHARES = (0.1, 0.3, 0.7)
 STEPS = len(SHARES)
 PASSES = 2 * STEPS  # masked images for each map
-PROTOCOL = PROTOCOLS["default"]  # whole patch cells, deleted to the photograph's mean colour
+PROTOCOL = PROTOCOLS["default"]  # whole patch cells
+DELETED_TO = MeanColour()
 
 
 def relevance_gains(
@@ -79,7 +81,7 @@ def relevance_gains(
     masks = OrderMasks(ranked(on_units(maps, units, side), seed), torch.cat([least_first, most_first]))
     masks.key = None if key is None else ("relevance gain", key)
     stream = bank.stream(
-        masks, reads=target.reads, fill=PROTOCOL.deletion(bank.pixels), fill_key="mean colour", chunk_size=chunk_size
+        masks, reads=target.reads, fill=DELETED_TO(bank.pixels), fill_key="mean colour", chunk_size=chunk_size
     )
     with torch.no_grad():
         scores = torch.cat([scores_in_parts(target.score, read) for _, read in stream]).double().cpu()

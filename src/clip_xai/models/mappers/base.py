@@ -32,6 +32,7 @@ class Mapper(nn.Module):
         needs: What it must be told of its neighbours besides their widths: ``"grid"`` (rows and columns of the patch
             grid), ``"blocks"`` (number of the language model's blocks), ``"class_token"`` (whether the tower's
             embedding is read at a class token).
+        any_number: Whether it can read an image of which patches were left out, so that there are fewer than N.
         prefix_length: K.
         memory_length: M, 0 for a plain prefix.
         order: Its place in tables; ``mappers.register`` gives a class its name and order.
@@ -42,6 +43,7 @@ class Mapper(nn.Module):
     reads: ClassVar[str]
     idea: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    any_number: ClassVar[bool] = False
     prefix_length: int
     memory_length: int = 0
 

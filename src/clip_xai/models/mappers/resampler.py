@@ -24,6 +24,7 @@ class Resampler(Mapper):
     reads: ClassVar[str] = "tokens"
     idea: ClassVar[str] = "learned latents, moved by the class token, look at it and the patches, 2 layers: the default"
     needs: ClassVar[tuple[str, ...]] = ("class_token",)
+    any_number: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -54,6 +54,11 @@ class Target(ABC):
         """What, besides the labels, decides the score; plain values."""
         return {"target": self.name}
 
+    @property
+    def any_number(self) -> bool:
+        """Whether it can score an image of which patches were left out, so that fewer tokens than N are read."""
+        return self.reads == "pooled"
+
     def cotangent(self, read: Tensor) -> Tensor:
         """Return the derivative of each score with respect to ``read``, ``[B, T, *read.shape[1:]]``, detached."""
         return self.score_and_cotangent(read)[1]

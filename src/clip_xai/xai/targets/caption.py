@@ -138,6 +138,11 @@ class CaptionTarget(Target):
         """The caption."""
         return {"target": self.name, "caption": self.text}
 
+    @property
+    def any_number(self) -> bool:
+        """Whether its mapper can do with fewer tokens than the tower has."""
+        return self.reads == "pooled" or self.captioner.mapper.any_number
+
     def caption_words(self) -> list[Word]:
         """Return the caption's words with their token positions."""
         return words_of(*spans_of_ids(self.captioner.tokenizer, self.token_ids.tolist()))
@@ -218,6 +223,11 @@ class CaptionContrastTarget(Target):
             # Causality keeps the padding on the right from every token that counts.
             self.token_ids = torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows], device=device)
             self.counted = torch.tensor([[i < len(row) for i in range(longest)] for row in rows], device=device)
+
+    @property
+    def any_number(self) -> bool:
+        """Whether its mapper can do with fewer tokens than the tower has."""
+        return self.reads == "pooled" or self.captioner.mapper.any_number
 
     @property
     def settings(self) -> dict[str, Any]:
