@@ -48,7 +48,7 @@ def deletion_rate(cells: int, size: int, alpha: float = ALPHA, beta: float = BET
     Args:
         cells: N, all cells.
         size: Cells among which some are deleted.
-        alpha: Asked for.
+        alpha: The chance that is wanted.
         beta: Share of all cells that the model was tuned without.
 
     Example:
