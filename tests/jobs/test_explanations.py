@@ -10,9 +10,14 @@ import pytest
 
 from clip_xai.config.chosen import settings_typed
 from clip_xai.errors import UserError
+from clip_xai.explanations.explainer_ranking import FILE
+from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.evaluate import evaluate
+from clip_xai.jobs.explain import explain
 from clip_xai.jobs.train import train
+from clip_xai.runs.instantiate import require_usable
 from clip_xai.tasks.task import tasks
+from clip_xai.xai.explainer import explainers
 from tests.support.small_runs import draw, of_data, settings
 
 ASKED = ("task=explanations", "protocol.scenes=2", "protocol.samples=2", "xai=[gradcam,saliency]")
@@ -47,9 +52,31 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
     assert "control: true effects" in set(ranks["method"])
     assert "Which explainer can be believed" in (tmp_path / "judged" / "index.html").read_text()
     assert "Saliency" in capsys.readouterr().out
+    assert (run / "export" / FILE).is_file()
     (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene
     again = evaluate(told)
     assert {**again, "seconds": None} == {**metrics, "seconds": None}
+
+
+def test_xai_best_takes_what_was_judged_and_refuses_where_nothing_can_be_believed(run: Path, tmp_path: Path) -> None:
+    evaluate(settings("evaluate", run.parents[1], tmp_path / "judged", f"ckpt={run}", *ASKED))
+    file = run / "export" / FILE
+    known = json.loads(file.read_text())
+    asked = (f"ckpt={run}", "xai=best", "target=contrast", "text=melanoma", "target.against=[nevus]")
+    with pytest.raises(UserError, match=r"xai=best: .*the contrast"):
+        explain(settings("explain", run.parents[1], tmp_path / "no", *asked, "samples=1"))
+    known["kinds"]["contrast"] = [_planted("saliency", 0.9), _planted("gradcam", 0.6)]
+    file.write_text(json.dumps(known))
+    explain(settings("explain", run.parents[1], tmp_path / "yes", *asked, "samples=1"))
+    [(_, result)] = ResultStore(tmp_path / "yes").results()
+    assert [one.method for one in result.answers["contrast"].attributions] == ["saliency"]
+    with pytest.raises(UserError, match="xai=best is of explain"):
+        require_usable(settings("evaluate", run.parents[1], tmp_path / "w", f"ckpt={run}", *ASKED, "xai=best"))
+
+
+def _planted(method: str, value: float) -> dict[str, object]:
+    bounds = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    return {"method": method, "settings": explainers[method]().settings, "leads": True, "seconds": 1.0} | bounds
 
 
 def test_what_it_does_not_read_is_refused_and_so_is_training(run: Path, root: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.evidence_calibration import calibration_beside
+from clip_xai.explanations.explainer_ranking import ExplainerRanking, best_explainers, in_order, ranking_beside
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.ledger_plan import ledger_plan
 from clip_xai.explanations.map_evidence import EvidenceSettings, cost_in_words
@@ -58,6 +59,7 @@ from clip_xai.runs.records import digest_of, evenly, load_records
 from clip_xai.tasks.task import Opened, refuse_settings_unused_at, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
+from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.question import Question
 
@@ -122,8 +124,10 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     chosen = choose(config)
-    question, methods = question_asked(config, chosen.place), explainers_of(config.xai)
+    question = question_asked(config, chosen.place)
     model, photographs = model_of(config, chosen.place), chosen.photographs
+    ranking = ranking_beside(chosen.place, model.fingerprints)
+    methods, of_order = in_order(methods_of(config, ranking, question), ranking, question.names)
     how = decoding(config.generation)
     curves = None if config.curves is None else CurveSettings(config.curves, seed=config.seed)
     of_maps = None
@@ -148,7 +152,7 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     explain_photographs(job, photographs, store, config.trainer, asked, noted, evidence)
     if not is_first_process():
         return {}
-    subtitle = " · ".join((model.words, *chosen.notes, *filter(None, [no_plan])))
+    subtitle = " · ".join((model.words, *chosen.notes, *filter(None, [no_plan, of_order])))
     words = job.vocabulary.of_labels() if model.of_labels else job.vocabulary
     measured_with = measuring(chosen.place, config.ckpt)
     metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measured_with, words)
@@ -160,6 +164,20 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
         log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, job.backbone, job.vocabulary)))
     log.info("report: %s", store.run_dir / "index.html")
     return metrics
+
+
+def methods_of(config: ExplainConfig, ranking: ExplainerRanking | None, question: Question) -> list[Explainer]:
+    """Return the explainers: those named, and for ``xai=best`` those to be believed for what is asked.
+
+    Raises:
+        UserError: None is asked for, or ``xai=best`` cannot choose.
+    """
+    if not config.xai.best:
+        return explainers_of(config.xai)
+    found = {method.name: method for method in best_explainers(ranking, question.names)}
+    if any(settings is not None for name, settings in vars(config.xai).items() if name != "best"):
+        found |= {method.name: method for method in explainers_of(config.xai)}
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -262,6 +280,7 @@ def model_of(config: ExplainConfig, place: Path | None) -> Opened:
 def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: ExplanationJob) -> dict[str, Any]:
     """What decides a result: settings, weights, data set and sources; not which photographs there are just now."""
     settings: dict[str, Any] = {part: asdict(getattr(config, part)) for part in ("xai", "target", "generation")}
+    settings |= {"methods": [method.name for method in job.methods]} if config.xai.best else {}
     settings |= {name: getattr(config, name) for name in ("image", "text")} | {"vocabulary": job.vocabulary.digest}
     if config.curves is not None:
         settings |= {"curves": config.curves}

@@ -79,7 +79,7 @@ def left_behind(folder: Path, names: Sequence[str]) -> list[Path]:
     found = []
     for file in sorted(folder.glob("*.yaml")):
         keys = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        if file.stem not in names and set(keys) - {"defaults"} - set(names):
+        if file.stem not in names and set(keys) - {"defaults", "best"} - set(names):
             found.append(file)
     return found
 
@@ -102,6 +102,7 @@ def module_of(methods: Sequence[type[Explainer]]) -> str:
     """Return the module that holds a dataclass for each explainer, and one of all."""
     parts = [HEAD, *map(_class_of, methods)]
     lines = [f"    {method.name}: {_class_name(method)} | None = None" for method in methods]
+    lines.append("    best: bool = False  # those that were judged to be the best for the model, too")
     doc = '    """Which explainers, each with its settings; null for one that is not asked for."""\n'
     parts.append("\n\n@dataclass\nclass XaiConfig:\n" + "\n".join([doc, *lines]) + "\n")
     return "".join(parts)

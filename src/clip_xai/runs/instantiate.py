@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clip_xai.config.explainer_settings import XaiConfig
-from clip_xai.config.schemas import DataConfig, GenerationConfig, TrainerConfig
+from clip_xai.config.schemas import DataConfig, ExplainConfig, GenerationConfig, TrainerConfig
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.models.backbones.base import VisionBackbone
@@ -36,7 +36,10 @@ def require_usable(settings: Any) -> None:
     check(settings)
     decoding(settings.generation)
     if getattr(settings, "xai", None) is not None:
-        explainers_of(settings.xai)
+        if settings.xai.best and not isinstance(settings, ExplainConfig):
+            raise UserError("xai=best is of explain.py, once explainers are judged: choose xai=NAME or xai=[NAME,NAME]")
+        if not settings.xai.best:
+            explainers_of(settings.xai)
     trainer: TrainerConfig = settings.trainer
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     present["gpu"] = present["cuda"] or present["mps"]
@@ -74,7 +77,7 @@ def explainers_of(xai: XaiConfig) -> list[Explainer]:
     Raises:
         UserError: None is asked for.
     """
-    asked = {name: settings for name, settings in vars(xai).items() if settings is not None}
+    asked = {name: settings for name, settings in vars(xai).items() if name != "best" and settings is not None}
     if not asked:
         raise UserError(f"no explainer is asked for: choose xai=NAME or xai=[NAME,NAME] of {', '.join(explainers)}")
     return [explainers[name](**vars(settings)) for name, settings in asked.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -17,12 +19,13 @@ from clip_xai.data.synthetic.profiles import PROFILES
 from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.causes.maps import explained
-from clip_xai.explanations.causes.measures import Measured, measure
+from clip_xai.explanations.causes.measures import AGREEMENT, Measured, measure
 from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
-from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
+from clip_xai.explanations.causes.scene_targets import TARGETS, Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
 from clip_xai.explanations.causes.store import load_scene, place_of, save_scene
-from clip_xai.explanations.causes.tables import counts, effect_table, map_table, rank_table, rankings
+from clip_xai.explanations.causes.tables import ALL, counts, effect_table, map_table, rank_table, rankings
+from clip_xai.explanations.explainer_ranking import ExplainerRanking, MethodJudged
 from clip_xai.explanations.questions import with_prompt
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.blueprint import random_twin
@@ -39,6 +42,7 @@ from clip_xai.tasks.task import Judgement, Opened, task_at
 from clip_xai.text import counted
 from clip_xai.xai.explainer import Explainer
 
+log = logging.getLogger(__name__)
 WIDTH, HEIGHT = 256, 192  # of a drawn scene
 
 
@@ -82,9 +86,30 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     }
     write_json(run_dir / "metrics.json", metrics)
     write_page(config, model, methods, scenes, measured, found, metrics)
+    file = ranking_of(found, model, methods, seconds, len(scenes)).save(on.place)
+    log.info("%s: explain.py orders methods by it, and xai=best chooses by it", file)
     show(found, asked, seconds, run_dir)
     columns = ranks.columns.tolist()
     return Judgement(metrics, {}, {"ranks of explainers": (columns, ranks.astype(object).values.tolist())})
+
+
+def ranking_of(
+    found: Rankings, model: Opened, methods: Sequence[Explainer], seconds: Mapping[str, float | None], scenes: int
+) -> ExplainerRanking:
+    """Return what is kept beside the model: correctness on all scenes, by what is asked."""
+    by_name, kinds = {method.name: method for method in methods}, {}
+    for target in TARGETS:
+        places = [one for one in found.get((AGREEMENT, target, ALL), ()) if one.rank is not None]
+        judged = [
+            MethodJudged(
+                one.method[0], by_name[one.method[0]].settings, one.score.value, finite_or_none(one.score.low),
+                finite_or_none(one.score.high), one.leads, seconds.get(one.method[0]),
+            )
+            for one in places
+        ]  # fmt: skip
+        if judged:
+            kinds[target] = sorted(judged, key=lambda one: -(one.value if one.low is None else one.low))
+    return ExplainerRanking(model.fingerprints, scenes, kinds)
 
 
 def write_page(
@@ -182,6 +207,11 @@ def asked_of_explanations(
         **asked_of_model(on.place, model.fingerprints),
         "code": code_digest("data", "models", "metrics", "xai", "explanations") + plugin_digest(methods),
     }
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a bound, or None where there were too few scenes for one."""
+    return value if math.isfinite(value) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
