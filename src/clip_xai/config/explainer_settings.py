@@ -418,4 +418,4 @@ class XaiConfig:
     token_kernelshap: TokenKernelshapSettings | None = None
     token_gradeclip: TokenGradeclipSettings | None = None
     token_attention_gradient: TokenAttentionGradientSettings | None = None
-    best: bool = False  # instead of all these: those to be believed for the model, by its own judgement
+    best: bool = False  # those that were judged to be the best for the model, too
