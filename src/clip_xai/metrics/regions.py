@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +17,8 @@ from clip_xai.metrics.localisation import (
     average_precision,
     checked,
     energy_inside,
-    lay_over,
     pointing_hits,
 )
-from clip_xai.metrics.method_means import MethodMeans
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
@@ -137,60 +134,3 @@ REGION_MEASURES: Mapping[str, RegionMeasure] = {
     "mass": RegionMeasure("relevance mass", relevance_mass),
     "rank": RegionMeasure("relevance rank", relevance_rank),
 }
-
-
-class RegionMeans(MethodMeans):
-    """How well the maps of M methods lie on one region of each photograph, by one measure.
-
-    Shapes: ``update`` takes M maps on one grid, a mask in the model's pixels and the photograph's group; ``compute`` as
-    for :class:`~clip_xai.metrics.method_means.MethodMeans`.
-
-    Example:
-        >>> metric = RegionMeans(["hot corner"], REGION_MEASURES["rank"])
-        >>> mask = torch.zeros(4, 4, dtype=torch.bool)
-        >>> mask[0, 0] = True
-        >>> metric.update(mask[None].float(), mask, "patient 1")
-        >>> metric.compute()["hot corner"][0].item()
-        1.0
-    """
-
-    def __init__(self, methods: Sequence[str], measure: RegionMeasure, **settings: Any) -> None:
-        """Set the measure; the other arguments are those of the base class."""
-        super().__init__(methods, span=(0.0, 1.0), share=measure.share, **settings)
-        self.measure = measure
-
-    def update(self, maps: Tensor, mask: Tensor, group: str) -> None:  # type: ignore[override]
-        """Add one photograph.
-
-        Args:
-            maps: [M, h, w]; NaN throughout where a method has none.
-            mask: Bool [H, W].
-            group: Whose photograph it is.
-        """
-        there = torch.isfinite(maps).flatten(1).all(dim=1)
-        values = torch.full((1, len(maps)), float("nan"), dtype=torch.float64)
-        if there.any():
-            laid = lay_over(maps[there].cpu(), (mask.shape[0], mask.shape[1]))
-            values[0, there.cpu()] = self.measure.of(laid, mask.cpu().expand_as(laid)).double()
-        super().update(values, [group])
-
-
-class TunedOverlap(MethodMeans):
-    """Overlap at each method's own threshold, which was tuned on validation photographs.
-
-    Shapes: as for :class:`RegionMeans`.
-    """
-
-    def __init__(self, methods: Sequence[str], thresholds: Mapping[str, float], **settings: Any) -> None:
-        """Set the thresholds by method; one without has no values."""
-        super().__init__(methods, span=(0.0, 1.0), **settings)
-        self.thresholds = dict(thresholds)
-
-    def update(self, maps: Tensor, mask: Tensor, group: str) -> None:  # type: ignore[override]
-        """Add one photograph; see :class:`RegionMeans`."""
-        values = torch.full((1, len(maps)), float("nan"), dtype=torch.float64)
-        for number, (name, one) in enumerate(zip(self.methods, maps, strict=True)):
-            if name in self.thresholds and torch.isfinite(one).all():
-                laid = lay_over(one[None].cpu(), (mask.shape[0], mask.shape[1]))
-                values[0, number] = overlap(laid, mask.cpu()[None], self.thresholds[name])[0]
-        super().update(values, [group])

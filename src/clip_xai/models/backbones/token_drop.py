@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clip_xai.models.backbones.recording import Recorder
-from clip_xai.models.backbones.tower import ImageTower, known_read
+from clip_xai.models.backbones.tower import Features, ImageTower, known_read
 from clip_xai.models.backbones.transformer import TransformerTower, open_block, openable
 
 
@@ -31,9 +31,7 @@ def read_kept(tower: TransformerTower, embedded: Tensor, kept: Tensor, reads: st
     Returns:
         ``[n, D]``, ``[n, K, W]`` or ``[n, P + K, W]``.
     """
-    prefix = torch.arange(tower.prefix_tokens, device=kept.device).expand(len(kept), -1)
-    rows = torch.cat([prefix, kept + tower.prefix_tokens], dim=1)
-    tokens = embedded.expand(len(kept), -1, -1).gather(1, rows[..., None].expand(-1, -1, embedded.shape[-1]))
+    tokens = _chosen(tower, embedded, kept)
     *others, last = tower.blocks
     for block in others:
         tokens = block.run(tokens, None)
@@ -41,3 +39,17 @@ def read_kept(tower: TransformerTower, embedded: Tensor, kept: Tensor, reads: st
         return tower.read(last.run(tokens, None), reads)
     recorder = Recorder(len(others) + 1, (), ())
     return tower.pooled(open_block(recorder, len(others), last, tokens, slice(0, 1)))
+
+
+def features_of_kept(tower: TransformerTower, embedded: Tensor, kept: Tensor) -> Features:
+    """Return all that the tower hands over for images of which each shows K of its patches; see :func:`read_kept`."""
+    tokens = _chosen(tower, embedded, kept)
+    for block in tower.blocks:
+        tokens = block.run(tokens, None)
+    return Features(tower.pooled(tokens), tower.last_norm(tokens), tower.prefix_tokens)
+
+
+def _chosen(tower: TransformerTower, embedded: Tensor, kept: Tensor) -> Tensor:
+    prefix = torch.arange(tower.prefix_tokens, device=kept.device).expand(len(kept), -1)
+    rows = torch.cat([prefix, kept + tower.prefix_tokens], dim=1)
+    return embedded.expand(len(kept), -1, -1).gather(1, rows[..., None].expand(-1, -1, embedded.shape[-1]))
