@@ -79,7 +79,7 @@ def test_empty_captions_are_counted_where_heat_is_measured(tmp_path, caplog) -> 
         tmp_path / "a.png", "drawn", "a.png", "a", "melanoma", None, "melanoma", ("melanoma",),
         mask=tmp_path / "mask.png",
     )  # fmt: skip
-    maps = measure(captioner.backbone, captioner, [record], [GradEclip()], Decoding(max_new_tokens=8))
+    maps = measure([captioner.backbone], captioner, [record], [GradEclip()], Decoding(max_new_tokens=8))
     assert "1 of 1 caption has no map, being empty" in caplog.text
     assert ("gradeclip", "similarity") in maps.maps and ("gradeclip", "whole caption") not in maps.maps
 

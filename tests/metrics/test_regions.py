@@ -10,13 +10,9 @@ import torch
 from sklearn.metrics import jaccard_score
 
 from clip_xai.metrics import method_means
-from clip_xai.metrics.regions import (
-    best_constant_point,
-    overlap,
-    relevance_mass,
-    relevance_rank,
-    tuned_threshold,
-)
+from clip_xai.metrics.findings import THRESHOLDS
+from clip_xai.metrics.method_means import number_of
+from clip_xai.metrics.regions import TunedOverlap, relevance_mass, relevance_rank
 from tests.metrics.test_localisation import MASK, square_mask
 
 MAPS = torch.randn(5, 16, 16, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
@@ -50,28 +46,34 @@ def test_ends_of_the_scales() -> None:
         assert torch.isnan(measure(own, torch.zeros_like(MASK)))
     assert float(relevance_mass(-own, MASK)) == 1  # what speaks against lies there, too
     assert torch.isnan(relevance_mass(torch.zeros(1, 16, 16), MASK))
-    assert float(overlap(own, MASK, 0.5)) == 1 and float(overlap(other, MASK, 0.5)) == 0
-    assert float(overlap(torch.full((1, 16, 16), 3.0), MASK, 0.5)) == pytest.approx(1 / 16)
 
 
-def test_overlap_is_sklearns_jaccard_at_the_best_of_all_thresholds() -> None:
+def test_overlap_is_sklearns_jaccard_at_the_threshold_of_the_other_half() -> None:
+    groups = [f"patient {number}" for number in range(5)]
+    metric = TunedOverlap(["own", "flat", "none"])
+    for one, mask, group in zip(MAPS, MASKS, groups, strict=True):
+        metric.update(torch.stack([one, torch.ones_like(one), torch.full_like(one, float("nan"))]), mask, group)
+    names = sorted({str(number_of(group)) for group in groups})
+    half = [names.index(str(number_of(group))) % 2 for group in groups]
     scaled = [(one - one.min()) / (one.max() - one.min()) for one in MAPS]
-    means = {}
-    for threshold in (0.2, 0.5, 0.8):
-        expected = [jaccard_score(m.flatten(), (v >= threshold).flatten()) for m, v in zip(MASKS, scaled, strict=True)]
-        assert overlap(MAPS, MASKS, threshold).tolist() == pytest.approx(expected)
-        means[threshold] = np.mean(expected)
-    assert tuned_threshold(MAPS, MASKS, (0.2, 0.5, 0.8)) == max(means, key=means.__getitem__)
-    soft = MASK.float() * 0.6 + 0.1
-    soft[0, 15, 15] = 1.0
-    assert tuned_threshold(soft, MASK) <= 0.55 / 0.9 and float(overlap(soft, MASK, tuned_threshold(soft, MASK))) > 0.9
-    with pytest.raises(ValueError, match="No mask has a pixel"):
-        tuned_threshold(soft, torch.zeros_like(MASK))
+    at = np.array([
+        [jaccard_score(m.flatten(), (v >= t).flatten()) for m, v in zip(MASKS, scaled, strict=True)] for t in THRESHOLDS
+    ])  # fmt: skip
+    expected = []
+    for number, own in enumerate(half):
+        others = [other for other in range(5) if half[other] != own]
+        expected.append(at[at[:, others].mean(axis=1).argmax(), number])
+    values, _ = metric.table()
+    assert values[:, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert (values[:, 1] == 0).all() and np.isnan(values[:, 2]).all()
+    assert float(metric.compute()["own"][0]) == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-def test_the_best_constant_point_lies_in_most_masks() -> None:
-    point = best_constant_point(MASKS)
-    hits = [float((point.bool() & mask).sum() / point.sum()) for mask in MASKS]
-    counts = MASKS.sum(dim=0)
-    assert point[counts == counts.max()].all() and point.sum() == (counts == counts.max()).sum()
-    assert sum(hits) == int(counts.max())  # no other single pixel is hit more often
+def test_overlaps_see_a_planted_region_and_no_photographs_have_none() -> None:
+    metric = TunedOverlap(["soft"])
+    assert metric.table()[0].shape == (0, 1)
+    for number in range(12):
+        soft = MASK[0].float() * 0.6 + 0.1
+        soft[15, 15] = 1.0  # one hot pixel elsewhere
+        metric.update(soft[None], MASK[0], str(number))
+    assert float(metric.compute()["soft"][0]) == pytest.approx(16 / 17)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clip_xai.data.preprocess import Geometry
 from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
+from clip_xai.explanations.blind_maps import sobel_maps
 from clip_xai.metrics.intervals import FEWEST
 from clip_xai.metrics.localisation import (
     MEASURES,
@@ -32,6 +33,8 @@ CONTROLS = {
     "control: random": "Control: random map",
     "control: centre": "Control: centre of the picture",
     "control: colour contrast": "Control: colour contrast",
+    "control: Sobel edges": "Control: Sobel edges",
+    "control: usual place": "Control: usual place (masks of others)",
 }
 TRAINED, RANDOM = "trained", "random"  # the weights that a row of a localisation was measured on
 TITLES = {"pointing": "pointing game", "auprc": "AUPRC", "energy": "energy inside"}
@@ -45,12 +48,14 @@ class LesionMaps:
         maps: Grids ``[h, w]`` by method and by what was explained.
         masks: For each of them the lesion in the model's pixels, bool ``[S, S]``.
         groups: For each of them the photograph's group.
+        numbers: For each of them the photograph's number, in the order they came.
         vocabulary: Says what the masks mark: a lesion, a finding.
     """
 
     maps: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
     masks: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
     groups: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    numbers: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     photographs: int = 0
     vocabulary: Vocabulary = field(default_factory=load_vocabulary)
 
@@ -66,6 +71,7 @@ class LesionMaps:
             ("control: random", "any"): random_maps(1, backbone.grid, self.photographs)[0],
             ("control: centre", "any"): centre_maps(1, backbone.grid)[0],
             ("control: colour contrast", "any"): colour_contrast_maps(square, backbone.grid)[0],
+            ("control: Sobel edges", "any"): sobel_maps(square, backbone.grid)[0],
         }
         shown = {
             f"{self.vocabulary.truth.capitalize()}'s share of what the model saw": f"{float(lesion.float().mean()):.2f}"
@@ -87,6 +93,7 @@ class LesionMaps:
             self.maps.setdefault(pair, []).append(values)
             self.masks.setdefault(pair, []).append(lesion)
             self.groups.setdefault(pair, []).append(group)
+            self.numbers.setdefault(pair, []).append(self.photographs)
         self.photographs += 1
         return shown
 

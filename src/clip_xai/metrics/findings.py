@@ -99,12 +99,31 @@ def tuned_iou(maps: Tensor, masks: Tensor, groups: Sequence[str]) -> Tensor:
     Returns:
         NaN where the mask is empty, and everywhere if there is one patient alone.
     """
+    return on_the_other_half(ious_at_thresholds(maps, masks), groups)
+
+
+def ious_at_thresholds(maps: Tensor, masks: Tensor) -> Tensor:
+    """Return the IoU of each map, scaled to 0 to 1, cut at each of ``THRESHOLDS``: ``[K, B]``.
+
+    Args:
+        maps: ``[B, H, W]``; a flat one marks nothing.
+        masks: Bool ``[B, H, W]``.
+    """
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     scaled = torch.where(high > low, (maps - low) / (high - low), torch.zeros_like(maps))
-    at = torch.stack([intersection_over_union(scaled >= threshold, masks) for threshold in THRESHOLDS])
-    names = sorted(set(groups))
-    half = torch.tensor([names.index(group) % 2 for group in groups])
-    found = torch.full((len(maps),), float("nan"))
+    return torch.stack([intersection_over_union(scaled >= threshold, masks) for threshold in THRESHOLDS])
+
+
+def on_the_other_half(at: Tensor, groups: Sequence[str]) -> Tensor:
+    """Return each picture's value ``[B]`` at the threshold with the largest mean on the half of the other patients.
+
+    Args:
+        at: Values at each threshold, ``[K, B]``.
+        groups: Patient of each picture.
+    """
+    names = {name: number for number, name in enumerate(sorted(set(groups)))}
+    half = torch.tensor([names[group] % 2 for group in groups])
+    found = at.new_full((at.shape[1],), float("nan"))
     for own in (0, 1):
         others = at[:, half != own].nanmean(dim=1)
         if len(others) and not others.isnan().all():

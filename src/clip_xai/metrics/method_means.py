@@ -79,6 +79,10 @@ class MethodMeans(Metric):
         """
         if values.shape != (len(groups), len(self.methods)):
             raise ValueError(f"values {list(values.shape)} of {len(groups)} groups and {len(self.methods)} methods")
+        self.add(values, groups)
+
+    def add(self, values: Tensor, groups: Sequence[str]) -> None:
+        """Keep the values of a batch, whatever their shape, and the group of each of its rows."""
         self.values.append(values.detach().double().to(self.device))
         self.groups.append(torch.tensor([number_of(group) for group in groups], device=self.device))
 
@@ -87,10 +91,17 @@ class MethodMeans(Metric):
         found = self.intervals()
         return {name: torch.tensor([one.value, one.low, one.high]) for name, one in found.items()}
 
+    def gathered(self) -> tuple[Tensor, list[str]]:
+        """Return what was kept of all photographs, and their groups."""
+        if isinstance(self.values, list) and not self.values:
+            return torch.empty(0, len(self.methods), dtype=torch.float64), []
+        values, groups = (torch.cat(part) if isinstance(part, list) else part for part in (self.values, self.groups))
+        return values.cpu(), [str(group) for group in groups.tolist()]
+
     def table(self) -> tuple[NDArray[np.float64], list[str]]:
         """Return all values ``[n, M]`` as they came, and their groups."""
-        values, groups = (torch.cat(part) if isinstance(part, list) else part for part in (self.values, self.groups))
-        return values.cpu().numpy(), [str(group) for group in groups.tolist()]
+        values, groups = self.gathered()
+        return values.numpy(), groups
 
     def intervals(self) -> dict[str, Interval]:
         """Return each method's mean with its interval; NaN and n = 0 for one without any value."""

@@ -1,4 +1,4 @@
-"""More measures of whether heat lies on a region: its mass and its highest ranks, and overlap at a tuned threshold.
+"""More measures of whether heat lies on a region: its mass, its highest ranks, and overlap at a tuned threshold.
 
 As in :mod:`clip_xai.metrics.localisation`, all is measured in the model's pixels, and a mask of nothing has no answer.
 Chance is the mask's share of the picture for mass and rank; of overlap it depends on the threshold, so that a control
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from clip_xai.metrics.localisation import (
-    average_precision,
-    checked,
-    energy_inside,
-    pointing_hits,
-)
-
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+from clip_xai.metrics.findings import THRESHOLDS, ious_at_thresholds, on_the_other_half, otsu_iou
+from clip_xai.metrics.localisation import average_precision, checked, energy_inside, lay_over, pointing_hits
+from clip_xai.metrics.method_means import MethodMeans
 
 
 def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
@@ -64,54 +62,6 @@ def relevance_rank(maps: Tensor, masks: Tensor) -> Tensor:
     return (hits / count).masked_fill(count == 0, float("nan")).float()
 
 
-def overlap(maps: Tensor, masks: Tensor, threshold: float) -> Tensor:
-    """Intersection over union of the mask and the pixels that reach a threshold, each map scaled to 0 to 1 first.
-
-    Args:
-        maps: [B, H, W]; a flat map is 1 everywhere.
-        masks: Bool [B, H, W].
-        threshold: In 0 to 1.
-
-    Returns:
-        [B] in 0 to 1; NaN where the mask is empty.
-    """
-    flat, inside = checked(maps, masks)
-    low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
-    hot = torch.where(high > low, (flat - low) / (high - low).clamp(min=1e-30), 1.0) >= threshold
-    shared = (hot & inside).sum(dim=1) / (hot | inside).sum(dim=1)
-    return shared.masked_fill(~inside.any(dim=1), float("nan"))
-
-
-def tuned_threshold(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> float:
-    """Return the threshold with the best mean overlap; tune it on other photographs than those that it judges.
-
-    Args:
-        maps: [B, H, W].
-        masks: Bool [B, H, W].
-        thresholds: Those to choose from; the lowest of equally good ones.
-
-    Raises:
-        ValueError: No mask has a pixel.
-    """
-    means = torch.stack([overlap(maps, masks, one).double().nanmean() for one in thresholds])
-    if torch.isnan(means).all():
-        raise ValueError("No mask has a pixel inside the model's square.")
-    return float(thresholds[int(means.argmax())])
-
-
-def best_constant_point(masks: Tensor) -> Tensor:
-    """Return the map [H, W] that is 1 at the places which lie inside most of the masks, and 0 elsewhere.
-
-    What pointing at one and the same place of every picture scores; take the masks of other photographs than those
-    that are judged.
-
-    Args:
-        masks: Bool [B, H, W].
-    """
-    counts = masks.sum(dim=0)
-    return (counts == counts.max()).float()
-
-
 @dataclass(frozen=True)
 class RegionMeasure:
     """One measure of maps against masks.
@@ -133,4 +83,42 @@ REGION_MEASURES: Mapping[str, RegionMeasure] = {
     "energy": RegionMeasure("energy inside", energy_inside),
     "mass": RegionMeasure("relevance mass", relevance_mass),
     "rank": RegionMeasure("relevance rank", relevance_rank),
+    "overlap_otsu": RegionMeasure("overlap (IoU, Otsu)", otsu_iou),
 }
+
+
+class TunedOverlap(MethodMeans):
+    """Overlap (IoU) of M methods with a region, each at the threshold that is best for the other half of the patients.
+
+    Which threshold that is shows when all photographs are there, so that the overlaps at all of them are kept.
+
+    Shapes: ``update`` takes M maps on any one grid, a mask in the model's pixels and the photograph's group;
+    ``compute`` as for :class:`~clip_xai.metrics.method_means.MethodMeans`.
+    """
+
+    def __init__(self, methods: Sequence[str], **settings: Any) -> None:
+        """Set what is compared; the settings are those of the base class."""
+        super().__init__(methods, span=(0.0, 1.0), **settings)
+
+    def update(self, maps: Tensor, mask: Tensor, group: str) -> None:  # type: ignore[override]
+        """Add one photograph.
+
+        Args:
+            maps: [M, h, w]; NaN throughout where a method has none.
+            mask: Bool [H, W].
+            group: Whose photograph it is.
+        """
+        found = torch.full((len(THRESHOLDS), len(self.methods)), float("nan"), dtype=torch.float64)
+        there = torch.isfinite(maps).flatten(1).all(dim=1).cpu()
+        if there.any():
+            laid = lay_over(maps[there].float().cpu(), (mask.shape[0], mask.shape[1]))
+            found[:, there] = ious_at_thresholds(laid, mask.cpu().expand_as(laid)).double()
+        self.add(found[None], [group])
+
+    def table(self) -> tuple[NDArray[np.float64], list[str]]:
+        """Return the overlaps [n, M] at the tuned thresholds, and their groups."""
+        values, groups = self.gathered()
+        if not groups:
+            return np.empty((0, len(self.methods))), []
+        columns = [on_the_other_half(values[:, :, number].T, groups) for number in range(len(self.methods))]
+        return torch.stack(columns, dim=1).numpy(), groups

@@ -1,8 +1,8 @@
 """Do heat maps lie on the lesion? ``python -m clip_xai.studies.localise [ckpt=latest] [samples=200] [xai=basic]``.
 
 Every explainer over many photographs with lesion masks, beside controls that look at no model (random, centre, colour
-contrast) and the same explainers on the same tower at random weights. Takes the settings of ``explain``; writes
-``localisation.json`` and ``localisation.md`` into the run directory.
+contrast, edges, the usual place), the attention rollout, and the same explainers on the same tower at random weights.
+Takes the settings of ``explain``; writes ``localisation.json`` and ``localisation.md`` into the run directory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from clip_xai.data.record import EMPTY_MASK, FULL_MASK, Record
 from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.lesion_maps import RANDOM, TRAINED, LesionMaps
+from clip_xai.explanations.lesion_ranking import COMPARED, SEEDS, ranked_regions, ranking_table, rows_with_ranking
 from clip_xai.explanations.questions import WHOLE_CAPTION, diagnosis_words, with_prompt
 from clip_xai.files import write_json, write_text
 from clip_xai.models.backbones.base import VisionBackbone
@@ -45,6 +46,7 @@ from clip_xai.tasks.captions.opened import fingerprints_of, open_captioner
 from clip_xai.text import counted, plural
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_together
+from clip_xai.xai.methods import AttentionRollout
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, SimilarityTarget, Target
 
@@ -73,15 +75,19 @@ def localise(config: ExplainConfig) -> tuple[list[dict[str, Any]], Table]:
     captioner.to(device_of(config.trainer))
     words = captioner.vocabulary
     methods = [method for method in explainers_of(config.xai) if method.modality == "image"]
-    trained = measure(captioner.backbone, captioner, chosen, methods, decoding(config.generation), retrieval, words)
+    rollout = AttentionRollout()  # a control: it does not hear what is asked
+    if "attention" in captioner.backbone.supports and rollout.name not in {method.name for method in methods}:
+        methods.append(rollout)
+    towers = [captioner.backbone]
+    trained = measure(towers, captioner, chosen, methods, decoding(config.generation), retrieval, words)
     torch.manual_seed(config.seed)
-    random = measure(
-        random_twin(captioner.backbone).to(device_of(config.trainer)), None, chosen, methods, vocabulary=words
-    )
-    rows = trained.measure(config.seed)
+    twins = [random_twin(captioner.backbone).to(device_of(config.trainer)) for _ in range(SEEDS)]
+    random = measure(twins, None, chosen, methods, vocabulary=words)
+    rows = rows_with_ranking(trained.measure(config.seed), ranked_regions(trained, random, config.seed))
     controls = [row for row in random.measure(config.seed) if not row["method"].startswith("control")]
-    rows = [row | {"weights": TRAINED} for row in rows] + [row | {"weights": RANDOM} for row in controls]
-    table = trained.table(rows)
+    rows = [row | {"weights": TRAINED} for row in rows if row[COMPARED]["n"]]
+    rows += [row | {"weights": RANDOM} for row in controls]
+    table = ranking_table(rows, words)
     if table is None:
         raise UserError(
             f"split={config.split}: the model sees a {words.truth} in none of {counted(len(chosen), 'photograph')}: "
@@ -123,7 +129,7 @@ def asked_of_localisation(config: ExplainConfig, on: Judged, captioner: Captione
 
 
 def measure(
-    backbone: VisionBackbone,
+    towers: Sequence[VisionBackbone],
     captioner: Captioner | None,
     records: Sequence[Record],
     methods: Sequence[Explainer],
@@ -133,13 +139,16 @@ def measure(
 ) -> LesionMaps:
     """Explain the true diagnosis by similarity and by contrast and, with a captioner, what the caption says.
 
-    The contrast is the margin of the true diagnosis over every other one that stands in the records: it takes out what
-    all texts of a field share, which a single similarity also explains.
+    Photographs take the towers, equally built, in turn: a captioner's own, or several at random weights. The contrast
+    is the margin of the true diagnosis over every other one that stands in the records: it takes out what all texts of
+    a field share, which a single similarity also explains.
     """
     words = vocabulary or load_vocabulary()
     maps, silent = LesionMaps(vocabulary=words), 0
     known = sorted({record.diagnosis for record in records if record.diagnosis})
-    for record in track(records, "Heat maps beside masks" if captioner else "The same at random weights"):
+    progress = track(records, "Heat maps beside masks" if captioner else "The same at random weights")
+    for number, record in enumerate(progress):
+        backbone = towers[number % len(towers)]
         assert record.mask is not None
         picture = read_image(record.image)
         pixels = backbone.preprocess.read(record.image)[None].to(next(backbone.parameters()).device)

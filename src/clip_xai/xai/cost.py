@@ -81,9 +81,10 @@ def counted_passes(backbone: VisionBackbone) -> Iterator[Passes]:
         for number, part in enumerate(leaves):
             hooks.callback(part.register_forward_hook(watched(number)).remove)
         yield passes
-    sizes = [sum(value.numel() for value in part.parameters()) for part in leaves]
+    # Some libraries read a part's weights without calling it, such as the output projection of attention.
+    sizes = {number: sum(value.numel() for value in leaves[number].parameters()) for number in forwards}
     passes.forwards, passes.backwards = (
-        sum(size * counter[number] for number, size in enumerate(sizes)) / max(1, sum(sizes))
+        sum(size * counter[number] for number, size in sizes.items()) / max(1, sum(sizes.values()))
         for counter in (forwards, backwards)
     )
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from clip_xai.explanations.measures.base import Measure, PhotographMaps
 from clip_xai.metrics.localisation import lay_over
-from clip_xai.metrics.regions import REGION_MEASURES, overlap
+from clip_xai.metrics.regions import REGION_MEASURES
 
 
 class OnRegion(Measure):
@@ -31,24 +29,6 @@ class OnRegion(Measure):
         mask = _region(asked)
         laid = _laid(asked)
         return asked.by_method(self.measure.of(laid, mask.expand_as(laid)))
-
-
-class TunedOverlap(OnRegion):
-    """Overlap of each method at its own threshold, tuned on validation photographs."""
-
-    def __init__(self, thresholds: Mapping[str, float]) -> None:
-        """Take the thresholds by method; one without has no value."""
-        self.thresholds = dict(thresholds)
-        self.name, self.title = "overlap", "overlap (IoU)"
-
-    def of(self, asked: PhotographMaps) -> dict[str, float]:
-        """Return the overlap of each map; see the base class."""
-        mask = _region(asked)[None]
-        return {
-            name: float(overlap(one[None], mask, self.thresholds[name])[0])
-            for name, one in zip(asked.maps, _laid(asked), strict=True)
-            if name in self.thresholds
-        }
 
 
 def _region(asked: PhotographMaps) -> Tensor:
