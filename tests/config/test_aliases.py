@@ -121,3 +121,10 @@ def test_a_file_with_a_stages_number_in_its_name_is_refused(tmp_path: Path, plac
     (tmp_path / place).write_text("learning_rate: 1\n")
     with pytest.raises(UserError, match=f"would not be read: rename it to {wanted}$"):
         cli.Command.of("train", CONF, [f"--config-dir={tmp_path}"])
+
+
+@pytest.mark.parametrize("argument", ["launcher=null", "xai=null", "launcher=null,joblib"])
+def test_no_option_is_refused_in_one_line(argument: str) -> None:
+    with pytest.raises(UserError, match="an option is left out by leaving out"):
+        with_option_names(argument, {"launcher", "xai"}.__contains__)
+    assert with_option_names("image=null", {"xai"}.__contains__) == "image=null"

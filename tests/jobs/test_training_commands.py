@@ -37,14 +37,14 @@ def test_two_processes_train_what_one_trains(home: Path) -> None:
         assert (weights[key] - value).norm() <= 1e-3 * value.norm(), key
 
 
-@pytest.mark.parametrize("launcher", ["null", "joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["", "launcher=joblib", "launcher=submitit_local"])
 def test_launchers_run_a_sweep(home: Path, launcher: str) -> None:
     (home / "own" / "experiment").mkdir(parents=True, exist_ok=True)
     # A number in the user's own YAML, and a mapper of the user's own, read in the launcher's processes.
     (home / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [override /stage: 1]\n")
     shutil.copy(EXAMPLES / "my_mapper.py", home)
     own = "plugins=[my_mapper] mapper=one_layer mapper.prefix_length=2,3"
-    done = works(home, f"python train.py --config-dir own -m launcher={launcher} {FAST} experiment=mine {own}")
+    done = works(home, f"python train.py --config-dir own -m {launcher} {FAST} experiment=mine {own}")
     runs = [path for path in newest(home, "train", 3) if not path.name.startswith(".")][-2:]
     written = [json.loads((run / "export" / "config.json").read_text())["settings"] for run in runs]
     assert {one["mapper"] for one in written} == {"one_layer"}, done.stdout

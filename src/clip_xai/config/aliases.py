@@ -63,6 +63,9 @@ def with_option_names(argument: str, is_group: Callable[[str], bool]) -> str:
         argument: As typed; texts and paths in quotes.
         is_group: Whether there is a configuration group of that name.
 
+    Raises:
+        UserError: No option is chosen, which Hydra cannot be told on the command line.
+
     >>> with_option_names("stage=1,2", {"stage"}.__contains__), with_option_names("seed=1,2", {"stage"}.__contains__)
     ('stage=adaptation,language', 'seed=1,2')
     """
@@ -76,6 +79,8 @@ def with_option_names(argument: str, is_group: Callable[[str], bool]) -> str:
     except HydraException:  # a pattern of names, or an interval
         return argument
     plain = [choice.text if isinstance(choice, QuotedString) else choice for choice in choices]
+    if any(choice is None for choice in plain):
+        raise UserError(f"{key}=null: an option is left out by leaving out {key}=, or choose one by its name")
     names = [option_name(group, choice) for choice in plain]
     return argument if names == plain else f"{key}={','.join(map(_written, names))}"
 
