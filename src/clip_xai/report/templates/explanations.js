@@ -520,4 +520,5 @@
   filter();
   open(...readAddress());
   reveal();
+  document.documentElement.dataset.opened = "";
 })();
