@@ -12,8 +12,8 @@ from typing import ClassVar
 from clip_xai.ranges import Checked, setting
 
 TARGETS = (
-    "caption_word", "caption_span", "caption", "caption_contrast", "similarity", "contrast", "class", "logit",
-    "embedding_dimension",
+    "caption_word", "caption_span", "caption", "caption_contrast", "caption_total", "similarity", "contrast", "class",
+    "logit", "embedding_dimension",
 )
 
 

@@ -14,6 +14,7 @@ from clip_xai.data.preprocess import Geometry
 from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.errors import UserError
 from clip_xai.explanations.comparison_texts import ComparisonTexts
+from clip_xai.explanations.composed_maps import composed_answer
 from clip_xai.explanations.curves import CurveSettings, measured_curves
 from clip_xai.explanations.ledger_plan import LedgerPlan
 from clip_xai.explanations.map_evidence import EvidenceSettings, measured_evidence
@@ -31,7 +32,8 @@ from clip_xai.runs.lineage import Lineage
 from clip_xai.xai.attribution import Attribution
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
 from clip_xai.xai.perturbation_bank import PerturbationBank
-from clip_xai.xai.target import SimilarityTarget
+from clip_xai.xai.target import SimilarityTarget, Target
+from clip_xai.xai.targets.caption_total import TOTAL, CaptionTotalTarget
 from clip_xai.xai.targets.question import Question
 from clip_xai.xai.targets.target_builder import needs_captioner
 
@@ -72,6 +74,11 @@ class ExplanationJob:
             raise UserError(
                 "without a captioner there is no caption to explain: choose target=similarity or contrast with "
                 "text=..., class or embedding_dimension; of a classifier, logit"
+            )
+        if TOTAL in self.question.names and self.ledger is None:
+            raise UserError(
+                f"target={TOTAL} follows the words of the ledger: leave out ledger=0; where photographs of other "
+                "patients are not at hand, give data=NAME (data.root=DIR)"
             )
 
     def result(self, photograph: Photograph) -> Result:
@@ -130,23 +137,25 @@ class ExplanationJob:
             if not caption.complete:
                 ended = f"the caption ends where generation.max_new_tokens={decoding.max_new_tokens} ran out"
                 photograph = replace(photograph, facts=photograph.facts | {"note": ended})
+        ledger = None
+        if self.ledger is not None and self.captioner is not None and caption is not None:
+            with torch.no_grad():
+                read = self.captioner.read(pixels)
+            ledger = self.ledger.ledger(self.captioner, read, caption, photograph, self._others)
         answers = {}
         bank = PerturbationBank(self.backbone, pixels)  # masked images are run once for all questions
         brief = in_brief(self.question)
-        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption, pixels)
+        shorter = {} if brief is None else ask(brief, self.backbone, self.captioner, caption, pixels, True)
         unanswered: list[str] = []
-        for name, asked in ask(self.question, self.backbone, self.captioner, caption, pixels).items():
+        for name, asked in ask(self.question, self.backbone, self.captioner, caption, pixels, True).items():
             try:
                 answer = self._answer(pixels, bank, asked, shorter.get(name, asked))
                 if isinstance(asked.target, SimilarityTarget):
                     answer = replace(answer, contexts=self._scale(pixels, asked.target))
-                own = number_of(photograph.path) if photograph.path.is_file() else 0
-                if self.evidence is not None:
-                    found = measured_evidence(answer, bank, asked.target, self.evidence, own)
-                    answer = replace(answer, evidence=found)
-                if self.curves is not None:
-                    drawn = measured_curves(answer, bank, asked.target, self.curves, own)
-                    answer = replace(answer, curves=drawn)
+                if isinstance(asked.target, CaptionTotalTarget) and ledger is not None:
+                    answer = composed_answer(answer, ledger)
+                else:
+                    answer = self._measured(answer, bank, asked.target, photograph)
             except UserError as error:
                 unanswered.append(f"target={name}: {error}")
                 continue
@@ -157,12 +166,16 @@ class ExplanationJob:
         if unanswered:
             name, answer = next(iter(answers.items()))
             answers[name] = replace(answer, left_out=(*answer.left_out, *unanswered))
-        ledger = None
-        if self.ledger is not None and self.captioner is not None and caption is not None:
-            with torch.no_grad():
-                read = self.captioner.read(pixels)
-            ledger = self.ledger.ledger(self.captioner, read, caption, photograph, self._others)
         return Result(photograph, None if caption is None else caption.text, answers, ledger)
+
+    def _measured(self, answer: Answer, bank: PerturbationBank, target: Target, photograph: Photograph) -> Answer:
+        """Add evidence and curves, where they are asked, to what the methods say."""
+        own = number_of(photograph.path) if photograph.path.is_file() else 0
+        if self.evidence is not None:
+            answer = replace(answer, evidence=measured_evidence(answer, bank, target, self.evidence, own))
+        if self.curves is not None:
+            answer = replace(answer, curves=measured_curves(answer, bank, target, self.curves, own))
+        return answer
 
     @functools.cached_property
     def _others(self) -> OtherPatients:

@@ -23,6 +23,7 @@ from clip_xai.report.explained import POOLED_NOTE
 from clip_xai.xai.target import CaptionTarget, Target
 from clip_xai.xai.targets.base import CAPTION, TEXT, needing
 from clip_xai.xai.targets.caption import WHOLE_CAPTION, diagnosis_words
+from clip_xai.xai.targets.caption_total import TOTAL
 from clip_xai.xai.targets.question import CAPTION_PARTS, Question
 from clip_xai.xai.targets.similarity import CutTextWarning
 from clip_xai.xai.targets.target_builder import caption_parts, targets_of
@@ -125,12 +126,23 @@ def ask(
     captioner: Captioner | None,
     caption: Caption | None,
     pixels: Tensor | None = None,
+    composes: bool = False,
 ) -> dict[str, TargetSpecification]:
     """Return the targets of one photograph by their names; all parts of the caption are one, called ``caption``.
+
+    Args:
+        question: What is asked.
+        backbone: The tower.
+        captioner: The captioner, where there is one.
+        caption: Its caption of the photograph.
+        pixels: What the tower sees of it, ``[1, 3, S, S]``.
+        composes: Whether direct maps are composed afterwards, as ``caption_total`` needs it.
 
     Raises:
         UserError: There is no text to compare with, or no word to explain.
     """
+    if TOTAL in question.names and not composes:
+        raise UserError(f"target={TOTAL} is composed of other maps by explain.py alone: choose another target here")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CutTextWarning)  # the page marks it, and the log says it once
         made = targets_of(question, backbone, captioner, None if caption is None else caption.token_ids, pixels)

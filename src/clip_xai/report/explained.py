@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOG_PROBABILITY = "log-probability"
 RATIO = "log-probability ratio"
+TOTAL_EFFECT = "total effect"
 MARGIN_SUFFIX = " margin"
 MARGIN = "cosine" + MARGIN_SUFFIX
 NAMED = 3  # of the texts that a margin is over; the item's note names all
@@ -198,6 +199,8 @@ def short_label(image: ExplainedImage, index: int) -> str:
     item = image.items[index]
     if item.score_name == LOG_PROBABILITY:
         return item.label.strip()
+    if item.score_name == TOTAL_EFFECT:
+        return f"{item.label.strip()}, followed through the words"
     if item.score_name in CLASSIFIER_KINDS.values():
         return item.label.strip() if item.label.startswith("class ") else f"class “{item.label.strip()}”"
     label = "the caption" if item.label.strip() == (image.caption or "").strip() else f"“{item.label.strip()}”"

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from clip_xai.report.cards import chosen_items
 from clip_xai.report.curves import item_picture, svg_uri
 from clip_xai.report.evidence import Evidence, opening_method
-from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, Item, plain, short_label
+from clip_xai.report.explained import (
+    LOG_PROBABILITY,
+    TOTAL_EFFECT,
+    ExplainedImage,
+    Explanation,
+    Item,
+    plain,
+    short_label,
+)
 from clip_xai.report.figures import (
     DIVERGING,
     OPACITY,
@@ -26,7 +34,7 @@ from clip_xai.report.figures import (
     outlines,
     scale_of,
 )
-from clip_xai.report.ledger import HEAD
+from clip_xai.report.ledger import FOLLOWS, HEAD, LedgerWord
 from clip_xai.report.pages import Section, Table, script_json, write_page
 
 PHOTOGRAPH = 900  # longest side on the page in pixels
@@ -135,6 +143,7 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
                 "note": item.note,
                 "context": item.context,
                 "rests": _rests(image, item),
+                "chain": [] if (word := _word_of(image, item)) is None else _chain(image, word, item.score_name),
             }
             for index, item in enumerate(image.items)
         ],
@@ -144,26 +153,51 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
     }
 
 
+def _word_of(image: ExplainedImage, item: Item) -> LedgerWord | None:
+    """The content word of the caption that an item is about."""
+    if image.ledger is None or item.score_name not in (LOG_PROBABILITY, TOTAL_EFFECT):
+        return None
+    return image.ledger.at(item.span, item.label)
+
+
 def _rests(image: ExplainedImage, item: Item) -> dict[str, str] | None:
-    """What a word of the caption rests on, to be read under its map; None for all else."""
-    word = (
-        None if image.ledger is None or item.score_name != LOG_PROBABILITY else image.ledger.at(item.span, item.label)
-    )
+    """What a word of the caption rests on, to be read under its own map; None for all else."""
+    word = _word_of(image, item) if item.score_name == LOG_PROBABILITY else None
     return None if word is None else {"kind": word.verdict, "text": word.map_note}
+
+
+def _chain(image: ExplainedImage, word: LedgerWord, score_name: str) -> list[dict[str, object]]:
+    """The words that a word follows from, each with the item that explains it alike, the largest part first."""
+    assert image.ledger is not None
+    shares = image.ledger.shares(image.ledger.words.index(word))
+    links: list[dict[str, object]] = []
+    for s, share in sorted(shares.items(), key=lambda one: -one[1]):
+        before = image.ledger.words[s]
+        links.append({"item": _item_of(image, before, score_name), "text": before.text, "share": f"{share:.0%}"})
+    return links
+
+
+def _item_of(image: ExplainedImage, word: LedgerWord, score_name: str) -> int | None:
+    """The last item that is about a word: of the diagnosis, the whole of it and not one of its words."""
+    own = (i for i, item in enumerate(image.items) if item.score_name == score_name and _word_of(image, item) == word)
+    return max(own, default=None)
 
 
 def _ledger(image: ExplainedImage) -> dict[str, object] | None:
     """The ledger word by word, each with the item that explains it, where there is one."""
     if image.ledger is None or not image.ledger.words:
         return None
-    words = []
-    for word in image.ledger.words:
-        of_word = [
-            index
-            for index, item in enumerate(image.items)
-            if item.score_name == LOG_PROBABILITY and image.ledger.at(item.span, item.label) == word
-        ]
-        words.append({"item": of_word[-1] if of_word else None, "kind": word.verdict, "cells": word.cells})
+    names = {item.score_name for item in image.items}
+    name = LOG_PROBABILITY if LOG_PROBABILITY in names else TOTAL_EFFECT
+    words = [
+        {
+            "item": _item_of(image, word, name),
+            "kind": word.verdict,
+            "cells": word.cells,
+            "chain": _chain(image, word, name) if word.verdict == FOLLOWS else [],
+        }
+        for word in image.ledger.words
+    ]
     return {"head": HEAD, "words": words, "note": image.ledger.note}
 
 

@@ -206,15 +206,29 @@ class Ledger:
         """Word by word."""
         return Table("What its words rest on", HEAD, tuple(word.cells for word in self.words), self.note)
 
+    def shares(self, t: int) -> dict[int, float]:
+        """Return how much of what the words before bring to a content word comes from which of them.
+
+        Swap effects above 0 of words whose total has a lower bound above 0, scaled to sum to 1; empty where there is
+        none.
+
+        Args:
+            t: The word's place in ``words``.
+        """
+        decided = [word.columns.total.low > 0 for word in self.words]
+        effects = {s: effect for s, effect in enumerate(self.words[t].swaps) if effect > 0 and decided[s]}
+        together = sum(effects.values())
+        return {s: effect / together for s, effect in effects.items()}
+
     def at(self, span: tuple[int, int] | None, label: str) -> LedgerWord | None:
-        """Return the content word that a score is about: the one at a place of the caption, or the diagnosis by label.
+        """Return the content word that a score is about, by its place in the caption, else by its label.
 
         Args:
             span: Where a single word stands; None for what is not one.
-            label: What the score is called.
+            label: What the score is called, such as ``diagnosis: melanoma``.
         """
         if span is None:
-            return next((one for one in self.words if label == f"diagnosis: {one.text}"), None)
+            return next((one for one in self.words if label == f"{one.kind}: {one.text}"), None)
         return next((one for one in self.words if one.span[0] < span[1] and span[0] < one.span[1]), None)
 
 

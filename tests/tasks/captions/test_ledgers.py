@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from clip_xai.config.schemas import ExplainConfig
 from clip_xai.data.record import Record
+from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.ledger import LedgerSettings
@@ -24,6 +28,7 @@ from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.explain import explain_photographs
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.settings import Decoding
+from clip_xai.report.explained import TOTAL_EFFECT
 from clip_xai.report.ledger import FEWEST, FOLLOWS, SEEN
 from clip_xai.tasks.captions.evaluation import evaluate_captioner, write_evaluation
 from clip_xai.tasks.captions.ledgers import run_ledger, why_no_ledger
@@ -114,6 +119,34 @@ def test_an_explained_word_says_what_it_rests_on(data, tmp_path) -> None:
     assert found["ledger"]["photographs"] == 1 and found["ledger"]["kinds"][0]["total"]["n"] == 2
     page = (tmp_path / "run" / "index.html").read_text()
     assert "follows from “red”" in page and "This map explains the last part alone" in page
+
+
+def test_a_followed_word_has_the_map_of_the_word_it_follows_from(data) -> None:
+    records, _ = data
+    tower = planted_captioner(WORDS, by_the_word)
+    numbers = read_in_batches(tower, [tower.backbone.preprocess.read(record.image) for record in records])[:, 0]
+    middle = float(numbers.median())
+
+    def rule(number: float, before: tuple[str, ...]) -> Mapping[str, float]:
+        """The colour's chance rises with the image's number, so that covering a place changes it a little."""
+        red = 0.2 + 0.75 / (1 + math.exp(-50 * (number - middle)))
+        return {"red": red, "black": 1 - red} if before[-1:] == ("a",) else by_the_word(1.0, before)
+
+    captioner = planted_captioner(WORDS, rule)
+    plan = LedgerPlan(tuple(records[:14]), SETTINGS)
+    photograph = Photograph.of(records[int(numbers.argmax())])
+    question, how = Question(("caption_total",)), Decoding(max_new_tokens=12)
+    with pytest.raises(UserError, match="leave out ledger=0"):
+        ExplanationJob(captioner.backbone, captioner, [Occlusion(window=1)], question, how)
+    job = ExplanationJob(captioner.backbone, captioner, [Occlusion(window=1)], question, how, ledger=plan)
+    result = job.result(photograph)
+    answer = result.answers["caption_total"]
+    [attribution] = answer.attributions
+    assert [item.label for item in answer.items] == ["colour: red", "diagnosis: melanoma"]
+    assert answer.score_name == TOTAL_EFFECT and result.ledger.shares(1) == {0: 1.0}
+    colour, diagnosis = attribution.values[0]
+    torch.testing.assert_close(diagnosis, colour * result.ledger.words[1].columns.carried.value, atol=1e-5, rtol=1e-4)
+    assert colour.abs().sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_other_patients_are_those_of_the_data_or_the_reader_is_told(captioner, data, tmp_path: Path) -> None:

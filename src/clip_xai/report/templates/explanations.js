@@ -148,14 +148,21 @@
     $("caption").hidden = entry.caption === null;
     $("sure-legend").hidden = !entry.items.some((item) => item.span && item.score_name === "log-probability");
   };
+  // The words that a word follows from; a click opens the map of one.
+  const links = (entry, chain) => chain.map(({ item, text, share }) => {
+    const link = element("span", undefined, "link");
+    link.append(item === null ? element("b", text) : wordButton(entry, item, text), document.createTextNode(` ${share}`));
+    return link;
+  });
   // Which words the photograph decided, and which follow from the words before them.
   const fillLedger = (entry) => {
     $("ledger").hidden = !entry.ledger;
     if (!entry.ledger) return;
     const row = (cells, tag) => { const line = element("tr"); line.append(...cells.map((cell, place) => element(place ? tag : "th", cell))); return line; };
-    $("ledger-words").replaceChildren(...entry.ledger.words.map(({ item, kind, cells }) => {
+    $("ledger-words").replaceChildren(...entry.ledger.words.map(({ item, kind, cells, chain }) => {
       const line = element("li", undefined, kind);
-      line.append(item === null ? element("b", cells[0]) : wordButton(entry, item, cells[0]), element("span", cells[1]));
+      line.append(item === null ? element("b", cells[0]) : wordButton(entry, item, cells[0]));
+      line.append(element("span", chain.length ? "follows from" : cells[1]), ...links(entry, chain));
       return line;
     }));
     $("ledger-head").replaceChildren(row(entry.ledger.head, "th"));
@@ -254,6 +261,9 @@
     const reading = explanation?.reading ?? "";
     $("reading").textContent = !explanation || reading.startsWith(explanation.title) ? reading : `${explanation.title}. ${reading}`;
     $("evidence").textContent = explanation?.evidence ?? "";
+    const chain = none ? [] : entry.items[state.shown].chain;
+    $("chain").hidden = !chain.length;
+    $("chain").replaceChildren(element("span", "What the words before bring comes from"), ...links(entry, chain), element("span", "and, through them, from the places on their maps."));
     const rests = none || !explanation ? null : entry.items[state.shown].rests;
     $("rests").textContent = rests?.text ?? "";
     $("rests").hidden = !rests;

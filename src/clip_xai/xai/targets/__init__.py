@@ -2,6 +2,7 @@
 
 from clip_xai.xai.targets.base import Target
 from clip_xai.xai.targets.caption import CaptionContrastTarget, CaptionTarget
+from clip_xai.xai.targets.caption_total import CaptionTotalTarget
 from clip_xai.xai.targets.classes import ClassifierTarget, ClassTarget
 from clip_xai.xai.targets.embedding import EmbeddingDimensionTarget
 from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
@@ -9,6 +10,7 @@ from clip_xai.xai.targets.similarity import ContrastTarget, SimilarityTarget
 __all__ = [
     "CaptionContrastTarget",
     "CaptionTarget",
+    "CaptionTotalTarget",
     "ClassTarget",
     "ClassifierTarget",
     "ContrastTarget",

@@ -245,7 +245,7 @@ def _number(backbone: VisionClassifier, asked: str | int) -> int:
     )
 
 
-@targets.register("class", order=6)
+@targets.register("class", order=7)
 def zero_shot_class(context: TargetContext) -> ClassTarget:
     """Make the scores of the classes that are asked."""
     asked, words = context.question, context.vocabulary
@@ -254,7 +254,7 @@ def zero_shot_class(context: TargetContext) -> ClassTarget:
     return ClassTarget.from_classes(with_texts(context.backbone), classes, templates, asked.kind)
 
 
-@targets.register("logit", order=7)
+@targets.register("logit", order=8)
 def classifier_logit(context: TargetContext) -> ClassifierTarget:
     """Make the scores of a classifier's classes: those that are asked, or the likeliest of each image."""
     return ClassifierTarget.of(context.backbone, context.question.classes or (), context.question.kind, context.pixels)

@@ -71,7 +71,7 @@ class EmbeddingDimensionTarget(Target):
         return scores, (chosen - scores[..., None] * unit[:, None]) / length[:, None, None]
 
 
-@targets.register("embedding_dimension", order=8)
+@targets.register("embedding_dimension", order=9)
 def embedding_dimension(context: TargetContext) -> EmbeddingDimensionTarget:
     """Make the dimensions of the embedding that are asked."""
     return EmbeddingDimensionTarget(context.question.dimensions, embed_dim=context.backbone.embed_dim)

@@ -152,14 +152,14 @@ class ContrastTarget(SimilarityTarget):
         return similarity - others / (similarity.shape[1] - 1)
 
 
-@targets.register("similarity", needs=TEXT, order=4)
+@targets.register("similarity", needs=TEXT, order=5)
 def similarity(context: TargetContext) -> SimilarityTarget:
     """Make the similarity to the texts that are asked, or to the caption."""
     texts = context.texts()
     return SimilarityTarget.from_texts(with_texts(context.backbone), texts, context.question.kind)
 
 
-@targets.register("contrast", needs=TEXT, order=5)
+@targets.register("contrast", needs=TEXT, order=6)
 def contrast(context: TargetContext) -> SimilarityTarget:
     """Make the margin of the texts that are asked, or of the caption, over the others."""
     asked = context.question.against
