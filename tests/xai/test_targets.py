@@ -15,6 +15,7 @@ from clip_xai.models.captioner import Captioner
 from clip_xai.xai.target import (
     CaptionContrastTarget,
     CaptionTarget,
+    CaptionTotalTarget,
     ClassifierTarget,
     ClassTarget,
     ContrastTarget,
@@ -221,10 +222,12 @@ def test_a_question_names_its_targets(backbone: OpenClipBackbone, captioner: Cap
         of_a_clip, text="a nevus", against=("a blue lesion",), classes=("nevus", "melanoma"), dimensions=(3, 5)
     )
     asked = {one.name: one for one in targets_of(question, captioner.backbone, captioner, ids)}
-    assert tuple(asked) == ("caption", "caption_contrast", "similarity", "contrast", "class", "embedding_dimension")
+    names = ("caption", "caption_contrast", "caption_total", "similarity", "contrast", "class", "embedding_dimension")
+    assert tuple(asked) == names
     kinds = (
         CaptionTarget,
         CaptionContrastTarget,
+        CaptionTotalTarget,
         SimilarityTarget,
         ContrastTarget,
         ClassTarget,

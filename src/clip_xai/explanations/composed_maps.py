@@ -88,9 +88,8 @@ def chain_in_words(ledger: Ledger, t: int) -> str:
     word, shares = ledger.words[t], ledger.shares(t)
     if not shares:
         return "No word before it that the image decides leads to it: this is its direct map."
-    parts = ", ".join(
-        f"“{ledger.words[s].text}” {share:.0%}" for s, share in sorted(shares.items(), key=lambda one: -one[1])
-    )
+    largest = sorted(shares.items(), key=lambda one: -one[1])
+    parts = ", ".join(f"“{ledger.words[s].text}” {share:.0%}" for s, share in largest if share >= 0.005)
     columns = word.columns
     return (
         f"Directly {number(round(columns.direct.value, 2))} nats, through the words before "

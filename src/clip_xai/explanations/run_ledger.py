@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clip_xai.explanations.lesion_maps import cells_of, finite
+from clip_xai.explanations.lesion_maps import finite
 from clip_xai.metrics.intervals import mean_interval
 from clip_xai.report.ledger import FEWEST, FOLLOWS, NEITHER, SEEN, Columns, Ledger, LedgerWord
 from clip_xai.report.pages import Table
@@ -76,8 +76,7 @@ class RunLedger:
         found = self.measured
         names = ("direct", "carried", "total", "remainder", SEEN, FOLLOWS, NEITHER, "direct_same")
         rows = tuple(
-            (row["kind"], str(row["total"]["n"]), *(cells_of(row.get(name))[0] or "–" for name in names))
-            for row in found["kinds"]
+            (row["kind"], str(row["total"]["n"]), *(_cell(row.get(name)) for name in names)) for row in found["kinds"]
         )
         head = ("words", "n", "direct D", "carried C", "total T", "remainder R", "seen", "follow from words before",
                 "not in the picture", "D, same diagnosis")  # fmt: skip
@@ -113,6 +112,14 @@ def _flat(word: LedgerWord | None) -> dict[str, Any]:
         "carrier": word.carrier,
         "verdict": word.verdict,
     }
+
+
+def _cell(interval: dict[str, Any] | None) -> str:
+    """A value with its interval, two digits behind the point."""
+    if interval is None:
+        return "–"
+    bounds = "" if interval["low"] is None else f" [{interval['low']:.2f}, {interval['high']:.2f}]"
+    return f"{interval['value']:.2f}{bounds}".replace("-", "−")
 
 
 def _bounds(prefix: str, columns: Columns | None) -> dict[str, Any]:

@@ -153,6 +153,11 @@ def _draw_captions(canvas: Canvas, x: int, y: int, width: int, image: ExplainedI
             y = canvas.text(x, y, "Darker words: higher probability, given the photograph and the words before.", width,
                             size=13, ink=QUIET)  # fmt: skip
         y += GAP
+    if image.ledger is not None and image.ledger.words:
+        y = canvas.text(x, y, "What each word rests on", width, size=15, bold=True, ink=ACCENT) + 4
+        for line in image.ledger.in_short:
+            y = canvas.text(x, y, line, width, size=14)
+        y += GAP
     others = [index for index, item in enumerate(image.items) if item.span is None]
     if others:
         y = canvas.text(x, y, "Explained as a whole", width, size=15, bold=True, ink=ACCENT) + 4

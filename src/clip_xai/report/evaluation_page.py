@@ -175,7 +175,7 @@ def _example(result: EvaluationResult, example: Mapping[str, Any]) -> Example:
         others=tuple((SYSTEMS.get(system, system), text) for system, text in captions.items() if system != MODEL),
         chips=chips,
         wrong=any(chip.kind in ("wrong", "unsaid") for chip in chips),
-        ledger=None if ledger is None else ledger.table,
+        ledger=None if ledger is None else ledger.narrow_table,
     )
 
 

@@ -40,6 +40,7 @@ from clip_xai.report.pages import Section, Table, script_json, write_page
 PHOTOGRAPH = 900  # longest side on the page in pixels
 THUMBNAIL = 128
 NOT_READ = -32768  # 16-bit integer that stands for "no value"
+_LEAST_SHARE = 0.05  # Of what the words before bring; smaller parts are left out of the chain.
 
 
 def write_explanations(
@@ -172,6 +173,8 @@ def _chain(image: ExplainedImage, word: LedgerWord, score_name: str) -> list[dic
     shares = image.ledger.shares(image.ledger.words.index(word))
     links: list[dict[str, object]] = []
     for s, share in sorted(shares.items(), key=lambda one: -one[1]):
+        if share < _LEAST_SHARE:
+            break
         before = image.ledger.words[s]
         links.append({"item": _item_of(image, before, score_name), "text": before.text, "share": f"{share:.0%}"})
     return links

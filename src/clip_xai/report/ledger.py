@@ -64,6 +64,11 @@ class Columns:
     others: int
 
     @property
+    def values(self) -> tuple[float, float, float, float]:
+        """D, C, T and R."""
+        return self.direct.value, self.carried.value, self.total.value, self.remainder
+
+    @property
     def remainder(self) -> float:
         """What this very wording adds: total less direct and carried."""
         return self.total.value - self.direct.value - self.carried.value
@@ -202,9 +207,24 @@ class Ledger:
         return f"{found} Last column: against {alike} whose caption names {self.diagnosis}."
 
     @property
-    def table(self) -> Table:
-        """Word by word."""
-        return Table("What its words rest on", HEAD, tuple(word.cells for word in self.words), self.note)
+    def narrow_table(self) -> Table:
+        """Word by word without intervals."""
+        rows = tuple(
+            (word.text, word.verdict_text, *(number(round(value, 2)) for value in word.columns.values))
+            for word in self.words
+        )
+        return Table("What its words rest on", ("word", "it is", "D", "C", "T", "R"), rows, self.note)
+
+    @property
+    def in_short(self) -> tuple[str, ...]:
+        """One line for what is seen, for what follows from other words, and for what is not in the picture."""
+        seen = [word.text for word in self.words if word.verdict == SEEN]
+        follows = [
+            f"{word.text} from {word.carrier or 'the words before'}" for word in self.words if word.verdict == FOLLOWS
+        ]
+        neither = [word.text for word in self.words if word.verdict == NEITHER]
+        lines = (("Seen", seen), ("Follows", follows), (NOT_IN_THE_PICTURE.capitalize(), neither))
+        return tuple(f"{name}: {', '.join(words)}." for name, words in lines if words)
 
     def shares(self, t: int) -> dict[int, float]:
         """Return how much of what the words before bring to a content word comes from which of them.

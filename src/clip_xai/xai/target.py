@@ -3,6 +3,7 @@
 from clip_xai.xai.targets import (
     CaptionContrastTarget,
     CaptionTarget,
+    CaptionTotalTarget,
     ClassifierTarget,
     ClassTarget,
     ContrastTarget,
@@ -16,6 +17,7 @@ __all__ = [
     "KINDS",
     "CaptionContrastTarget",
     "CaptionTarget",
+    "CaptionTotalTarget",
     "ClassTarget",
     "ClassifierTarget",
     "ContrastTarget",

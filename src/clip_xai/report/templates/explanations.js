@@ -143,6 +143,7 @@
     parts.push(document.createTextNode(entry.letters.slice(cursor).join("")));
     $("caption").replaceChildren(...parts);
     const wholes = entry.items.map((item, index) => ({ item, index })).filter(({ item }) => !item.span);
+    $("wholes").classList.toggle("many", wholes.length > 6);
     $("wholes").replaceChildren(...wholes.map(({ index }) => wordButton(entry, index, label(entry, index))));
     $("caption-title").textContent = entry.caption === null ? "Explained texts" : "Generated caption";
     $("caption").hidden = entry.caption === null;

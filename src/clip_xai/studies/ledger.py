@@ -1,0 +1,186 @@
+"""Does the ledger say what is known beforehand? ``python -m clip_xai.studies.ledger``.
+
+Two captioners on one frozen tower learn captions of rendered scenes, in one language with the diagnosis before the
+description and in the other behind it; in front of both stand the age and sex of a patient, drawn by lot. Then, on
+fresh scenes:
+
+- max(D, C) tells what a scene draws and a caption states rightly from age and sex, also among words of one base rate;
+- the diagnosis that stands first is not carried, the one that stands last is;
+- another value in the place of the word that is credited moves the diagnosis, in the place of others it does not;
+- whether wrong words are those that the picture did not decide, and whether P(slot = w | image) is calibrated.
+
+Settings: ``scenes=300 training=1500 epochs=16 seed=0 run_dir=DIR``. The same command in the same directory goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_xai.config.cli import report_errors
+from clip_xai.errors import UserError
+from clip_xai.explanations.ledger import LedgerSettings
+from clip_xai.explanations.lesion_maps import finite
+from clip_xai.explanations.other_patients import drawn_statements
+from clip_xai.files import write_json, write_text
+from clip_xai.progress import track
+from clip_xai.ranges import SEEDS, Checked, setting
+from clip_xai.report.pages import Table
+from clip_xai.runs.directories import claim, code_digest
+from clip_xai.studies.ledger_captioners import (
+    FIRST,
+    LAST,
+    Recipe,
+    pictures,
+    trained,
+    untrained,
+    vocabulary_with_patients,
+)
+from clip_xai.studies.ledger_judged import RIVALS, judge, moved_by_swaps
+from clip_xai.studies.ledger_measures import KINDS, calibrated, fitted_temperature, measured_of, measured_swaps
+from clip_xai.studies.localise import markdown
+
+VALIDATION = 100  # scenes
+
+
+@dataclass
+class StudySettings(Checked):
+    """What is measured.
+
+    Attributes:
+        scenes: Fresh scenes that the ledger is judged on.
+        training: Scenes that the captioners learn from.
+        epochs: How often each of them is seen.
+        seed: Another one gives other scenes, patients and weights.
+        run_dir: Where everything is written.
+    """
+
+    scenes: int = setting(300, least=20)
+    training: int = setting(1500, least=32)
+    epochs: int = setting(16, least=1)
+    seed: int = setting(0, least=0, most=SEEDS)
+    run_dir: str = setting("", path=True)
+
+
+def study(settings: StudySettings) -> tuple[dict[str, Any], list[Table]]:
+    """Train, judge and measure; see the module."""
+    run_dir = Path(settings.run_dir)
+    asked = {name: value for name, value in vars(settings).items() if name != "run_dir"}
+    claim(run_dir, "ledger", {"settings": asked, "code": code_digest("data", "models", "xai", "explanations")})
+    vocabulary = vocabulary_with_patients(run_dir)
+    recipe = Recipe(scenes=settings.training, epochs=settings.epochs, seed=settings.seed)
+    how = LedgerSettings(seed=settings.seed)
+    reader = untrained(vocabulary)
+    places = {FIRST: run_dir / "first", LAST: run_dir / "last"}
+    known = all((place / "model.safetensors").is_file() for place in places.values())
+    seen = pictures(32 if known else settings.training, 3 * settings.seed, reader)
+    captioners = {order: trained(place, order, seen, recipe, vocabulary) for order, place in places.items()}
+    tested = pictures(settings.scenes, 3 * settings.seed + 1, reader)
+    checked = pictures(VALIDATION, 3 * settings.seed + 2, reader)
+    judged = {order: judge(captioner, tested, how, settings.seed) for order, captioner in captioners.items()}
+    for order, one in judged.items():
+        one.words.to_parquet(run_dir / f"words_{order.replace(' ', '_')}.parquet", index=False)
+    swaps = moved_by_swaps(captioners[LAST], tested, judged[LAST], settings.seed)
+    swaps.to_parquet(run_dir / "swaps.parquet", index=False)
+    found: dict[str, Any] = {order: measured_of(one, settings.seed) for order, one in judged.items()}
+    found["swaps"] = measured_swaps(swaps, settings.seed)
+    drawn = [
+        drawn_statements(captioners[LAST], checked.read[row : row + 1], how.samples, settings.seed, [row])[0]
+        for row in track(range(VALIDATION), "Captions of validation scenes")
+    ]
+    temperature = fitted_temperature(drawn, checked, how.samples, vocabulary)
+    rows = {
+        name: calibrated(judged[LAST].stated, tested, how.samples, vocabulary, at, settings.seed)
+        for name, at in (("before", 1.0), ("after", temperature))
+    }
+    found["calibration"] = {"temperature": temperature} | {
+        kind: {name: asdict(one[kind]) for name, one in rows.items()} for kind in KINDS
+    }
+    return found, tables_of(found, settings)
+
+
+def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
+    """The numbers for a reader."""
+    names = [name for name, value in found[LAST].items() if isinstance(value, dict) and "value" in value]
+    rows = [
+        ("accuracy of the diagnosis", *(f"{found[order]['accuracy of the diagnosis']:.2f}" for order in (FIRST, LAST)))
+    ]
+    rows += [(name, *(_cell(found[order][name]) for order in (FIRST, LAST))) for name in names]
+    rows += [
+        (f"wrong words told by {name}", *(_cell(found[order]["wrong words told by"][name]) for order in (FIRST, LAST)))
+        for name in found[LAST]["wrong words told by"]
+    ]
+    note = (
+        f"{settings.scenes} scenes that no training has seen, one caption of each drawn at temperature 1; 95 % "
+        "intervals over scenes. Area under the ROC curve of max(D, C): 1 for words that the scene draws and the "
+        "caption states rightly, 0 for age and sex, which are drawn by lot. Medians of the diagnosis, C by its formula. "
+        "Wrong words: the area under the ROC curve by which words that the scene does not draw are told from those that it "
+        "does."
+    )
+    swaps = found["swaps"]
+    of_swaps = tuple(
+        (name, str(swaps[name]["n"]), _cell(swaps[name]["change"]), _cell(swaps[name]["lost"]))
+        for name in ("credited", "others")
+    )
+    fitted = found["calibration"]
+    of_attributes = tuple((kind, _cell(fitted[kind]["before"]), _cell(fitted[kind]["after"])) for kind in KINDS)
+    return [
+        Table("Known answers", ("measure", FIRST, LAST), tuple(rows), note),
+        Table(
+            "Swapping a word before the diagnosis", ("word", "n", "change in nats", "diagnosis lost"), of_swaps,
+            f"Log-odds of the diagnosis, mean over {RIVALS} other values of the word's vocabulary, {LAST}.",
+        ),
+        Table(
+            "Calibration of P(slot = w | image)", ("attribute", "error", "at the fitted temperature"), of_attributes,
+            f"Expected calibration error in ten bins, {LAST}; temperature {fitted['temperature']:.2f}, fitted on "
+            f"{VALIDATION} other scenes for all attributes together.",
+        ),
+    ]  # fmt: skip
+
+
+def _cell(interval: dict[str, Any]) -> str:
+    bounds_of = "" if np.isnan(interval["low"]) else f" [{interval['low']:.2f}, {interval['high']:.2f}]"
+    return f"{interval['value']:.2f}{bounds_of}"
+
+
+def settings_of(arguments: Sequence[str]) -> StudySettings:
+    """Read settings as they are typed.
+
+    Raises:
+        UserError: One is unknown or out of its range.
+    """
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name not in StudySettings.__dataclass_fields__:
+            raise UserError(f"{argument}: choose of {', '.join(StudySettings.__dataclass_fields__)}, as in scenes=300")
+        if name != "run_dir" and not value.isdigit():
+            raise UserError(f"{argument}: give a whole number")
+        given[name] = value if name == "run_dir" else int(value)
+    made = StudySettings(**given)
+    return made if made.run_dir else replace(made, run_dir=f"runs/ledger/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+
+
+def main(arguments: list[str]) -> None:
+    """Run the study and print its tables."""
+    with report_errors("explain"):
+        settings = settings_of(arguments)
+        found, tables = study(settings)
+        write_json(Path(settings.run_dir) / "ledger.json", _finite(found))
+        text = "\n\n".join(markdown(table) for table in tables)
+        write_text(Path(settings.run_dir) / "ledger.md", text)
+        print(text)
+
+
+def _finite(values: Any) -> Any:
+    return {key: _finite(value) for key, value in finite(values).items()} if isinstance(values, dict) else values
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""Captions of scenes with their ledgers, and what other values in the place of their words do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from clip_xai.explanations.ledger import LedgerSettings, ReadCaption, ledger_of
+from clip_xai.explanations.other_patients import OtherPatients, Stated, drawn_statements
+from clip_xai.models.captioner import Caption, Captioner
+from clip_xai.models.settings import Decoding
+from clip_xai.progress import track
+from clip_xai.report.ledger import Ledger, LedgerWord
+from clip_xai.studies.ledger_captioners import Pictures, accuracy
+from clip_xai.xai.slots import DIAGNOSIS, Slot, log_odds_at, rivals_of, slots_of
+from clip_xai.xai.word_swaps import swapped
+
+RIVALS = 6  # values that are tried in the place of a word
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A captioner's captions of scenes with their ledgers.
+
+    Attributes:
+        captions: One a scene, drawn at temperature 1.
+        ledgers: Their ledgers.
+        words: One row a content word: ``scene``, ``kind``, ``value``, ``place``, D, C, T, R, p, share, base, entropy,
+            ``carrier`` (place of the credited word or -1), ``drawn`` (whether scenes draw such a kind), ``right``.
+        stated: What the captions drawn of each scene state.
+        accuracy: Share of scenes whose diagnosis the likeliest caption states.
+    """
+
+    captions: list[Caption]
+    ledgers: list[Ledger]
+    words: pd.DataFrame
+    stated: list[Stated]
+    accuracy: float
+
+
+def judge(captioner: Captioner, tested: Pictures, settings: LedgerSettings, seed: int) -> Judged:
+    """Write one caption of each scene at temperature 1 and take its ledger against the other scenes."""
+    vocabulary = captioner.vocabulary
+    count = len(tested.scenes)
+    likeliest = [one.text for one in captioner.generate(tested.read, Decoding())]
+    captions = captioner.generate(tested.read, Decoding(sample=True, seed=seed + 1), rows=list(range(count)))
+    stated = [
+        drawn_statements(captioner, tested.read[row : row + 1], settings.samples, seed, [row])[0]
+        for row in track(range(count), "Captions drawn")
+    ]
+    size = min(settings.others + 1, count)
+    names, samples = tuple(map(str, range(size))), (settings.samples,) * size
+    pool = OtherPatients(tested.read[:size], names, tuple(stated[:size]), samples, (None,) * size)
+    ledgers, rows = [], []
+    for row in track(range(count), "Ledgers"):
+        asked = ReadCaption(tested.read[row : row + 1], captions[row].token_ids, stated[row], settings.samples)
+        found = ledger_of(captioner, asked, pool.but(str(row), settings.others), pool.but("", 0), seed)
+        ledgers.append(found)
+        rows += [_row(row, place, word, found, tested, captioner) for place, word in enumerate(found.words)]
+    return Judged(captions, ledgers, pd.DataFrame(rows), stated, accuracy(likeliest, tested, vocabulary))
+
+
+def _row(
+    scene: int, place: int, word: LedgerWord, ledger: Ledger, tested: Pictures, captioner: Captioner
+) -> dict[str, object]:
+    before = [one.text for one in ledger.words[:place]]
+    direct, carried, total, remainder = word.columns.values
+    return {
+        "scene": scene,
+        "place": place,
+        "kind": word.kind,
+        "value": word.value,
+        "p": word.p,
+        "share": word.share,
+        "base": word.columns.base,
+        "entropy": word.entropy,
+        "D": direct,
+        "C": carried,
+        "T": total,
+        "R": remainder,
+        "drawn": tested.truth(scene, word.kind) is not None,
+        "right": tested.right(scene, word.kind, word.value, captioner.vocabulary),
+        "carrier": -1 if word.carrier is None else before.index(word.carrier),
+    }
+
+
+def moved_by_swaps(captioner: Captioner, tested: Pictures, judged: Judged, seed: int) -> pd.DataFrame:
+    """Put other values in the place of words before the diagnosis, and look how far it moves.
+
+    Returns:
+        A row for each word before a diagnosis that another word carries: ``scene``, ``credited``, ``change`` of the
+        diagnosis' log-odds (mean over rivals, positive where they speak against it), ``flipped``, the share of rivals
+        after which the diagnosis is no longer likelier than all others together.
+    """
+    lot = np.random.default_rng(seed)
+    rows = []
+    for row, ledger in enumerate(track(judged.ledgers, "Words swapped")):
+        at = next((place for place, word in enumerate(ledger.words) if word.kind == DIAGNOSIS), None)
+        credited = None if at is None else judged.words.query("scene == @row and place == @at")["carrier"].item()
+        if at is None or credited is None or credited < 0:
+            continue
+        ids = judged.captions[row].token_ids
+        slots = slots_of(captioner, ids)
+        for place, slot in enumerate(slots[:at]):
+            values = list(rivals_of(slot.kind, slot.value, captioner.vocabulary))[1:]
+            chosen = lot.choice(values, size=min(RIVALS, len(values)), replace=False)
+            captions = [tuple(ids), *(tuple(swapped(captioner, ids, slot, str(value))) for value in chosen)]
+            places = [(caption, _moved(captioner, slots[at], ids, caption)) for caption in captions]
+            read = tested.read[row : row + 1].expand(len(captions), *tested.read.shape[1:])
+            odds = log_odds_at(captioner, read, places).numpy()
+            rows.append(
+                {"scene": row, "kind": slot.kind, "credited": place == credited,
+                 "change": float(odds[0] - odds[1:].mean()), "flipped": float((odds[1:] < 0).mean())}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _moved(captioner: Captioner, slot: Slot, caption: Sequence[int], other: Sequence[int]) -> Slot:
+    """Return where a slot stands in a caption that differs from its own in a word before it."""
+    tokens = len(other) - len(caption)
+    letters = len(captioner.tokenizer.decode(other)) - len(captioner.tokenizer.decode(caption))
+    return replace(
+        slot, start=slot.start + letters, end=slot.end + letters, tokens=tuple(token + tokens for token in slot.tokens)
+    )
