@@ -119,9 +119,8 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
     note = (
         f"{settings.scenes} scenes that no training has seen, one caption of each drawn at temperature 1; 95 % "
         "intervals over scenes. Area under the ROC curve of max(D, C): 1 for words that the scene draws and the "
-        "caption states rightly, 0 for age and sex, which are drawn by lot. Medians of the diagnosis, C by its formula. "
-        "Wrong words: the area under the ROC curve by which words that the scene does not draw are told from those that it "
-        "does."
+        "caption states rightly, 0 for age and sex, which are drawn by lot. Of the diagnosis medians, C by its "
+        "formula. Wrong words: area under the ROC curve that tells words that the scene does not draw from the others."
     )
     swaps = found["swaps"]
     of_swaps = tuple(
@@ -159,7 +158,9 @@ def settings_of(arguments: Sequence[str]) -> StudySettings:
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name not in StudySettings.__dataclass_fields__:
-            raise UserError(f"{argument}: choose of {', '.join(StudySettings.__dataclass_fields__)}, as in scenes=300")
+            raise UserError(
+                f"{argument}: choose one of {', '.join(StudySettings.__dataclass_fields__)}, as in scenes=300"
+            )
         if name != "run_dir" and not value.isdigit():
             raise UserError(f"{argument}: give a whole number")
         given[name] = value if name == "run_dir" else int(value)
