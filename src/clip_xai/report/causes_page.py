@@ -124,6 +124,7 @@ def write_causes_page(
     priced: Sequence[Priced],
     matrices: Sequence[Matrix],
     cases: Sequence[tuple[str, Sequence[Case]]],
+    more: Sequence[Table],
     details: Sequence[Table],
     left_out: Sequence[str],
     settings: Mapping[str, object],
@@ -139,6 +140,7 @@ def write_causes_page(
         priced: Methods with their seconds, for the chart of evidence against seconds.
         matrices: Effect matrices.
         cases: Groups of scenes by their headings.
+        more: Tables behind the cases.
         details: Tables that are folded up.
         left_out: What was not measured, a sentence each.
         settings: What was asked.
@@ -156,6 +158,7 @@ def write_causes_page(
         ticks=_ticks(priced),
         matrices=matrices,
         cases=cases,
+        more=more,
         details=details,
         left_out=left_out,
         settings=settings,

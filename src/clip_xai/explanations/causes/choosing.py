@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from clip_xai.explanations.causes.one_scene import RANDOM, TRAINED
 from clip_xai.explanations.causes.scene_targets import CONTRAST, Asker
 from clip_xai.explanations.causes.several import LESIONS, SeveralPicture, choice
 from clip_xai.explanations.map_evidence import heat_of
+from clip_xai.metrics.intervals import Interval, mean_interval
 from clip_xai.metrics.localisation import lay_over
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
@@ -146,6 +148,61 @@ def _areas(masks: Tensor) -> NDArray[np.float64]:
 def _rests(effects: NDArray[np.float64], place: int) -> bool:
     """Whether a word rests on its own place, more than on any other."""
     return bool(effects[place] >= RESTS and effects.argmax() == place)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How one method's maps of competing words choose their own places.
+
+    Attributes:
+        kind: ``several lesions`` or ``mosaic``.
+        words: ``contrast`` or ``colour word``.
+        method: Its name and the weights of its maps.
+        own: Share of the positive mass on the own place, with the interval over pictures.
+        own_chance: What a map that knows nothing has.
+        signed: Share of all mass with the right sign.
+        signed_chance: Likewise.
+        lead: ``own`` above the same at random weights, paired by word; None without a twin.
+        words_in_all: How many words there are; ``own.n`` of them rest on their own place and count.
+    """
+
+    kind: str
+    words: str
+    method: tuple[str, str]
+    own: Interval
+    own_chance: float
+    signed: Interval
+    signed_chance: float
+    lead: Interval | None
+    words_in_all: int
+
+
+def chosen(table: pd.DataFrame, seed: int = 0) -> list[Chosen]:
+    """Summarise the words that truly rest on their own place, method by method, the best of each kind first.
+
+    Args:
+        table: As :func:`choice_table` gives it.
+        seed: Seed of the intervals.
+    """
+    found = []
+    for (kind, words), asked in table.groupby(["kind", "words"], sort=False):
+        known = asked[asked["rests_on_own"].astype(bool) & asked["own"].notna() & asked["signed"].notna()]
+        in_all = len(asked[["picture", "place"]].drop_duplicates())
+        rows = []
+        for (name, weights), own in known.groupby(["method", "weights"], sort=False):
+            method = (str(name), str(weights))
+            groups = own["picture"].astype(str).tolist()
+            twin = known[(known["method"] == method[0]) & (known["weights"] == RANDOM)]
+            both = own.merge(twin, on=["picture", "place"]) if method[1] == TRAINED else own.iloc[:0]
+            lead = None
+            if len(both):
+                apart = (both["own_x"] - both["own_y"]).to_numpy()
+                lead = mean_interval(apart, both["picture"].astype(str).tolist(), seed=seed, span=(-1.0, 1.0))
+            shares, signed = (mean_interval(own[key], groups, seed=seed, span=(0.0, 1.0)) for key in ("own", "signed"))
+            chances = (float(own["own_chance"].mean()), float(own["signed_chance"].mean()))
+            rows.append(Chosen(str(kind), str(words), method, shares, chances[0], signed, chances[1], lead, in_all))
+        found += sorted(rows, key=lambda one: -one.own.value)
+    return found
 
 
 def choice_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
