@@ -20,7 +20,14 @@ from clip_xai.tasks.task import tasks
 from clip_xai.xai.explainer import explainers
 from tests.support.small_runs import draw, of_data, settings
 
-ASKED = ("task=explanations", "protocol.scenes=2", "protocol.samples=2", "protocol.several=1", "xai=[gradcam,saliency]")
+ASKED = (
+    "task=explanations",
+    "protocol.scenes=2",
+    "protocol.samples=2",
+    "protocol.several=1",
+    "protocol.tones=1",
+    "xai=[gradcam,saliency]",
+)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ class ProtocolConfig(Checked):
         scenes: Fresh scenes, drawn from ``seed``; no data set has them.
         samples: Captions drawn of each drawing, for effects on captions written anew.
         several: Pictures of several lesions, and as many mosaics, on which the maps of words compete; 0 for none.
+        tones: Fresh scenes that are drawn on skin of Fitzpatrick types I to VI, of those whose lesion can be seen on
+            all of them; 0 for none.
         twin: Whether every method is asked a second time, with the tower at random weights.
     """
 
@@ -30,4 +32,5 @@ class ProtocolConfig(Checked):
     scenes: int = setting(40, least=1, most=2**20)
     samples: int = setting(16, least=1)
     several: int = setting(8, least=0, most=500)
+    tones: int = setting(16, least=0, most=2000)
     twin: bool = True

@@ -14,16 +14,23 @@ from torch import Tensor
 
 from clip_xai.explanations.blind_maps import blind_maps
 from clip_xai.explanations.causes.games import Coalitions
-from clip_xai.explanations.causes.maps import BLIND, CONSTANT, CONTROL, EFFECTS, FIELDS, effect_map
+from clip_xai.explanations.causes.maps import (
+    BLIND,
+    CONSTANT,
+    CONTROL,
+    EFFECTS,
+    FIELDS,
+    effect_map,
+    explained_target,
+)
 from clip_xai.explanations.causes.one_scene import BLIND as NO_WEIGHTS
 from clip_xai.explanations.causes.one_scene import RANDOM, TRAINED
 from clip_xai.explanations.causes.scene_targets import CONTRAST, Asker
 from clip_xai.explanations.causes.several import LESIONS, SeveralPicture, choice
-from clip_xai.explanations.map_evidence import heat_of
 from clip_xai.metrics.intervals import Interval, mean_interval
 from clip_xai.metrics.localisation import lay_over
 from clip_xai.models.backbones.base import VisionBackbone
-from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
+from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.random_fields import LENGTHS, gaussian_fields
 from clip_xai.xai.slots import Slot, slot_log_odds
@@ -108,18 +115,12 @@ def _questions(
 def _explained(
     asker: Asker, picture: SeveralPicture, methods: Sequence[Explainer], target: Target, backbone: VisionBackbone
 ) -> Maps:
-    pixels = picture.draw()[None].to(asker.device)
-    able = [method for method in methods if method.refusal(backbone, target) is None]
-    if not able:
-        return {}
-    able, _ = defined_for(able, backbone, target)
-    _, found, _ = explain_apart(able, backbone, pixels, target, PerturbationBank(backbone, pixels))
+    bank = PerturbationBank(backbone, picture.draw()[None].to(asker.device))
     maps: Maps = {}
-    for attribution in found:
-        heats = [heat_of(attribution, row) for row in range(len(target.labels))]
-        known = [heat.nan_to_num() for heat in heats if heat is not None]
-        if len(known) == len(heats):
-            maps[attribution.method] = known
+    for method in methods:
+        heats = explained_target(method, backbone, target, bank)[0]
+        if heats:
+            maps[method.name] = heats
     return maps
 
 

@@ -23,6 +23,7 @@ from clip_xai.explanations.causes.measures import AGREEMENT, Measured, measure
 from clip_xai.explanations.causes.scene_targets import TARGETS, SceneQuestion
 from clip_xai.explanations.causes.scenes import DrawnScene
 from clip_xai.explanations.causes.tables import ALL, counts, effect_table, map_table, rank_table, rankings
+from clip_xai.explanations.causes.tone_summary import ToneMap, ToneWord, tone_maps, tone_words
 from clip_xai.explanations.explainer_ranking import ExplainerRanking, MethodJudged
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.clip import CLIPBackbone
@@ -76,6 +77,11 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         "left out": sorted(left_out),
         "ranks": plain_rows(ranks),
         "choices": plain_rows(side_tables.choice_rows(found.chosen)),
+        "skin tones": {
+            "left out": gathered.tones_left_out,
+            "words": [side_tables.plain(asdict(one)) for one in found.tone_words],
+            "maps": [side_tables.plain(asdict(one)) for one in found.tone_maps],
+        },
         "mechanisms": side_tables.mechanism_rows(gathered.mechanisms),
     }
     write_json(run_dir / "metrics.json", metrics)
@@ -116,6 +122,8 @@ class Found:
         rankings: Methods by criterion, target and scenes.
         choices: Words that compete, a row each with method and weights.
         chosen: The same, summarised.
+        tone_words: What captions state on skin of every type.
+        tone_maps: How the maps fare on the lightest and the darkest.
     """
 
     gathered: Gathered
@@ -123,12 +131,15 @@ class Found:
     rankings: Rankings
     choices: pd.DataFrame
     chosen: list[Chosen]
+    tone_words: list[ToneWord]
+    tone_maps: list[ToneMap]
 
     @classmethod
     def of(cls, gathered: Gathered, seed: int) -> Found:
         """Hold what was gathered against the effects."""
         measured, choices = measure(gathered.scenes), choice_table(gathered.choices)
-        return cls(gathered, measured, rankings(measured, seed), choices, chosen(choices, seed))
+        words, maps = tone_words(gathered.tones, seed), tone_maps(gathered.tones, seed)
+        return cls(gathered, measured, rankings(measured, seed), choices, chosen(choices, seed), words, maps)
 
 
 def write_tables(found: Found, run_dir: Path) -> None:
@@ -175,7 +186,11 @@ def write_page(
         priced=page.priced(found.rankings, metrics["seconds"]),
         matrices=page.matrices(effect_table(scenes)),
         cases=page.cases(scenes, found.measured, found.rankings, explain),
-        more=[*side_tables.choice_tables(found.chosen), *side_tables.mechanism_table(found.gathered.mechanisms)],
+        more=[
+            *side_tables.choice_tables(found.chosen),
+            *side_tables.mechanism_table(found.gathered.mechanisms),
+            *side_tables.tone_tables(found.tone_words, found.tone_maps, found.gathered.tones_left_out),
+        ],
         details=page.details(found.rankings),
         left_out=metrics["left out"],
         settings={"seed": config.seed, **protocol, "explainers": ", ".join(by_name)},

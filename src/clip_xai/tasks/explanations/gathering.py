@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from clip_xai.config.schemas import EvaluateConfig
-from clip_xai.data.synthetic.parts import sample_scene
+from clip_xai.data.synthetic.parts import Scene, sample_scene
 from clip_xai.explanations.causes.choosing import choices
 from clip_xai.explanations.causes.mechanisms import Given, given
 from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
 from clip_xai.explanations.causes.scene_targets import Asker
 from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
 from clip_xai.explanations.causes.several import several_pictures
+from clip_xai.explanations.causes.skin_tones import scenes_on_every_skin, tone_rows
 from clip_xai.explanations.causes.store import load_rows, load_scene, place_of, save_rows, save_scene
 from clip_xai.explanations.questions import with_prompt
 from clip_xai.models.backbones.base import VisionBackbone
@@ -27,7 +28,7 @@ from clip_xai.runs.instantiate import decoding
 from clip_xai.tasks.task import Opened
 from clip_xai.xai.explainer import Explainer
 
-SEVERAL = "several"
+SEVERAL, TONES = "several", "tones"
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,15 @@ class Gathered:
     Attributes:
         scenes: Fresh scenes, drawn again without their parts.
         choices: Words that compete on pictures of several lesions and on mosaics, a row each with method and weights.
+        tones: Scenes on skin of six types, a row for each type and attribute, and for two types and each method.
+        tones_left_out: Scenes whose lesion cannot be seen on every skin.
         mechanisms: What each method gave where causes are known in closed form.
     """
 
     scenes: list[SceneCauses]
     choices: list[dict[str, Any]]
+    tones: list[dict[str, Any]]
+    tones_left_out: int
     mechanisms: list[Given]
 
 
@@ -67,7 +72,10 @@ def gather(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) 
     torch.manual_seed(config.seed)
     twin = random_twin(model.backbone).to(asker.device) if config.protocol.twin else None
     scenes = _scenes(config, model, asker, methods, twin)
-    return Gathered(scenes, _choices(config, asker, methods, twin), given(methods))
+    competing = _choices(config, asker, methods, twin)
+    on_every_skin = scenes_on_every_skin(config.protocol.tones, config.seed)
+    tones = _tones(config, model, asker, methods, on_every_skin.scenes)
+    return Gathered(scenes, competing, tones, on_every_skin.left_out, given(methods))
 
 
 def _scenes(
@@ -100,6 +108,21 @@ def _choices(
         known = load_rows(place)
         if known is None:
             known = choices(asker, picture, methods, twin, config.seed)
+            save_rows(known, place)
+        found += known
+    return found
+
+
+def _tones(
+    config: EvaluateConfig, model: Opened, asker: Asker, methods: Sequence[Explainer], scenes: Sequence[Scene]
+) -> list[dict[str, Any]]:
+    found = []
+    for scene in track(scenes, "The same scenes on six types of skin") if scenes else ():
+        place = Path(config.run_dir) / TONES / f"{scene.seed}.json"
+        known = load_rows(place)
+        if known is None:
+            with prompted(model, DrawnScene.of(scene, model.backbone.preprocess), asker):
+                known = tone_rows(asker, scene, methods, config.seed)
             save_rows(known, place)
         found += known
     return found
