@@ -147,9 +147,11 @@ def mosaic(seed: int, preprocess: Preprocess, grid: tuple[int, int]) -> SeveralP
     """
     size = preprocess.image_size
     scenes: list[Scene] = []
-    for step in range(4 * _DONORS):
-        scene = sample_scene(seed + 1 + step)
-        if len(scenes) < 4 and not any(_same(scene.diagnosis, one.diagnosis) for one in scenes):
+    step = 0
+    while len(scenes) < 4:
+        step += 1
+        scene = sample_scene(seed + step)
+        if not any(_same(scene.diagnosis, one.diagnosis) for one in scenes):
             scenes.append(scene)
     rows, columns = (size * (cells // 2) // cells for cells in grid)
     base = np.asarray(Image.fromarray(_square(without(scenes[0], LESION))).resize((size, size))).copy()
