@@ -16,7 +16,7 @@ from torch import Tensor
 from clip_xai.data.lexicon import read_attribute, read_diagnosis, read_structures
 from clip_xai.data.synthetic.describe import facets
 from clip_xai.data.synthetic.parts import Scene, on_skin, sample_scene, skin_types
-from clip_xai.data.synthetic.profiles import SKIN_TONES
+from clip_xai.data.synthetic.profiles import SKIN_TONES, TONE
 from clip_xai.data.vocabulary import Vocabulary
 from clip_xai.explanations.causes.maps import explained_target
 from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
@@ -32,7 +32,7 @@ TYPES = tuple(SKIN_TONES)
 LIGHTEST, DARKEST = TYPES[0], TYPES[-1]
 #: What is said of a lesion and ought to stay. Its colour is reported beside them: it looks another way on other skin.
 STAYING = ("diagnosis", "structures", "position", "size", "border", "shape", "view")
-REPORTED = ("colour", "skin tone")
+REPORTED = ("colour", TONE)
 
 
 @dataclass(frozen=True)

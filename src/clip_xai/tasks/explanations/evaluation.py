@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         "left out": sorted(left_out),
         "ranks": plain_rows(ranks),
         "choices": plain_rows(side_tables.choice_rows(found.chosen)),
-        "skin tones": {
+        "tones": {
             "left out": gathered.tones_left_out,
             "words": [side_tables.plain(asdict(one)) for one in found.tone_words],
             "maps": [side_tables.plain(asdict(one)) for one in found.tone_maps],

@@ -117,7 +117,7 @@ def _tones(
     config: EvaluateConfig, model: Opened, asker: Asker, methods: Sequence[Explainer], scenes: Sequence[Scene]
 ) -> list[dict[str, Any]]:
     found = []
-    for scene in track(scenes, "The same scenes on six types of skin") if scenes else ():
+    for scene in track(scenes, "The same scenes on six Fitzpatrick types") if scenes else ():
         place = Path(config.run_dir) / TONES / f"{scene.seed}.json"
         known = load_rows(place)
         if known is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clip_xai.data.synthetic.profiles import TONE
 from clip_xai.explanations.causes.choosing import RESTS, Chosen
 from clip_xai.explanations.causes.mechanisms import MECHANISMS, Given
 from clip_xai.explanations.causes.one_scene import RANDOM
@@ -16,6 +17,7 @@ from clip_xai.explanations.causes.tone_summary import ToneMap, ToneWord
 from clip_xai.metrics.intervals import Interval
 from clip_xai.report.pages import Table
 from clip_xai.tasks.explanations.page import cell, title
+from clip_xai.text import counted
 
 _ROMAN = dict(zip(TYPES, ("I", "II", "III", "IV", "V", "VI"), strict=True))
 _KINDS = {
@@ -57,11 +59,11 @@ def choice_tables(found: Sequence[Chosen]) -> list[Table]:
             for one in places
         )
         note = (
-            f"{places[0].own.n} of {places[0].words_in_all} words that truly rest on their own place: leaving it out "
-            f"costs at least {RESTS:g} nats, and more than leaving out any other. Own: share of the positive heat on "
-            "all places that lies on the own one. Signed: positive heat there and negative heat on the others, of all "
-            "heat. Chance is what a map that knows nothing has: the place's share of the area, and for the signed "
-            "score of a method with negative values one half. Intervals over pictures."
+            f"Of {counted(places[0].words_in_all, 'word')}, {places[0].own.n} count, which truly rest on their own "
+            f"place: leaving it out costs at least {RESTS:g} nats, and more than leaving out any other. Own: share of "
+            "the positive heat on all places that lies on the own one. Signed: positive heat there and negative heat "
+            "on the others, of all heat. Chance is what a map that knows nothing has: the place's share of the area, "
+            "and for the signed score of a method with negative values one half. Intervals over pictures."
         )
         tables.append(
             Table(name, ("method", "own", "chance", "own above random weights", "signed", "chance"), rows, note)
@@ -81,13 +83,13 @@ def tone_tables(words: Sequence[ToneWord], maps: Sequence[ToneMap], left_out: in
              cell(one.loss))
             for one in words
         )  # fmt: skip
+        scenes, lost = counted(words[0].right.n, "scene"), counted(left_out, "scene")
         note = (
-            f"The very same {words[0].right.n} scenes on skin of Fitzpatrick types I to VI, all else fixed, so that "
-            "skin tone alone made every change. Share of scenes whose caption states another value than on type I, "
-            f"with a 95 % interval for type VI. {left_out} scenes were left out: their lesion's colour does not stand "
-            "out on every skin."
+            f"The very same {scenes} drawn for Fitzpatrick types I to VI, all else fixed, so that {TONE} alone made "
+            "every change. Share of scenes whose caption states another value than on type I, with a 95 % interval for "
+            f"type VI. Left out: {lost} whose lesion does not stand out on every type."
         )
-        tables.append(Table("Skin tone as an intervention: what captions say", head, rows, note))
+        tables.append(Table(f"{TONE.capitalize()} as an intervention: what captions say", head, rows, note))
     if maps:
         head = ("method", "AUPRC on I", "on VI", "change", "gain on I", "on VI", "change")
         rows = tuple(
@@ -96,10 +98,13 @@ def tone_tables(words: Sequence[ToneWord], maps: Sequence[ToneMap], left_out: in
             for one in maps
         )  # fmt: skip
         note = (
-            f"The same {maps[0].auprc_change.n} scenes, paired. AUPRC: how well the heat ranks the lesion above the "
-            "rest. Gain: symmetric relevance gain of the explained score in nats; what the map's own evidence is."
+            f"The same {counted(maps[0].auprc_change.n, 'scene')}, paired. AUPRC: how well the heat ranks the lesion "
+            "above the rest. Gain: symmetric relevance gain of the explained score in nats; what the map's own "
+            "evidence is."
         )
-        tables.append(Table("Skin tone as an intervention: heat maps of the whole caption", head, rows, note))
+        tables.append(
+            Table(f"{TONE.capitalize()} as an intervention: heat maps of the whole caption", head, rows, note)
+        )
     return tables
 
 

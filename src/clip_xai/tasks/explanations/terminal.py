@@ -14,6 +14,7 @@ from clip_xai.explanations.causes.one_scene import RANDOM
 from clip_xai.explanations.causes.ranking import Place
 from clip_xai.explanations.causes.tables import ALL, EVERY, PASSING
 from clip_xai.tasks.explanations.page import cell, title
+from clip_xai.text import counted
 
 SHOWN = {AGREEMENT: "correctness", COMPLETENESS: "completeness", CONTRASTIVITY: "contrastivity"}
 
@@ -35,8 +36,8 @@ def show(
     console = Console()
     for target, count in counts.items():
         console.print(
-            f"{target}: asked of {count['asked']} scenes, right {count['right']}, flips {count['flips']}, stays "
-            f"{count['stays']}, all three {count['passes']}; not moved by any part {count['unmoved']}",
+            f"{target}: asked of {counted(count['asked'], 'scene')}, right {count['right']}, flips {count['flips']}, "
+            f"stays {count['stays']}, all three {count['passes']}; not moved by any part {count['unmoved']}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
     table = Table(title="All scenes and targets", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
