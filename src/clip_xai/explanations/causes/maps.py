@@ -25,7 +25,8 @@ CONTROL = "control: "
 EFFECTS, NEGATED, CONSTANT = f"{CONTROL}true effects", f"{CONTROL}true effects negated", f"{CONTROL}constant"
 FIELDS = tuple(f"{CONTROL}random field, length {length:g}" for length in LENGTHS)
 BLIND = tuple(f"{CONTROL}{name}" for name in NAMES)
-CONTROLS = (EFFECTS, CONSTANT, *FIELDS, *BLIND, NEGATED)
+REVERSED = f"{CONTROL}true effects, large and small reversed"
+CONTROLS = (EFFECTS, CONSTANT, *FIELDS, *BLIND, NEGATED, REVERSED)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ def controls(question: SceneQuestion, effects: NDArray[np.floating], seed: int =
     blind = blind_maps(question.drawn.pixels[None], question.asker.backbone.preprocess, grid)
     found |= {name: dict.fromkeys(things, one) for name, one in zip(BLIND, blind, strict=True)}
     found[NEGATED] = {number: -one for number, one in enumerate(truth)}
+    sizes = np.abs(effects)
+    reversed_sizes = 1.01 * sizes.max(axis=0, initial=0.0) - sizes
+    found[REVERSED] = {number: effect_map(question.drawn.masks, reversed_sizes[:, number]) for number in things}
     return found
 
 
