@@ -20,7 +20,14 @@ from clip_xai.tasks.task import tasks
 from clip_xai.xai.explainer import explainers
 from tests.support.small_runs import draw, of_data, settings
 
-ASKED = ("task=explanations", "protocol.scenes=2", "protocol.samples=2", "xai=[gradcam,saliency]")
+ASKED = (
+    "task=explanations",
+    "protocol.scenes=2",
+    "protocol.samples=2",
+    "protocol.several=1",
+    "protocol.tones=1",
+    "xai=[gradcam,saliency]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,11 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
     assert {"agreement", "completeness"} & set(ranks["criterion"])
     assert "control: true effects" in set(ranks["method"])
     assert "Which explainer can be believed" in (tmp_path / "judged" / "index.html").read_text()
+    choices = pd.read_parquet(tmp_path / "judged" / "choices.parquet")
+    assert set(choices["kind"]) == {"several lesions", "mosaic"} and set(choices["weights"]) == {
+        "trained", "random", "none",
+    }  # fmt: skip
+    assert {row["mechanism"] for row in metrics["mechanisms"]} == {"linear", "and", "or", "constant"}
     assert "Saliency" in capsys.readouterr().out
     assert (run / "export" / FILE).is_file()
     (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene

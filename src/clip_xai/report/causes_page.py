@@ -9,7 +9,8 @@ from pathlib import Path
 
 from clip_xai.report.pages import Table, write_page
 
-WIDTH, LEFT, STEP = 1000, 0, 26  # of a chart, in its own units
+WIDTH, HEIGHT = 1000, 400  # of the chart of seconds, in its own units
+_NAME, _LINE = 190, 22  # room for a method's name on it
 _TICKS = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
 
@@ -124,6 +125,7 @@ def write_causes_page(
     priced: Sequence[Priced],
     matrices: Sequence[Matrix],
     cases: Sequence[tuple[str, Sequence[Case]]],
+    more: Sequence[Table],
     details: Sequence[Table],
     left_out: Sequence[str],
     settings: Mapping[str, object],
@@ -139,6 +141,7 @@ def write_causes_page(
         priced: Methods with their seconds, for the chart of evidence against seconds.
         matrices: Effect matrices.
         cases: Groups of scenes by their headings.
+        more: Tables behind the cases.
         details: Tables that are folded up.
         left_out: What was not measured, a sentence each.
         settings: What was asked.
@@ -154,8 +157,11 @@ def write_causes_page(
         forests=forests,
         prices=_prices(priced),
         ticks=_ticks(priced),
+        levels=_levels(priced),
+        chance=next((y for y, text in _levels(priced) if text == "0.5"), None),
         matrices=matrices,
         cases=cases,
+        more=more,
         details=details,
         left_out=left_out,
         settings=settings,
@@ -163,13 +169,32 @@ def write_causes_page(
 
 
 def _prices(priced: Sequence[Priced]) -> list[dict[str, object]]:
-    """Where each method lies on a chart of 1000 x 400, seconds on a logarithmic scale."""
+    """Where each method and its name lie on a chart of 1000 x 400, seconds on a logarithmic scale."""
     low, high = _span(priced)
-    found = []
-    for one in sorted(priced, key=lambda one: one.seconds):
+    bottom, top = _range(priced)
+    found: list[dict[str, object]] = []
+    taken: list[tuple[float, float]] = []  # where names stand
+    for one in sorted(priced, key=lambda one: -one.value):
         x = WIDTH * (math.log(max(one.seconds, 1e-3)) - low) / (high - low)
-        found.append({"name": one.name, "x": round(x, 1), "y": round(400 * (1 - one.value), 1), "text": one.text})
+        y = label = HEIGHT * (top - one.value) / (top - bottom)
+        while any(abs(x - across) < _NAME and abs(label - down) < _LINE for across, down in taken):
+            label += 4
+        taken.append((x, label))
+        found.append({"name": one.name, "x": round(x, 1), "y": round(y, 1), "label_y": round(label + 6, 1)})
     return found
+
+
+def _levels(priced: Sequence[Priced]) -> list[tuple[float, str]]:
+    bottom, top = _range(priced)
+    steps = [round(0.1 * step, 1) for step in range(11)]
+    return [
+        (round(HEIGHT * (top - step) / (top - bottom), 1), f"{step:.1f}") for step in steps if bottom <= step <= top
+    ]
+
+
+def _range(priced: Sequence[Priced]) -> tuple[float, float]:
+    values = [one.value for one in priced] or [0.5]
+    return max(0.0, min(*values, 0.5) - 0.05), min(1.0, max(*values, 0.5) + 0.05)
 
 
 def _ticks(priced: Sequence[Priced]) -> list[tuple[float, str]]:

@@ -13,11 +13,14 @@ from clip_xai.explanations.causes.measures import (
     AGREEMENT,
     COMPLETENESS,
     CONTRASTIVITY,
+    PLACE,
+    SPEARMAN,
     agreement,
     contrastivity,
     measure,
     protocols,
     sufficient_sets,
+    unweighted,
 )
 from clip_xai.explanations.causes.one_scene import BLIND, RANDOM, TRAINED, SceneCauses, Verdicts
 from clip_xai.explanations.causes.ranking import ranked, rows_of
@@ -46,6 +49,7 @@ def planted(seed: int) -> SceneCauses:
         ("exact", TRAINED): truth,
         ("exact", RANDOM): list(fields[2:]),
         ("negated", TRAINED): [-one for one in truth],
+        ("reversed", BLIND): [effect_map(masks, 9 - np.abs(effects[:, word])) for word in (0, 1)],
         ("field", BLIND): list(fields[:2]),
         ("flat", BLIND): [torch.ones(SIDE, SIDE)] * 2,
     }
@@ -75,8 +79,10 @@ def test_the_effects_are_at_the_top_their_negative_at_the_bottom_and_random_fiel
     scenes: list[SceneCauses],
 ) -> None:
     measured = measure(scenes)
-    for criterion in (AGREEMENT, COMPLETENESS, CONTRASTIVITY):
-        places = ranked(measured, criterion, rows_of(measured.rows))
+    for criterion in (AGREEMENT, SPEARMAN, COMPLETENESS, CONTRASTIVITY):
+        places = [
+            place for place in ranked(measured, criterion, rows_of(measured.rows)) if place.method[0] != "reversed"
+        ]
         best, worst = places[0], places[-1]
         assert best.method == ("exact", TRAINED) and worst.method == ("negated", TRAINED)
         assert (best.rank, best.ranks) == (1, (1, 1)) and worst.rank == 2
@@ -85,17 +91,27 @@ def test_the_effects_are_at_the_top_their_negative_at_the_bottom_and_random_fiel
             assert best.score.value == pytest.approx(1) and worst.score.value == pytest.approx(0)
             [field] = [place.score for place in places if place.method == ("field", BLIND)]
             assert field.low < 0.5 < field.high
+    sizes = ranked(measured, PLACE, rows_of(measured.rows))
+    assert {place.method[0] for place in sizes if place.score.value == pytest.approx(1)} == {"exact", "negated"}
+    assert sizes[-1].method == ("reversed", BLIND) and sizes[-1].score.value == pytest.approx(0)
     half = ranked(measured, AGREEMENT, rows_of(measured.rows, "diagnosis", passing=True))
     assert half[0].score.n == 30 and half[0].score.groups == 30
 
 
-def test_agreement_is_spearmans() -> None:
+def test_agreement_is_that_of_a_loop_over_pairs_and_unweighted_it_is_spearmans() -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
         importances, effects = generator.integers(0, 4, 6).astype(float), generator.normal(size=6)
-        assert agreement(importances, effects) == pytest.approx((spearmanr(importances, effects)[0] + 1) / 2)
-    assert agreement(np.ones(4), np.arange(4.0)) == 0.5
-    assert np.isnan(agreement(np.arange(2.0), np.arange(2.0)))
+        assert unweighted(importances, effects) == pytest.approx((spearmanr(importances, effects)[0] + 1) / 2)
+        right, total = 0.0, 0.0
+        for i in range(6):
+            for j in range(i):
+                apart = abs(effects[i] - effects[j])
+                order = (importances[i] - importances[j]) * (effects[i] - effects[j])
+                right, total = right + apart * (1.0 if order > 0 else 0.5 if order == 0 else 0.0), total + apart
+        assert agreement(importances, effects) == pytest.approx(right / total)
+    assert unweighted(np.ones(4), np.arange(4.0)) == agreement(np.ones(4), np.arange(4.0)) == 0.5
+    assert np.isnan(unweighted(np.arange(2.0), np.arange(2.0))) and np.isnan(agreement(np.arange(2.0), np.ones(2)))
 
 
 def test_protocols_are_those_of_a_loop_over_sets() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from clip_xai.errors import UserError
 from clip_xai.explanations.causes.mechanisms import (
+    ADAPTED,
     CELL,
     EXPECTED,
     MECHANISMS,
@@ -16,6 +17,7 @@ from clip_xai.explanations.causes.mechanisms import (
     SIDE,
     TRUTH,
     MechanismTarget,
+    given,
     mechanism_picture,
     mechanism_tower,
     on_parts,
@@ -23,8 +25,6 @@ from clip_xai.explanations.causes.mechanisms import (
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.xai.explainer import explainers
 from clip_xai.xai.trace import Needs, Trace
-
-SETTINGS = {"occlusion": {"window": 1, "stride": 1}, "integrated_gradients": {"steps": 8}, "kernelshap": {"cells": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_truth_is_the_shapley_value_of_the_parts(tower: OpenClipBackbone, me
 @pytest.mark.parametrize("method", sorted(EXPECTED))
 def test_every_method_gives_what_was_derived(tower: OpenClipBackbone, method: str, mechanism: str) -> None:
     expected = EXPECTED[method][mechanism]
-    explainer = explainers[method](**SETTINGS.get(method, {}))
+    explainer = explainers[method](**ADAPTED.get(method, {}))
     try:
         values = explainer.explain(tower, mechanism_picture(), MechanismTarget(mechanism)).values[0, 0]
     except UserError as error:  # where nothing reaches the score
@@ -81,3 +81,12 @@ def test_every_method_gives_what_was_derived(tower: OpenClipBackbone, method: st
     total = sum(positive)
     assert (positive[0] / total, positive[1] / total) == pytest.approx(expected.shares, abs=1e-4)
     assert rest == pytest.approx(0, abs=1e-4)
+
+
+def test_the_table_says_what_is_true_and_what_was_derived() -> None:
+    found = given([explainers[name]() for name in ("integrated_gradients", "gradcam", "occlusion")])
+    assert all(one.derived for one in found)
+    true = {(one.method, one.mechanism) for one in found if one.true}
+    assert {mechanism for method, mechanism in true if method == "integrated_gradients"} == set(MECHANISMS)
+    assert ("gradcam", "linear") not in true and ("gradcam", "and") in true and ("occlusion", "or") not in true
+    assert given([explainers["token_gradxinput"]()]) == []

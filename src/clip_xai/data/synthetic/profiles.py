@@ -25,6 +25,8 @@ VISIBLE_COLOURS: dict[int, frozenset[str]] = {
     6: frozenset(COLOURS) - {"light brown", "dark brown"},
 }
 
+TONE = "skin tone"  # the attribute of the vocabulary
+
 SKIN_TONES: dict[int, tuple[float, float, float]] = {
     1: (0.91, 0.75, 0.69),
     2: (0.87, 0.69, 0.59),

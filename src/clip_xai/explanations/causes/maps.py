@@ -16,15 +16,17 @@ from clip_xai.explanations.causes.scene_targets import SceneQuestion
 from clip_xai.explanations.map_evidence import heat_of
 from clip_xai.metrics.localisation import lay_over
 from clip_xai.models.backbones.base import VisionBackbone
-from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
+from clip_xai.xai.explainer import Explainer, explain_apart
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.random_fields import LENGTHS, gaussian_fields
+from clip_xai.xai.target import Target
 
 CONTROL = "control: "
 EFFECTS, NEGATED, CONSTANT = f"{CONTROL}true effects", f"{CONTROL}true effects negated", f"{CONTROL}constant"
 FIELDS = tuple(f"{CONTROL}random field, length {length:g}" for length in LENGTHS)
 BLIND = tuple(f"{CONTROL}{name}" for name in NAMES)
-CONTROLS = (EFFECTS, CONSTANT, *FIELDS, *BLIND, NEGATED)
+REVERSED = f"{CONTROL}true effects, large and small reversed"
+CONTROLS = (EFFECTS, CONSTANT, *FIELDS, *BLIND, NEGATED, REVERSED)
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,32 @@ def explained(question: SceneQuestion, methods: Sequence[Explainer], backbone: V
     for method in methods:
         bank, started = PerturbationBank(backbone, pixels), time.perf_counter()
         for target, rows in targets:
-            if method.refusal(backbone, target) is not None:
-                left_out.append(f"{method.name} {method.refusal(backbone, target)}.")
-                continue
-            able, _ = defined_for([method], backbone, target)
-            _, found, failed = explain_apart(able, backbone, pixels, target, bank)
-            left_out += failed
-            for attribution in found:
-                for row, number in rows:
-                    heat = heat_of(attribution, row)
-                    if heat is not None:
-                        values.setdefault(method.name, {})[number] = heat.nan_to_num()
+            heats, why = explained_target(method, backbone, target, bank)
+            left_out += why
+            for row, number in rows:
+                if row < len(heats):
+                    values.setdefault(method.name, {})[number] = heats[row]
         seconds[method.name] = time.perf_counter() - started
     return Maps(values, seconds, tuple(dict.fromkeys(left_out)))
+
+
+def explained_target(
+    method: Explainer, backbone: VisionBackbone, target: Target, bank: PerturbationBank
+) -> tuple[list[Tensor], list[str]]:
+    """Return the maps of one target's scores by one method, ``[h, w]`` each, or none and why.
+
+    Args:
+        method: The method.
+        backbone: The tower.
+        target: What is explained.
+        bank: The picture, ``[1, 3, S, S]``; what was read of it masked is shared.
+    """
+    reason = method.refusal(backbone, target)
+    if reason is not None:
+        return [], [f"{method.name} {reason}."]
+    _, found, failed = explain_apart([method], backbone, bank.pixels, target, bank)
+    heats = [heat_of(one, row) for one in found for row in range(len(target.labels))]
+    return [heat.nan_to_num() for heat in heats if heat is not None], failed
 
 
 def controls(question: SceneQuestion, effects: NDArray[np.floating], seed: int = 0) -> dict[str, dict[int, Tensor]]:
@@ -94,6 +109,9 @@ def controls(question: SceneQuestion, effects: NDArray[np.floating], seed: int =
     blind = blind_maps(question.drawn.pixels[None], question.asker.backbone.preprocess, grid)
     found |= {name: dict.fromkeys(things, one) for name, one in zip(BLIND, blind, strict=True)}
     found[NEGATED] = {number: -one for number, one in enumerate(truth)}
+    sizes = np.abs(effects)
+    reversed_sizes = 1.01 * sizes.max(axis=0, initial=0.0) - sizes
+    found[REVERSED] = {number: effect_map(question.drawn.masks, reversed_sizes[:, number]) for number in things}
     return found
 
 

@@ -5,7 +5,12 @@ positive importances reaches a threshold; for each method it is the one of ``THR
 published. Log-odds of words fall bit by bit and seldom cross 0, so a drawing holds a word if it has at least half of
 what all parts together bring to its log-odds; words to which they bring less than a tenth of a nat are left out.
 
-- agreement: Spearman's rho of importances and effects, as (rho + 1) / 2; at least three parts. A flat map has .5.
+- agreement: do importances and effects order parts alike? Each pair of parts counts with the distance of its effects,
+  so that a dozen parts of hardly any effect do not outweigh the two that decide; 0 to 1, a map that knows nothing has
+  .5. Spearman's rho, (rho + 1) / 2, stands beside it (scenes of three parts or more).
+- place: the same of absolute importances and absolute effects: where is what matters, whichever way it speaks? A map
+  without negative values cannot say the way, and is judged fairly here alone. Large parts matter more, so that even a
+  flat map is above .5: only the lead over random weights and over the controls counts.
 - preserved: the important parts alone hold the word. deleted: all others together do not.
 - sufficient: share of a smallest set of parts that holds the word which is called important, best over sets.
 - undistracted: one minus the share of parts that hardly speak for the word (up to 5 % of what all that do say) which
@@ -33,9 +38,10 @@ FEWEST_PARTS = 3
 IRRELEVANT = 0.05
 LEAST_BROUGHT = 0.1  # nats
 PROTOCOLS = ("sufficient", "preserved", "deleted", "undistracted")
-AGREEMENT, POSITIVE, ANEW = "agreement", "agreement of the positive part", "agreement, written anew"
+AGREEMENT, PLACE, SPEARMAN = "agreement", "place", "agreement, unweighted"
+POSITIVE, ANEW = "agreement of the positive part", "agreement, written anew"
 COMPLETENESS, CONTRASTIVITY = "completeness", "contrastivity"
-CRITERIA = (AGREEMENT, COMPLETENESS, CONTRASTIVITY, ANEW, POSITIVE, *PROTOCOLS)
+CRITERIA = (AGREEMENT, PLACE, COMPLETENESS, CONTRASTIVITY, ANEW, SPEARMAN, POSITIVE, *PROTOCOLS)
 Values = NDArray[np.float64]
 Method = tuple[str, str]
 
@@ -101,6 +107,8 @@ def measure(scenes: Sequence[SceneCauses]) -> Measured:
                 if np.isnan(signed).any() or not len(signed):
                     continue
                 values[AGREEMENT][number, row] = agreement(signed, scene.effects[:, thing])
+                values[PLACE][number, row] = agreement(np.abs(signed), np.abs(scene.effects[:, thing]))
+                values[SPEARMAN][number, row] = unweighted(signed, scene.effects[:, thing])
                 values[POSITIVE][number, row] = agreement(positive, scene.effects[:, thing])
                 values[ANEW][number, row] = agreement(signed, scene.effects_anew[:, thing])
                 if rows[row].moved and scene.coalitions.exact:
@@ -131,9 +139,25 @@ def _best(of_method: Values) -> int:
 
 
 def agreement(importances: Values, effects: Values) -> float:
+    """Return how far importances order parts as effects do, each pair weighed by the distance of its effects.
+
+    ``1/2 + sum over pairs |e_i - e_j| sign((m_i - m_j)(e_i - e_j)) / (2 sum over pairs |e_i - e_j|)``: 1 for the same
+    order, 0 for the reverse; NaN where all parts have the same effect.
+
+    >>> agreement(np.array([1.0, 0.5]), np.array([2.0, -1.0]))
+    1.0
+    """
+    apart = effects[:, None] - effects[None, :]
+    total = float(np.abs(apart).sum())
+    if len(effects) < 2 or np.isnan(effects).any() or total == 0:
+        return float("nan")
+    return float((apart * np.sign(importances[:, None] - importances[None, :])).sum() / total + 1) / 2
+
+
+def unweighted(importances: Values, effects: Values) -> float:
     """Return (rho + 1) / 2 with Spearman's rho, ties sharing their mean rank; NaN under three parts or without effect.
 
-    >>> agreement(np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.9]))
+    >>> unweighted(np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.9]))
     1.0
     """
     if len(effects) < FEWEST_PARTS or np.isnan(effects).any() or np.ptp(effects) == 0:

@@ -31,15 +31,19 @@ linear, (1, 1) of and, **(0, 0) of or**: in the saturated picture no single part
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clip_xai.errors import UserError
+from clip_xai.explanations.map_evidence import heat_of
 from clip_xai.models.backbones.backbone_builder import tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.tokenizer import CaptionTokenizer
+from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.target import Target
 
 SIDE, CELL = 24, 8
@@ -93,6 +97,9 @@ EXPECTED: dict[str, dict[str, Expected]] = {
     "kernelshap": _SHAPLEY,
     "attention_rollout": _BLANK,
 }
+#: Settings that a tower of nine cells needs, where a method's own are of more of them.
+ADAPTED = {"occlusion": {"window": 1, "stride": 1}, "kernelshap": {"cells": 3}}
+_EXACT = 1e-3
 
 
 class MechanismTarget(Target):
@@ -165,3 +172,65 @@ def on_parts(values: Tensor) -> tuple[float, float, float]:
     flat = values.double().flatten()
     sums = [float(flat[list(cells)].sum()) for cells in PARTS]
     return sums[0], sums[1], float(flat.sum()) - sum(sums)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a method gave on one mechanism.
+
+    Attributes:
+        method: Its name.
+        mechanism: One of ``MECHANISMS``.
+        shares: Share of its positive mass on part 1 and part 2; None for a blank map or a refusal.
+        truth: The parts' own shares; None where no part has any.
+        derived: Whether that is what was derived for it; None where nothing was.
+    """
+
+    method: str
+    mechanism: str
+    shares: tuple[float, float] | None
+    truth: tuple[float, float] | None
+    derived: bool | None
+
+    @property
+    def true(self) -> bool:
+        """Whether the shares are the truth."""
+        return _close(self.shares, self.truth)
+
+
+def given(methods: Sequence[Explainer]) -> list[Given]:
+    """Ask methods about every mechanism; those that are not defined for the tower are left out.
+
+    Example:
+        >>> from clip_xai.xai.methods import IntegratedGradients
+        >>> [one.true for one in given([IntegratedGradients()])]
+        [True, True, True, True]
+    """
+    tower, picture = mechanism_tower(), mechanism_picture()
+    found = []
+    for method in methods:
+        asked = replace(method, **ADAPTED.get(method.name, {}))
+        for mechanism in MECHANISMS:
+            target = MechanismTarget(mechanism)
+            if asked.refusal(tower, target) is not None:
+                continue
+            try:
+                heat = heat_of(asked.explain(tower, picture, target), 0)
+            except UserError:  # nothing reaches the score
+                heat = torch.zeros(GRID)
+            if heat is None:
+                continue
+            positive = on_parts(heat.nan_to_num().clamp(min=0))
+            shares = (positive[0] / sum(positive), positive[1] / sum(positive)) if sum(positive) > 1e-6 else None
+            total = sum(TRUTH[mechanism])
+            truth = (TRUTH[mechanism][0] / total, TRUTH[mechanism][1] / total) if total else None
+            known = EXPECTED.get(method.name)
+            derived = None if known is None else _close(shares, known[mechanism].shares)
+            found.append(Given(method.name, mechanism, shares, truth, derived))
+    return found
+
+
+def _close(one: tuple[float, float] | None, two: tuple[float, float] | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    return all(abs(a - b) <= _EXACT for a, b in zip(one, two, strict=True))

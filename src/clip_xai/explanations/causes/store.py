@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from clip_xai.explanations.causes.games import Coalitions
 from clip_xai.explanations.causes.one_scene import SceneCauses, Verdicts
-from clip_xai.files import replacing
+from clip_xai.files import replacing, write_json
 
 FOLDER = "scenes"
 _PLAIN = ("seed", "caption", "parts", "kinds", "hidden", "names", "labels", "seconds", "left_out", "refused")
@@ -56,3 +57,18 @@ def load_scene(path: Path) -> SceneCauses | None:
         anew=arrays["anew"],
         masses={method: arrays[f"masses {number}"] for number, method in enumerate(methods)},
     )
+
+
+def save_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows of plain values; what is not a number becomes null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, [{key: None if value != value else value for key, value in row.items()} for row in rows])
+
+
+def load_rows(path: Path) -> list[dict[str, Any]] | None:
+    """Read what ``save_rows`` wrote; None where there is no whole file."""
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return rows

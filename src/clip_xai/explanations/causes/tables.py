@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ def rankings(measured: Measured, seed: int = 0) -> dict[tuple[str, str, str], li
     return found
 
 
-def rank_table(found: dict[tuple[str, str, str], list[Place]]) -> pd.DataFrame:
+def rank_table(found: Mapping[tuple[str, str, str], Sequence[Place]]) -> pd.DataFrame:
     """Return the rankings as one table, a row for each place."""
     rows = []
     for (criterion, target, scenes), places in found.items():

@@ -16,7 +16,7 @@ class Explanations(Task):
 
     of_any_model = True
     unused = (
-        *("bert_score", "clip_score", "tokenizer", "shortcuts", "attributes"),
+        *("bert_score", "clip_score", "tokenizer", "shortcuts", "attributes", "ledger"),
         *("split", "allow_overlap", "generation.batch_size", "trainer.feature_batch_size"),
     )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import pandas as pd
 from torch import Tensor
 
 from clip_xai.config.schemas import EvaluateConfig
@@ -18,24 +17,22 @@ from clip_xai.data.synthetic.parts import sample_scene
 from clip_xai.data.synthetic.profiles import PROFILES
 from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
+from clip_xai.explanations.causes.choosing import Chosen, choice_table, chosen
 from clip_xai.explanations.causes.maps import explained
 from clip_xai.explanations.causes.measures import AGREEMENT, Measured, measure
-from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
-from clip_xai.explanations.causes.scene_targets import TARGETS, Asker, SceneQuestion
-from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
-from clip_xai.explanations.causes.store import load_scene, place_of, save_scene
+from clip_xai.explanations.causes.scene_targets import TARGETS, SceneQuestion
+from clip_xai.explanations.causes.scenes import DrawnScene
 from clip_xai.explanations.causes.tables import ALL, counts, effect_table, map_table, rank_table, rankings
+from clip_xai.explanations.causes.tone_summary import ToneMap, ToneWord, tone_maps, tone_words
 from clip_xai.explanations.explainer_ranking import ExplainerRanking, MethodJudged
-from clip_xai.explanations.questions import with_prompt
 from clip_xai.files import replacing, write_json
-from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.models.backbones.clip import CLIPBackbone
-from clip_xai.progress import track
 from clip_xai.report.causes_page import write_causes_page
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
-from clip_xai.runs.instantiate import decoding, device_of, explainers_of
+from clip_xai.runs.instantiate import device_of, explainers_of
 from clip_xai.runs.judged import Judged, asked_of_model, noted_of_model
-from clip_xai.tasks.explanations import page
+from clip_xai.tasks.explanations import page, side_tables
+from clip_xai.tasks.explanations.gathering import Gathered, asker_of, gather, prompted
 from clip_xai.tasks.explanations.page import Rankings
 from clip_xai.tasks.explanations.terminal import show
 from clip_xai.tasks.task import Judgement, Opened, task_at
@@ -64,31 +61,34 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     run_dir = Path(config.run_dir)
     claim(run_dir, "evaluate", asked_of_explanations(config, on, model, methods), noted_of_model(on.place))
     (model.captioner or model.backbone).to(device_of(config.trainer))
-    scenes = measured_scenes(config, model, methods)
-    measured = measure(scenes)
-    found = rankings(measured, config.seed)
-    ranks, asked = rank_table(found), counts(scenes)
-    for name, table in {"maps": map_table(measured), "effects": effect_table(scenes)}.items():
-        with replacing(run_dir / f"{name}.parquet") as unfinished:
-            table.to_parquet(unfinished, index=False)
-    with replacing(run_dir / "ranks.csv") as unfinished:
-        ranks.to_csv(unfinished, index=False)
-    seconds = {method.name: _mean([scene.seconds.get(method.name) for scene in scenes]) for method in methods}
-    left_out = {said for scene in scenes for said in scene.refused}
+    gathered = gather(config, model, methods)
+    found = Found.of(gathered, config.seed)
+    write_tables(found, run_dir)
+    ranks = rank_table(found.rankings)
+    seconds = {method.name: _mean([scene.seconds.get(method.name) for scene in gathered.scenes]) for method in methods}
+    left_out = {said for scene in gathered.scenes for said in scene.refused}
+    thresholds = found.measured.thresholds
     metrics: dict[str, Any] = {
         "model": model.words,
         "protocol": asdict(config.protocol),
-        "counts": asked,
+        "counts": counts(gathered.scenes),
         "seconds": seconds,
-        "thresholds": {f"{name} ({weights})": at for (name, weights), at in measured.thresholds.items()},
+        "thresholds": {f"{name} ({weights})": at for (name, weights), at in thresholds.items()},
         "left out": sorted(left_out),
-        "ranks": ranks.astype(object).where(ranks.notna(), None).to_dict("records"),
+        "ranks": plain_rows(ranks),
+        "choices": plain_rows(side_tables.choice_rows(found.chosen)),
+        "tones": {
+            "left out": gathered.tones_left_out,
+            "words": [side_tables.plain(asdict(one)) for one in found.tone_words],
+            "maps": [side_tables.plain(asdict(one)) for one in found.tone_maps],
+        },
+        "mechanisms": side_tables.mechanism_rows(gathered.mechanisms),
     }
     write_json(run_dir / "metrics.json", metrics)
-    write_page(config, model, methods, scenes, measured, found, metrics)
-    file = ranking_of(found, model, methods, seconds, len(scenes)).save(on.place)
-    log.info("%s: explain.py orders methods by it, and xai=best chooses by it", file)
-    show(found, asked, seconds, run_dir)
+    write_page(config, model, methods, found, metrics)
+    kept = ranking_of(found.rankings, model, methods, seconds, len(gathered.scenes)).save(on.place)
+    log.info("%s: explain.py orders methods by it, and xai=best chooses by it", kept)
+    show(found.rankings, metrics["counts"], seconds, run_dir)
     columns = ranks.columns.tolist()
     return Judgement(metrics, {}, {"ranks of explainers": (columns, ranks.astype(object).values.tolist())})
 
@@ -112,17 +112,61 @@ def ranking_of(
     return ExplainerRanking(model.fingerprints, scenes, kinds)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was gathered, held against the effects and summarised.
+
+    Attributes:
+        gathered: What was measured.
+        measured: Every method on everything asked about scenes.
+        rankings: Methods by criterion, target and scenes.
+        choices: Words that compete, a row each with method and weights.
+        chosen: The same, summarised.
+        tone_words: What captions state on skin of every type.
+        tone_maps: How the maps fare on the lightest and the darkest.
+    """
+
+    gathered: Gathered
+    measured: Measured
+    rankings: Rankings
+    choices: pd.DataFrame
+    chosen: list[Chosen]
+    tone_words: list[ToneWord]
+    tone_maps: list[ToneMap]
+
+    @classmethod
+    def of(cls, gathered: Gathered, seed: int) -> Found:
+        """Hold what was gathered against the effects."""
+        measured, choices = measure(gathered.scenes), choice_table(gathered.choices)
+        words, maps = tone_words(gathered.tones, seed), tone_maps(gathered.tones, seed)
+        return cls(gathered, measured, rankings(measured, seed), choices, chosen(choices, seed), words, maps)
+
+
+def write_tables(found: Found, run_dir: Path) -> None:
+    """Write ``maps.parquet``, ``effects.parquet``, ``choices.parquet`` and ``ranks.csv``."""
+    tables = {"maps": map_table(found.measured), "effects": effect_table(found.gathered.scenes)}
+    for name, table in (tables | {"choices": found.choices}).items():
+        with replacing(run_dir / f"{name}.parquet") as unfinished:
+            table.to_parquet(unfinished, index=False)
+    with replacing(run_dir / "ranks.csv") as unfinished:
+        rank_table(found.rankings).to_csv(unfinished, index=False)
+
+
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as plain values, None for what is not a number."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
 def write_page(
     config: EvaluateConfig,
     model: Opened,
     methods: Sequence[Explainer],
-    scenes: Sequence[SceneCauses],
-    measured: Measured,
-    found: Rankings,
+    found: Found,
     metrics: Mapping[str, Any],
 ) -> None:
     """Write ``index.html``; the maps of the shown cases are made again."""
-    asker = asker_of(config, model)
+    asker, scenes = asker_of(config, model), found.gathered.scenes
     by_name = {method.name: method for method in methods}
 
     def explain(scene: int, method: str, thing: int) -> Tensor | None:
@@ -136,13 +180,18 @@ def write_page(
     write_causes_page(
         Path(config.run_dir) / "index.html",
         subtitle=f"{counted(len(scenes), 'fresh scene')} drawn again without their parts · {model.words}",
-        verdicts=page.verdicts(found),
+        verdicts=page.verdicts(found.rankings),
         tables=[page.count_table(metrics["counts"])],
-        forests=page.forests(found),
-        priced=page.priced(found, metrics["seconds"]),
+        forests=page.forests(found.rankings),
+        priced=page.priced(found.rankings, metrics["seconds"]),
         matrices=page.matrices(effect_table(scenes)),
-        cases=page.cases(scenes, measured, found, explain),
-        details=page.details(found),
+        cases=page.cases(scenes, found.measured, found.rankings, explain),
+        more=[
+            *side_tables.choice_tables(found.chosen),
+            *side_tables.mechanism_table(found.gathered.mechanisms),
+            *side_tables.tone_tables(found.tone_words, found.tone_maps, found.gathered.tones_left_out),
+        ],
+        details=page.details(found.rankings),
         left_out=metrics["left out"],
         settings={"seed": config.seed, **protocol, "explainers": ", ".join(by_name)},
     )
@@ -165,36 +214,6 @@ def require_askable(model: Opened) -> None:
             f"task=explanations draws scenes of {drawn.specialty}, and this model speaks of "
             f"{model.captioner.vocabulary.specialty} in other words: choose a model of {drawn.specialty} with ckpt="
         )
-
-
-def measured_scenes(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) -> list[SceneCauses]:
-    """Measure fresh scenes, one by one; those that the run's directory holds are not measured again."""
-    asker = asker_of(config, model)
-    torch.manual_seed(config.seed)
-    twin = random_twin(model.backbone).to(asker.device) if config.protocol.twin else None
-    found = []
-    seeds = fresh_seeds(config.protocol.scenes, config.seed)
-    for number, seed in enumerate(track(seeds, "Drawing scenes again")):
-        place = place_of(Path(config.run_dir), number)
-        known = load_scene(place)
-        if known is not None:
-            found.append(known)
-            continue
-        drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
-        with prompted(model, drawn, asker):
-            found.append(causes_of(asker, drawn, methods, twin, config.seed))
-        save_scene(found[-1], place)
-    return found
-
-
-def asker_of(config: EvaluateConfig, model: Opened) -> Asker:
-    """Return how scenes are put to the model."""
-    return Asker(model.backbone, model.captioner, decoding(config.generation), config.protocol.samples, config.seed)
-
-
-def prompted(model: Opened, drawn: DrawnScene, asker: Asker) -> AbstractContextManager[None]:
-    """Return the block in which the captioner has the prompt that is retrieved for a scene, if it retrieves any."""
-    return with_prompt(model.captioner, model.retrieval, drawn.pixels[None].to(asker.device), None)
 
 
 def asked_of_explanations(

@@ -19,8 +19,10 @@ from clip_xai.explanations.causes.measures import (
     ANEW,
     COMPLETENESS,
     CONTRASTIVITY,
+    PLACE,
     POSITIVE,
     PROTOCOLS,
+    SPEARMAN,
     Measured,
 )
 from clip_xai.explanations.causes.one_scene import RANDOM, TRAINED, SceneCauses
@@ -37,8 +39,11 @@ Rankings = Mapping[tuple[str, str, str], Sequence[Place]]
 #: Map of a method for one thing asked about a scene, ``[h, w]``; None where it has none.
 Explain = Callable[[int, str, int], Tensor | None]
 FOREST = {
-    AGREEMENT: ("Correctness", "Rank agreement of each part's share of the map with its true effect, (rho + 1) / 2; a "
-                "map that knows nothing has .5 (dashed)."),
+    AGREEMENT: ("Correctness", "Does the map order the parts as their true effects do, for and against? Pairs of parts "
+                "count with the distance of their effects; a map that knows nothing has .5 (dashed)."),
+    PLACE: ("Place", "The same of sizes alone: is the heat where what matters is, whichever way it speaks? A map "
+            "without negative values cannot say more. Large parts matter more, so that a flat map is above .5 here; "
+            "what counts is the lead over random weights and controls."),
     COMPLETENESS: ("Completeness", "Are the parts that decide called important, and only they? A map that calls every "
                    "part important, or none, has about .5."),
     CONTRASTIVITY: ("Contrastivity", "Of two words, does each map lean to the part that speaks for its own word? A map "
@@ -106,7 +111,7 @@ def forests(rankings: Rankings) -> list[Forest]:
         twins = {place.method[0]: place.score.value for place in places if place.method[1] == RANDOM}
         dots = tuple(_dot(place, twins) for place in places if place.method[1] != RANDOM)
         if dots:
-            found.append(Forest(name, note, dots, None if criterion == COMPLETENESS else 0.5))
+            found.append(Forest(name, note, dots, None if criterion in (COMPLETENESS, PLACE) else 0.5))
     return found
 
 
@@ -135,7 +140,7 @@ def priced(rankings: Rankings, seconds: Mapping[str, float | None]) -> list[Pric
 def details(rankings: Rankings) -> list[Table]:
     """The criteria of every target, for all scenes and for those that pass."""
     found = []
-    columns = (AGREEMENT, COMPLETENESS, CONTRASTIVITY, ANEW, POSITIVE, *PROTOCOLS)
+    columns = (AGREEMENT, PLACE, COMPLETENESS, CONTRASTIVITY, ANEW, SPEARMAN, POSITIVE, *PROTOCOLS)
     for target in (EVERY, *TARGETS):
         for scenes in (ALL, PASSING):
             by = {name: {place.method: place for place in rankings.get((name, target, scenes), ())} for name in columns}

@@ -9,13 +9,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from clip_xai.explanations.causes.measures import AGREEMENT, COMPLETENESS, CONTRASTIVITY
+from clip_xai.explanations.causes.measures import AGREEMENT, COMPLETENESS, CONTRASTIVITY, PLACE
 from clip_xai.explanations.causes.one_scene import RANDOM
 from clip_xai.explanations.causes.ranking import Place
 from clip_xai.explanations.causes.tables import ALL, EVERY, PASSING
 from clip_xai.tasks.explanations.page import cell, title
+from clip_xai.text import counted
 
-SHOWN = {AGREEMENT: "correctness", COMPLETENESS: "completeness", CONTRASTIVITY: "contrastivity"}
+SHOWN = {AGREEMENT: "correctness [95 %]", PLACE: "place", COMPLETENESS: "compl.", CONTRASTIVITY: "contr."}
 
 
 def show(
@@ -35,14 +36,14 @@ def show(
     console = Console()
     for target, count in counts.items():
         console.print(
-            f"{target}: asked of {count['asked']} scenes, right {count['right']}, flips {count['flips']}, stays "
-            f"{count['stays']}, all three {count['passes']}; not moved by any part {count['unmoved']}",
+            f"{target}: asked of {counted(count['asked'], 'scene')}, right {count['right']}, flips {count['flips']}, "
+            f"stays {count['stays']}, all three {count['passes']}; not moved by any part {count['unmoved']}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
     table = Table(title="All scenes and targets", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
-    for name in ("correctness [95 %]", "compl.", "contr.", "at random weights", "s"):
-        table.add_column(name, justify="right", no_wrap=name != "at random weights")
+    for name in (*SHOWN.values(), "random", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
     criteria = [
         {place.method: place.score for place in rankings.get((criterion, EVERY, ALL), ())} for criterion in SHOWN
     ]
@@ -60,5 +61,5 @@ def show(
     passing = [place for place in rankings.get((AGREEMENT, EVERY, PASSING), ()) if place.rank == 1]
     for place in passing:
         console.print(f"first on scenes that pass: {place.method[0]} {cell(place.score)}", markup=False)
-    console.print(f"* above its twin at random weights, corrected for all methods; report: {run_dir / 'index.html'}",
-                  markup=False, soft_wrap=True)  # fmt: skip
+    console.print("random: correctness at random weights; * the method is above it, corrected for all", markup=False)
+    console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)
