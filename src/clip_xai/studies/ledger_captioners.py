@@ -24,7 +24,7 @@ from clip_xai.data.synthetic.describe import describe, facets
 from clip_xai.data.synthetic.parts import Scene, sample_scene
 from clip_xai.data.synthetic.pool import rendering_pool
 from clip_xai.data.synthetic.scene import render
-from clip_xai.data.vocabulary import FOLDER, Vocabulary, load_vocabulary
+from clip_xai.data.vocabulary import DEFAULT, FOLDER, Vocabulary, load_vocabulary
 from clip_xai.explanations.causes.scenes import fresh_seeds
 from clip_xai.explanations.other_patients import read_in_batches
 from clip_xai.files import write_text
@@ -90,10 +90,10 @@ class Pictures:
 
 def vocabulary_with_patients(folder: Path) -> Vocabulary:
     """Write the vocabulary of skin with age and sex of patients as a file of one's own, and read it."""
-    content = yaml.safe_load((FOLDER / "skin.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((FOLDER / f"{DEFAULT}.yaml").read_text(encoding="utf-8"))
     content["attributes"][AGE] = {name: [f"{name} patient", name] for name in AGES}
     content["attributes"][SEX] = {name: [name] for name in SEXES}
-    place = folder / "skin_and_patients.yaml"
+    place = folder / f"{DEFAULT}_and_patients.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(place, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
     return load_vocabulary(str(place))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.optimize import minimize_scalar
 
-from clip_xai.data.vocabulary import Vocabulary
+from clip_xai.data.vocabulary import Vocabulary, load_vocabulary
 from clip_xai.explanations.other_patients import Stated
 from clip_xai.metrics.intervals import Interval, bounds, mean_interval
 from clip_xai.metrics.ranking import Members, Statistic, calibration, ranking, resampled
@@ -22,7 +22,7 @@ from clip_xai.studies.ledger_judged import Judged
 from clip_xai.xai.slots import DIAGNOSIS
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 1.0)  # base rates that count as equal lie between two of these
-KINDS = ("colour", "position", "size", "border", "shape", "skin tone", "view", DIAGNOSIS)
+KINDS = (*load_vocabulary().attributes, DIAGNOSIS)
 
 
 def area(scores: NDArray[np.float64], hits: NDArray[np.bool_], scenes: ArrayLike, seed: int) -> Interval:
