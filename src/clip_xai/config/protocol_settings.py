@@ -19,6 +19,8 @@ class ProtocolConfig(Checked):
         version: Of what the settings mean; a file of another one is refused.
         scenes: Fresh scenes, drawn from ``seed``; no data set has them.
         samples: Captions drawn of each drawing, for effects on captions written anew.
+        ledger: Scenes of other patients by which it is measured what a caption's words rest on, and maps that follow
+            the words are judged; 0 for none.
         twin: Whether every method is asked a second time, with the tower at random weights.
     """
 
@@ -28,4 +30,5 @@ class ProtocolConfig(Checked):
     version: int = setting(VERSION, least=VERSION, most=VERSION)
     scenes: int = setting(40, least=1, most=2**20)
     samples: int = setting(16, least=1)
+    ledger: int = setting(32, least=0)
     twin: bool = True

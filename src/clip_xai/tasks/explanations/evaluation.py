@@ -18,20 +18,26 @@ from clip_xai.data.synthetic.parts import sample_scene
 from clip_xai.data.synthetic.profiles import PROFILES
 from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
+from clip_xai.explanations.causes.followed import WordFollower
+from clip_xai.explanations.causes.followed_measures import followed_rows, followed_table, measure_followed
 from clip_xai.explanations.causes.maps import explained
 from clip_xai.explanations.causes.measures import AGREEMENT, Measured, measure
 from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
-from clip_xai.explanations.causes.scene_targets import TARGETS, Asker, SceneQuestion
+from clip_xai.explanations.causes.scene_targets import DIAGNOSIS, STRUCTURE, TARGETS, Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
 from clip_xai.explanations.causes.store import load_scene, place_of, save_scene
-from clip_xai.explanations.causes.tables import ALL, counts, effect_table, map_table, rank_table, rankings
+from clip_xai.explanations.causes.tables import ALL, EVERY, counts, effect_table, map_table, rank_table, rankings
 from clip_xai.explanations.explainer_ranking import ExplainerRanking, MethodJudged
+from clip_xai.explanations.ledger import LedgerSettings
+from clip_xai.explanations.ledger_plan import SAMPLES
 from clip_xai.explanations.questions import with_prompt
+from clip_xai.explanations.run_ledger import RunLedger
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.progress import track
 from clip_xai.report.causes_page import write_causes_page
+from clip_xai.report.pages import Table
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import decoding, device_of, explainers_of
 from clip_xai.runs.judged import Judged, asked_of_model, noted_of_model
@@ -84,6 +90,11 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         "left out": sorted(left_out),
         "ranks": ranks.astype(object).where(ranks.notna(), None).to_dict("records"),
     }
+    metrics |= followed_metrics(scenes, found, config.seed)
+    taken = run_ledger_of(scenes)
+    if taken.ledgers:
+        with replacing(run_dir / "ledger.parquet") as unfinished:
+            taken.table([str(scene.seed) for scene in scenes]).to_parquet(unfinished, index=False)
     write_json(run_dir / "metrics.json", metrics)
     write_page(config, model, methods, scenes, measured, found, metrics)
     file = ranking_of(found, model, methods, seconds, len(scenes)).save(on.place)
@@ -112,6 +123,38 @@ def ranking_of(
     return ExplainerRanking(model.fingerprints, scenes, kinds)
 
 
+def words_leading(found: Rankings) -> list[str]:
+    """Methods whose direct maps beat their random-weights twin on words of captions."""
+    places = [one for target in (DIAGNOSIS, STRUCTURE) for one in found.get((AGREEMENT, target, ALL), ())]
+    return [one.method[0] for one in places if one.leads]
+
+
+def followed_metrics(scenes: Sequence[SceneCauses], found: Rankings, seed: int) -> dict[str, Any]:
+    """Return what the words of captions rest on, and how maps that follow them do; nothing without a ledger."""
+    taken = run_ledger_of(scenes)
+    if not taken.ledgers:
+        return {}
+    leading = words_leading(found)
+    by_target = {
+        target or EVERY: followed_rows(measure_followed(scenes, target, seed), leading)
+        for target in (None, DIAGNOSIS, STRUCTURE)
+    }
+    return {"ledger": taken.measured, "followed": by_target}
+
+
+def ledger_tables(scenes: Sequence[SceneCauses], found: Rankings, seed: int) -> list[Table]:
+    """The same for a reader."""
+    taken = run_ledger_of(scenes)
+    table = followed_table(measure_followed(scenes, None, seed), words_leading(found))
+    return [*([taken.page_table] if taken.ledgers else []), *([] if table is None else [table])]
+
+
+def run_ledger_of(scenes: Sequence[SceneCauses]) -> RunLedger:
+    """The ledgers of the scenes' captions, each scene a patient of its own."""
+    taken = {number: scene.ledger for number, scene in enumerate(scenes) if scene.ledger is not None}
+    return RunLedger(taken, {number: str(scenes[number].seed) for number in taken}, ("scene", "scenes"))
+
+
 def write_page(
     config: EvaluateConfig,
     model: Opened,
@@ -137,7 +180,7 @@ def write_page(
         Path(config.run_dir) / "index.html",
         subtitle=f"{counted(len(scenes), 'fresh scene')} drawn again without their parts · {model.words}",
         verdicts=page.verdicts(found),
-        tables=[page.count_table(metrics["counts"])],
+        tables=[page.count_table(metrics["counts"]), *ledger_tables(scenes, found, config.seed)],
         forests=page.forests(found),
         priced=page.priced(found, metrics["seconds"]),
         matrices=page.matrices(effect_table(scenes)),
@@ -170,6 +213,9 @@ def require_askable(model: Opened) -> None:
 def measured_scenes(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) -> list[SceneCauses]:
     """Measure fresh scenes, one by one; those that the run's directory holds are not measured again."""
     asker = asker_of(config, model)
+    follower = None
+    if config.protocol.ledger and model.captioner is not None and model.retrieval is None:
+        follower = WordFollower.of(asker, LedgerSettings(config.protocol.ledger, SAMPLES, seed=config.seed))
     torch.manual_seed(config.seed)
     twin = random_twin(model.backbone).to(asker.device) if config.protocol.twin else None
     found = []
@@ -182,7 +228,7 @@ def measured_scenes(config: EvaluateConfig, model: Opened, methods: Sequence[Exp
             continue
         drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
         with prompted(model, drawn, asker):
-            found.append(causes_of(asker, drawn, methods, twin, config.seed))
+            found.append(causes_of(asker, drawn, methods, twin, config.seed, follower))
         save_scene(found[-1], place)
     return found
 
