@@ -19,6 +19,8 @@ class ProtocolConfig(Checked):
         version: Of what the settings mean; a file of another one is refused.
         scenes: Fresh scenes, drawn from ``seed``; no data set has them.
         samples: Captions drawn of each drawing, for effects on captions written anew.
+        ledger: Scenes of other patients by which it is measured what a caption's words rest on, and maps that follow
+            the words are judged; 0 for none.
         several: Pictures of several lesions, and as many mosaics, on which the maps of words compete; 0 for none.
         tones: Fresh scenes that are drawn on skin of Fitzpatrick types I to VI, of those whose lesion can be seen on
             all of them; 0 for none.
@@ -31,6 +33,7 @@ class ProtocolConfig(Checked):
     version: int = setting(VERSION, least=VERSION, most=VERSION)
     scenes: int = setting(40, least=1, most=2**20)
     samples: int = setting(16, least=1)
+    ledger: int = setting(32, least=0)
     several: int = setting(8, least=0, most=500)
-    tones: int = setting(16, least=0, most=2000)
+    tones: int = setting(8, least=0, most=2000)
     twin: bool = True

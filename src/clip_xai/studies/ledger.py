@@ -42,7 +42,7 @@ from clip_xai.studies.ledger_captioners import (
     untrained,
     vocabulary_with_patients,
 )
-from clip_xai.studies.ledger_judged import RIVALS, judge, moved_by_swaps
+from clip_xai.studies.ledger_judged import RIVALS, SWAPPED, judge, moved_by_swaps
 from clip_xai.studies.ledger_measures import KINDS, calibrated, fitted_temperature, measured_of, measured_swaps
 from clip_xai.studies.localise import markdown
 
@@ -133,7 +133,8 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
         Table("Known answers", ("measure", FIRST, LAST), tuple(rows), note),
         Table(
             "Swapping a word before the diagnosis", ("word", "n", "change in nats", "diagnosis lost"), of_swaps,
-            f"Log-odds of the diagnosis, mean over {RIVALS} other values of the word's vocabulary, {LAST}.",
+            f"Log-odds of the diagnosis, mean over {RIVALS} other values of the word's vocabulary, {LAST}, "
+            f"{SWAPPED} captions at most.",
         ),
         Table(
             "Calibration of P(slot = w | image)", ("attribute", "error", "at the fitted temperature"), of_attributes,

@@ -18,7 +18,7 @@ from clip_xai.studies.ledger_captioners import Pictures, accuracy
 from clip_xai.xai.slots import DIAGNOSIS, Slot, log_odds_at, rivals_of, slots_of
 from clip_xai.xai.word_swaps import swapped
 
-RIVALS = 6  # values that are tried in the place of a word
+RIVALS, SWAPPED = 4, 100  # values that are tried in the place of a word, and captions whose words are swapped
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def moved_by_swaps(captioner: Captioner, tested: Pictures, judged: Judged, seed:
     """
     lot = np.random.default_rng(seed)
     rows = []
-    for row, ledger in enumerate(track(judged.ledgers, "Words swapped")):
+    for row, ledger in enumerate(track(judged.ledgers[:SWAPPED], "Words swapped")):
         at = next((place for place, word in enumerate(ledger.words) if word.kind == DIAGNOSIS), None)
         credited = None if at is None else judged.words.query("scene == @row and place == @at")["carrier"].item()
         if at is None or credited is None or credited < 0:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clip_xai.data.synthetic.parts import surroundings_anew
+from clip_xai.explanations.causes.followed import Followed, WordFollower
 from clip_xai.explanations.causes.games import Coalitions
 from clip_xai.explanations.causes.maps import controls, explained, masses
 from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import FRESH, DrawnScene
 from clip_xai.models.backbones.base import VisionBackbone
+from clip_xai.report.ledger import Ledger
 from clip_xai.xai.explainer import Explainer
 
 TRAINED, RANDOM, BLIND = "trained", "random", "none"  # the weights that a map was made with
@@ -61,6 +63,8 @@ class SceneCauses:
         seconds: Method -> seconds for all that is asked.
         left_out: What could not be asked, with the reason.
         refused: Why a method has no map of something, a sentence each.
+        ledger: What the words of the caption rest on; None where that was not asked.
+        followed: (method, variant) -> how much of its composed maps lies on each part, ``[T, n]``.
     """
 
     seed: int
@@ -78,6 +82,8 @@ class SceneCauses:
     seconds: dict[str, float]
     left_out: dict[str, str]
     refused: tuple[str, ...]
+    ledger: Ledger | None = None
+    followed: Followed = field(default_factory=dict)
 
     @cached_property
     def effects(self) -> NDArray[np.float64]:
@@ -129,7 +135,12 @@ def verdicts_of(question: SceneQuestion) -> tuple[Verdicts, ...]:
 
 
 def causes_of(
-    asker: Asker, drawn: DrawnScene, methods: Sequence[Explainer], twin: VisionBackbone | None = None, seed: int = 0
+    asker: Asker,
+    drawn: DrawnScene,
+    methods: Sequence[Explainer],
+    twin: VisionBackbone | None = None,
+    seed: int = 0,
+    follower: WordFollower | None = None,
 ) -> SceneCauses:
     """Measure one scene.
 
@@ -139,6 +150,7 @@ def causes_of(
         methods: What explains it.
         twin: The tower at random weights; None to leave it out.
         seed: Seed of random maps and orders.
+        follower: What maps that follow the words are composed with; None for none.
     """
     question = SceneQuestion.of(asker, drawn)
     things, parts = len(question.asked), drawn.players
@@ -151,6 +163,7 @@ def causes_of(
         found |= {(name, RANDOM): masses(own, drawn.masks, things) for name, own in random.values.items()}
     blind = controls(question, effects, seed)
     found |= {(name, BLIND): masses(own, drawn.masks, things) for name, own in blind.items()}
+    ledger, followed = (None, {}) if follower is None else follower.masses(question, methods)
     return SceneCauses(
         seed=drawn.scene.seed,
         caption="" if question.caption is None else question.caption.text,
@@ -167,4 +180,6 @@ def causes_of(
         seconds=maps.seconds,
         left_out=question.left_out,
         refused=maps.left_out,
+        ledger=ledger,
+        followed=followed,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from clip_xai.explanations.causes.games import Coalitions
 from clip_xai.explanations.causes.one_scene import SceneCauses, Verdicts
 from clip_xai.files import replacing, write_json
+from clip_xai.report.ledger import ledger_from_plain
 
 FOLDER = "scenes"
 _PLAIN = ("seed", "caption", "parts", "kinds", "hidden", "names", "labels", "seconds", "left_out", "refused")
@@ -30,9 +31,12 @@ def save_scene(scene: SceneCauses, path: Path) -> None:
     header: dict[str, Any] = {name: getattr(scene, name) for name in _PLAIN}
     header["verdicts"] = [asdict(verdict) for verdict in scene.verdicts]
     header["methods"] = list(scene.masses)
+    header["followed"] = list(scene.followed)
+    header["ledger"] = None if scene.ledger is None else asdict(scene.ledger)
     arrays: dict[str, Any] = {"present": scene.coalitions.present, "orders": scene.coalitions.orders}
     arrays |= {"values": scene.values, "anew": scene.anew}
     arrays |= {f"masses {number}": masses for number, masses in enumerate(scene.masses.values())}
+    arrays |= {f"followed {number}": masses for number, masses in enumerate(scene.followed.values())}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
@@ -47,6 +51,8 @@ def load_scene(path: Path) -> SceneCauses | None:
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
     methods = [(name, weights) for name, weights in header.pop("methods")]
+    followed = [(name, variant) for name, variant in header.pop("followed", ())]
+    ledger = ledger_from_plain(header.pop("ledger", None))
     verdicts = tuple(Verdicts(**one) for one in header.pop("verdicts"))
     plain: dict[str, Any] = {name: tuple(value) if name in _LISTS else value for name, value in header.items()}
     return SceneCauses(
@@ -55,6 +61,8 @@ def load_scene(path: Path) -> SceneCauses | None:
         coalitions=Coalitions(arrays["present"], arrays["orders"]),
         values=arrays["values"],
         anew=arrays["anew"],
+        ledger=ledger,
+        followed={pair: arrays[f"followed {number}"] for number, pair in enumerate(followed)},
         masses={method: arrays[f"masses {number}"] for number, method in enumerate(methods)},
     )
 

@@ -31,7 +31,7 @@ from clip_xai.report.causes_page import write_causes_page
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import device_of, explainers_of
 from clip_xai.runs.judged import Judged, asked_of_model, noted_of_model
-from clip_xai.tasks.explanations import page, side_tables
+from clip_xai.tasks.explanations import following, page, side_tables
 from clip_xai.tasks.explanations.gathering import Gathered, asker_of, gather, prompted
 from clip_xai.tasks.explanations.page import Rankings
 from clip_xai.tasks.explanations.terminal import show
@@ -84,6 +84,8 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         },
         "mechanisms": side_tables.mechanism_rows(gathered.mechanisms),
     }
+    metrics |= following.metrics(gathered.scenes, found.rankings, config.seed)
+    following.write_ledger(gathered.scenes, run_dir)
     write_json(run_dir / "metrics.json", metrics)
     write_page(config, model, methods, found, metrics)
     kept = ranking_of(found.rankings, model, methods, seconds, len(gathered.scenes)).save(on.place)
@@ -181,7 +183,7 @@ def write_page(
         Path(config.run_dir) / "index.html",
         subtitle=f"{counted(len(scenes), 'fresh scene')} drawn again without their parts · {model.words}",
         verdicts=page.verdicts(found.rankings),
-        tables=[page.count_table(metrics["counts"])],
+        tables=[page.count_table(metrics["counts"]), *following.tables(scenes, found.rankings, config.seed)],
         forests=page.forests(found.rankings),
         priced=page.priced(found.rankings, metrics["seconds"]),
         matrices=page.matrices(effect_table(scenes)),

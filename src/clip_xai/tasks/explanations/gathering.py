@@ -13,6 +13,7 @@ import torch
 from clip_xai.config.schemas import EvaluateConfig
 from clip_xai.data.synthetic.parts import Scene, sample_scene
 from clip_xai.explanations.causes.choosing import choices
+from clip_xai.explanations.causes.followed import WordFollower
 from clip_xai.explanations.causes.mechanisms import Given, given
 from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
 from clip_xai.explanations.causes.scene_targets import Asker
@@ -20,6 +21,8 @@ from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
 from clip_xai.explanations.causes.several import several_pictures
 from clip_xai.explanations.causes.skin_tones import scenes_on_every_skin, tone_rows
 from clip_xai.explanations.causes.store import load_rows, load_scene, place_of, save_rows, save_scene
+from clip_xai.explanations.ledger import LedgerSettings
+from clip_xai.explanations.ledger_plan import SAMPLES
 from clip_xai.explanations.questions import with_prompt
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import random_twin
@@ -81,7 +84,9 @@ def gather(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) 
 def _scenes(
     config: EvaluateConfig, model: Opened, asker: Asker, methods: Sequence[Explainer], twin: VisionBackbone | None
 ) -> list[SceneCauses]:
-    found = []
+    found, follower = [], None
+    if config.protocol.ledger and model.captioner is not None and model.retrieval is None:
+        follower = WordFollower.of(asker, LedgerSettings(config.protocol.ledger, SAMPLES, seed=config.seed))
     seeds = fresh_seeds(config.protocol.scenes, config.seed)
     for number, seed in enumerate(track(seeds, "Drawing scenes again")):
         place = place_of(Path(config.run_dir), number)
@@ -89,7 +94,7 @@ def _scenes(
         if known is None:
             drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
             with prompted(model, drawn, asker):
-                known = causes_of(asker, drawn, methods, twin, config.seed)
+                known = causes_of(asker, drawn, methods, twin, config.seed, follower)
             save_scene(known, place)
         found.append(known)
     return found
