@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 
 from clip_xai.data.synthetic.parts import sample_scene
-from clip_xai.explanations.causes.maps import CONSTANT, EFFECTS, NEGATED, controls, explained
-from clip_xai.explanations.causes.one_scene import BLIND, RANDOM, TRAINED
 from clip_xai.explanations.causes.scene_targets import STRUCTURE, Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
+from clip_xai.explanations.causes.weights import TRAINED
 from clip_xai.explanations.measures.base import Measure, PhotographMaps
-from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.slots import DIAGNOSIS, slots_of
 from clip_xai.xai.target import CaptionTarget, ContrastTarget, Target
 
 Method = tuple[str, str]  # its name, and the weights that its maps were made with
-OTHERS = 3  # random texts, or captions of other scenes, beside each thing asked
+OTHERS = 2  # random texts, or captions of other scenes, beside each thing asked
 _ELSEWHERE = 2**19  # added to the number of a fresh scene: those whose captions are asked of others
 
 
@@ -36,82 +34,63 @@ class MeasuredScene:
         left_out: Measures that are not defined, and why, a sentence each.
     """
 
-    rows: list[dict[str, Any]]
-    left_out: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
-def measured_scene(
-    asker: Asker,
-    drawn: DrawnScene,
-    methods: Sequence[Explainer],
-    measures: Sequence[Measure],
-    again: Sequence[Measure] = (),
-    twin: VisionBackbone | None = None,
-    steps: int = 24,
-    seed: int = 0,
-) -> MeasuredScene:
-    """Measure all maps of one scene.
+@dataclass(frozen=True)
+class SceneMeasures:
+    """What is measured of the maps of a scene.
 
-    Maps at random weights are held against the trained model, as all others are.
-
-    Args:
-        asker: The model.
-        drawn: The scene.
-        methods: What explains it.
-        measures: What is measured of every map.
+    Attributes:
+        every: Measures of every map.
         again: What methods are asked again for, on the trained model alone: sanity, agreement, cost.
-        twin: The tower at random weights; None to leave it out.
-        steps: Points of curves, at most.
-        seed: Seed of orders, sets and random maps.
+        explainers: The methods by name.
+        marks: Shares at which curves are read; none for the protocols' own.
+        seed: Seed of orders, sets and noise.
     """
-    question = SceneQuestion.of(asker, drawn)
-    maps = _all_maps(question, methods, twin, seed)
-    bank = PerturbationBank(asker.backbone, drawn.pixels[None].to(asker.device))
-    by_name = {_key((method.name, TRAINED)): method for method in methods}
-    rows: list[dict[str, Any]] = []
-    left_out: list[str] = []
-    for target, things in question.targets():
-        streams: dict[object, Any] = {}
-        others = _others(asker, target, seed) if again else []
-        for row, number in things:
-            mask = _region(question, number)
-            asked = PhotographMaps(
-                bank, target, row, maps[number], str(drawn.scene.seed), mask, by_name, others, seed, steps, streams
-            )
-            about = {
-                "scene": drawn.scene.seed, "target": question.asked[number].name, "label": question.asked[number].label,
-                "diagnosis": drawn.scene.diagnosis, "size": drawn.scene.size, "skin_type": drawn.scene.fitzpatrick,
-            }  # fmt: skip
-            for measure in (*measures, *again):
-                reason = measure.refusal(asked)
-                if reason is not None:
-                    left_out.append(f"{measure.key} of the {about['target']} is not measured: {reason}.")
-                    continue
-                for key, value in measure.of(asked).items():
-                    name, weights = _method(key)
-                    rows.append(about | {"measure": measure.key, "method": name, "weights": weights, "value": value})
-    return MeasuredScene(rows, tuple(dict.fromkeys(left_out)))
 
+    every: Sequence[Measure]
+    again: Sequence[Measure]
+    explainers: Mapping[str, Explainer]
+    marks: tuple[float, ...] = ()
+    seed: int = 0
 
-def _all_maps(
-    question: SceneQuestion, methods: Sequence[Explainer], twin: VisionBackbone | None, seed: int
-) -> list[dict[str, Tensor]]:
-    """Every map of each thing asked."""
-    found: list[dict[str, Tensor]] = [{} for _ in question.asked]
-    sources: list[tuple[str, Mapping[str, Mapping[int, Tensor]]]] = [
-        (TRAINED, explained(question, methods, question.asker.backbone).values)
-    ]
-    if twin is not None:
-        sources.append((RANDOM, explained(question, methods, twin).values))
-    # Effects of parts, of which some controls are made, are not asked here.
-    nothing = torch.zeros(len(question.drawn.players), len(question.asked)).double().numpy()
-    blind = controls(question, nothing, seed)
-    sources.append((BLIND, {name: own for name, own in blind.items() if name not in (EFFECTS, NEGATED, CONSTANT)}))
-    for weights, values in sources:
-        for name, own in values.items():
-            for number, heat in own.items():
-                found[number][_key((name, weights))] = heat
-    return found
+    def of(self, question: SceneQuestion, maps: Mapping[Method, Mapping[int, Tensor]]) -> MeasuredScene:
+        """Measure all maps of one scene. Maps at random weights are held against the trained model, as all others are.
+
+        Args:
+            question: What was asked about the scene.
+            maps: By method and weights, the map of each thing asked by its number, ``[h, w]``.
+        """
+        asker, scene = question.asker, question.drawn.scene
+        bank = PerturbationBank(asker.backbone, question.drawn.pixels[None].to(asker.device))
+        explainers = {_key((name, TRAINED)): one for name, one in self.explainers.items()}
+        rows: list[dict[str, Any]] = []
+        left_out: list[str] = []
+        for target, things in question.targets():
+            streams: dict[object, Any] = {}
+            others = _others(asker, target, self.seed) if self.again else []
+            for row, number in things:
+                own = {_key(method): found[number] for method, found in maps.items() if number in found}
+                region = _region(question, number)
+                asked = PhotographMaps(
+                    bank, target, row, own, str(scene.seed), region, explainers, others, self.seed, self.marks, streams
+                )
+                about = {
+                    "scene": scene.seed, "target": question.asked[number].name, "label": question.asked[number].label,
+                    "diagnosis": scene.diagnosis, "size": scene.size, "skin_type": scene.fitzpatrick,
+                }  # fmt: skip
+                for measure in (*self.every, *self.again):
+                    reason = measure.refusal(asked)
+                    if reason is not None:
+                        left_out.append(f"{measure.key} of the {about['target']} is not measured: {reason}.")
+                        continue
+                    for key, value in measure.of(asked).items():
+                        name, weights = _method(key)
+                        said = {"measure": measure.key, "method": name, "weights": weights, "value": value}
+                        rows.append(about | said)
+        return MeasuredScene(tuple(rows), tuple(dict.fromkeys(left_out)))
 
 
 def _region(question: SceneQuestion, number: int) -> Tensor:

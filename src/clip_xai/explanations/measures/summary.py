@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from clip_xai.explanations.causes.one_scene import BLIND, RANDOM, TRAINED
+from clip_xai.explanations.causes.maps import EFFECTS, NEGATED
+from clip_xai.explanations.causes.weights import BLIND, RANDOM, TRAINED
 from clip_xai.explanations.measures.base import Measure
 from clip_xai.explanations.measures.scenes import Method
 from clip_xai.metrics.intervals import Interval
@@ -76,7 +77,8 @@ def _of_measure(part: pd.DataFrame, measure: Measure, target: str, seed: int) ->
     metric.update(torch.from_numpy(wide.to_numpy(dtype=float)), [str(scene) for scene, _ in wide.index])
     intervals = metric.intervals()
     trained = [name for name, method in zip(names, methods, strict=True) if method[1] == TRAINED]
-    blind = [name for name, method in zip(names, methods, strict=True) if method[1] == BLIND]
+    told = (EFFECTS, NEGATED)  # made of what is looked for
+    blind = [name for name, method in zip(names, methods, strict=True) if method[1] == BLIND and method[0] not in told]
     ranks = _ranks(wide, methods, measure, seed) if measure.ranked else {}
     twins = [(name, f"{name.split(chr(9))[0]}\t{RANDOM}") for name in trained]
     above_random = metric.differences([pair for pair in twins if pair[1] in names]) if measure.ranked else {}
