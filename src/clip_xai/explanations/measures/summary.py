@@ -74,7 +74,7 @@ def _of_measure(part: pd.DataFrame, measure: Measure, target: str, seed: int) ->
     methods: list[Method] = [(str(column[0]), str(column[1])) for column in wide.columns.tolist()]
     names = ["\t".join(method) for method in methods]
     metric = MethodMeans(names, measure.falling, measure.span, measure.share, seed=seed)
-    metric.update(torch.from_numpy(wide.to_numpy(dtype=float)), [str(scene) for scene, _ in wide.index])
+    metric.update(torch.from_numpy(wide.to_numpy(dtype=float).copy()), [str(scene) for scene, _ in wide.index])
     intervals = metric.intervals()
     trained = [name for name, method in zip(names, methods, strict=True) if method[1] == TRAINED]
     told = (EFFECTS, NEGATED)  # made of what is looked for
@@ -105,7 +105,7 @@ def _ranks(
     if not chosen:
         return {}
     metric = MethodMeans(["\t".join(methods[number]) for number in chosen], measure.falling, measure.span, seed=seed)
-    values = torch.from_numpy(wide.iloc[:, chosen].to_numpy(dtype=float))
+    values = torch.from_numpy(wide.iloc[:, chosen].to_numpy(dtype=float).copy())
     metric.update(values, [str(scene) for scene, _ in wide.index])
     return metric.ranks()
 
