@@ -30,6 +30,7 @@ from clip_xai.xai.methods import (
     Saliency,
 )
 from clip_xai.xai.perturbation_bank import PerturbationBank
+from clip_xai.xai.relevance_gain import relevance_gains
 from clip_xai.xai.sanity import randomisation
 from clip_xai.xai.stability import sensitivity_max
 from clip_xai.xai.subset_game import infidelity, sensitivity_n, subset_game
@@ -69,9 +70,11 @@ def test_curves_are_read_by_every_measure_from_one_stream() -> None:
         assert normalised[name] == pytest.approx(float(area[number, 1]) / abs(float(found.span()[1])), rel=1e-4)
         assert inserted[name] == pytest.approx(float(found.area(found.insertion)[number, 1]))
         assert deleted[name] == pytest.approx(float(found.area(found.deletion)[number, 1]))
-    few = replace(one, steps=4, streams={}, bank=PerturbationBank(one.bank.backbone, one.bank.pixels))
-    RelevanceGain("token_drop").of(few)
-    assert few.bank.forwards == 2 + 2 * 3 * len(one.maps)
+    few = replace(one, marks=(0.1, 0.3, 0.7), streams={}, bank=PerturbationBank(one.bank.backbone, one.bank.pixels))
+    quick = RelevanceGain("mean").of(few)
+    assert few.bank.forwards == 2 + 2 * 4 * len(one.maps)  # insertion asks for .1, deletion backwards for .9
+    expected = relevance_gains(few.bank, one.target, one.stacked((8, 8)))[:, 1]  # that of evidence on maps
+    assert list(quick.values()) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_sets_are_taken_away_once_for_both_measures_and_all_scores_of_a_target() -> None:

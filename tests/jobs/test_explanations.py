@@ -26,6 +26,9 @@ ASKED = (
     "protocol.samples=2",
     "protocol.several=1",
     "protocol.tones=1",
+    "protocol.measured=1",
+    "protocol.measures=[relevance_gain/token_drop,auprc]",
+    "protocol.again_measures=[randomised]",
     "xai=[gradcam,saliency]",
 )
 
@@ -63,6 +66,12 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
         "trained", "random", "none",
     }  # fmt: skip
     assert {row["mechanism"] for row in metrics["mechanisms"]} == {"linear", "and", "or", "constant"}
+    measured = pd.read_parquet(tmp_path / "judged" / "measured.parquet")
+    assert set(measured["measure"]) == {"relevance_gain/token_drop", "auprc", "randomised"}
+    assert measured["scene"].nunique() == 1 and {"saliency", "control: true effects"} <= set(measured["method"])
+    summary = pd.read_csv(tmp_path / "judged" / "measures.csv")
+    assert len(summary) == len(metrics["measures"]) and set(summary["weights"]) == {"trained", "random", "none"}
+    assert "Does the score follow the heat?" in (tmp_path / "judged" / "index.html").read_text()
     assert "Saliency" in capsys.readouterr().out
     assert (run / "export" / FILE).is_file()
     (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from clip_xai.ranges import Checked, setting
 
+MEASURES = (
+    *("relevance_gain/token_drop", "relevance_gain/mean", "insertion/mean", "deletion/mean"),
+    *("sensitivity_n/mean", "infidelity/mean", "pointing", "auprc", "energy", "mass", "rank"),
+)
+AGAIN = ("randomised", "emprt", "random_text", "run_to_run")
 VERSION = 1  # raised when the same settings would give other numbers
 
 
@@ -25,6 +30,13 @@ class ProtocolConfig(Checked):
         tones: Fresh scenes that are drawn on skin of Fitzpatrick types I to VI, of those whose lesion can be seen on
             all of them; 0 for none.
         twin: Whether every method is asked a second time, with the tower at random weights.
+        measured: Of the scenes, so many have all their maps measured: does the score follow the heat, and does the heat
+            lie on the lesion or the structure that is named?
+        measures: By what; ``python -m clip_xai.explanations.measures`` lists all names.
+        curve_shares: Shares of the picture at which curves are read between their ends; none for 24 equal steps.
+        again: Of the measured scenes, so many have their methods asked again: with random parameters, of other texts,
+            with another seed, against the clock.
+        again_measures: By what; ``f_fidelity`` fine-tunes the tower once to patches that are left out.
     """
 
     prefix: ClassVar[str] = "protocol"
@@ -37,3 +49,8 @@ class ProtocolConfig(Checked):
     several: int = setting(8, least=0, most=500)
     tones: int = setting(8, least=0, most=2000)
     twin: bool = True
+    measured: int = setting(12, least=0)
+    measures: list[str] = field(default_factory=lambda: list(MEASURES))
+    curve_shares: list[float] = setting(factory=lambda: [0.1, 0.3, 0.7, 0.9], above=0, below=1)
+    again: int = setting(10, least=0)
+    again_measures: list[str] = field(default_factory=lambda: list(AGAIN))

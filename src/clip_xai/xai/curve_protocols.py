@@ -41,6 +41,7 @@ class CurveProtocol:
         cells: Steps are of whole patch cells, not of single pixels.
         steps: So many steps of equal size (the last may be smaller).
         pixels: Pixels of each step, where that and not ``steps`` is given.
+        marks: Shares at which a curve is read between its ends, where these and not ``steps`` are given.
         share: How much of the photograph is inserted or deleted at the end.
         score: ``own``, the target's score as it is explained; ``softmax`` or ``sigmoid``, a probability, of targets
             that have one; ``top1``, 1 where a class is the likeliest of all and 0 elsewhere.
@@ -55,6 +56,7 @@ class CurveProtocol:
     cells: bool = False
     steps: int | None = None
     pixels: int | None = None
+    marks: tuple[float, ...] = ()
     share: float = 1.0
     score: str = "own"
     area: str = "shares"
@@ -73,6 +75,8 @@ class CurveProtocol:
 
     def counts(self, units: int) -> list[int]:
         """Return how many of the units are inserted or deleted at each point of the curve, from 0 on."""
+        if self.marks:
+            return sorted({0, *(round(mark * units) for mark in self.marks), units})
         steps = self.steps or units
         size = self.pixels if self.pixels is not None else -(-units // steps) if self.share == 1 else units // steps
         last = int(self.share * units)

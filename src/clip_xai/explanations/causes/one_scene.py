@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,12 @@ from clip_xai.explanations.causes.games import Coalitions
 from clip_xai.explanations.causes.maps import controls, explained, masses
 from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import FRESH, DrawnScene
+from clip_xai.explanations.causes.weights import BLIND, RANDOM, TRAINED
+from clip_xai.explanations.measures.scenes import MeasuredScene, SceneMeasures
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.ledger import Ledger
 from clip_xai.xai.explainer import Explainer
 
-TRAINED, RANDOM, BLIND = "trained", "random", "none"  # the weights that a map was made with
 _OTHER = FRESH // 2  # added to a scene's seed: what is drawn anew around its lesion
 
 
@@ -62,7 +64,9 @@ class SceneCauses:
         masses: (method, weights) -> how much of its map lies on each part, signed and positive, ``[T, n, 2]``.
         seconds: Method -> seconds for all that is asked.
         left_out: What could not be asked, with the reason.
-        refused: Why a method has no map of something, a sentence each.
+        refused: Why a method has no map of something, or a map is not measured, a sentence each.
+        measured: Label-free and region measures of the maps, a row for each thing asked, measure, method and weights;
+            of none where the scene was not to be measured.
         ledger: What the words of the caption rest on; None where that was not asked.
         followed: (method, variant) -> how much of its composed maps lies on each part, ``[T, n]``.
     """
@@ -84,6 +88,7 @@ class SceneCauses:
     refused: tuple[str, ...]
     ledger: Ledger | None = None
     followed: Followed = field(default_factory=dict)
+    measured: tuple[dict[str, Any], ...] = ()
 
     @cached_property
     def effects(self) -> NDArray[np.float64]:
@@ -141,6 +146,7 @@ def causes_of(
     twin: VisionBackbone | None = None,
     seed: int = 0,
     follower: WordFollower | None = None,
+    measures: SceneMeasures | None = None,
 ) -> SceneCauses:
     """Measure one scene.
 
@@ -151,19 +157,19 @@ def causes_of(
         twin: The tower at random weights; None to leave it out.
         seed: Seed of random maps and orders.
         follower: What maps that follow the words are composed with; None for none.
+        measures: What else is measured of every map; None for nothing.
     """
     question = SceneQuestion.of(asker, drawn)
     things, parts = len(question.asked), drawn.players
     coalitions, values, anew = drawn_again(question, seed)
     effects = coalitions.shapley(values)
     maps = explained(question, methods, asker.backbone)
-    found = {(name, TRAINED): masses(own, drawn.masks, things) for name, own in maps.values.items()}
+    every = {(name, TRAINED): own for name, own in maps.values.items()}
     if twin is not None:
-        random = explained(question, methods, twin)
-        found |= {(name, RANDOM): masses(own, drawn.masks, things) for name, own in random.values.items()}
-    blind = controls(question, effects, seed)
-    found |= {(name, BLIND): masses(own, drawn.masks, things) for name, own in blind.items()}
+        every |= {(name, RANDOM): own for name, own in explained(question, methods, twin).values.items()}
+    every |= {(name, BLIND): own for name, own in controls(question, effects, seed).items()}
     ledger, followed = (None, {}) if follower is None else follower.masses(question, methods)
+    measured = MeasuredScene() if measures is None else measures.of(question, every)
     return SceneCauses(
         seed=drawn.scene.seed,
         caption="" if question.caption is None else question.caption.text,
@@ -176,10 +182,11 @@ def causes_of(
         coalitions=coalitions,
         values=values,
         anew=anew,
-        masses=found,
+        masses={method: masses(own, drawn.masks, things) for method, own in every.items()},
         seconds=maps.seconds,
         left_out=question.left_out,
-        refused=maps.left_out,
+        refused=(*maps.left_out, *measured.left_out),
         ledger=ledger,
         followed=followed,
+        measured=measured.rows,
     )

@@ -17,8 +17,11 @@ from clip_xai.files import replacing, write_json
 from clip_xai.report.ledger import ledger_from_plain
 
 FOLDER = "scenes"
-_PLAIN = ("seed", "caption", "parts", "kinds", "hidden", "names", "labels", "seconds", "left_out", "refused")
-_LISTS = ("parts", "kinds", "hidden", "names", "labels", "refused")
+_PLAIN = (
+    *("seed", "caption", "parts", "kinds", "hidden", "names", "labels", "seconds", "left_out", "refused"),
+    "measured",
+)
+_LISTS = ("parts", "kinds", "hidden", "names", "labels", "refused", "measured")
 
 
 def place_of(run_dir: Path, number: int) -> Path:

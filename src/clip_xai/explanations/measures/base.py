@@ -38,7 +38,7 @@ class PhotographMaps:
         others: Other targets of the same photograph, with a score of each: random texts, or captions of other
             photographs.
         seed: Seed of orders, sets and noise.
-        steps: Points of curves that are of this package's own, at most.
+        marks: Shares at which curves over ``REMOVALS`` are read; as their protocols have it where there are none.
         streams: What was run already; measures of another score of the same target may share it.
     """
 
@@ -51,7 +51,7 @@ class PhotographMaps:
     explainers: Mapping[str, Explainer] = field(default_factory=dict)
     others: Sequence[tuple[Target, int]] = ()
     seed: int = 0
-    steps: int = 24
+    marks: tuple[float, ...] = ()
     streams: dict[object, Any] = field(default_factory=dict)
 
     def stacked(self, grid: tuple[int, int]) -> Tensor:
@@ -65,8 +65,8 @@ class PhotographMaps:
         key = ("curves", removal, self.row)
         if key not in self.streams:
             protocol = PROTOCOLS[removal]
-            if removal in REMOVALS:
-                protocol = replace(protocol, steps=self.steps)
+            if removal in REMOVALS and self.marks:
+                protocol = replace(protocol, marks=self.marks)
             units = protocol.units(self.bank.backbone.grid, self.bank.pixels.shape[-1])
             maps = self.stacked(units)
             self.streams[key] = insertion_deletion(self.bank, self.target, maps, protocol, seed=self.seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 from clip_xai.explanations.measures.base import Measure, PhotographMaps, RemovalMeasure
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.xai.dropping import undroppable
-from clip_xai.xai.f_fidelity import DRAWS, f_fidelity
+from clip_xai.xai.f_fidelity import DRAWS, SIZES, f_fidelity
 from clip_xai.xai.insertion_deletion import Curves
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.stability import sensitivity_max
@@ -100,9 +100,9 @@ class FFidelityGain(Measure):
     name = "f_fidelity"
     title = "F-Fidelity"
 
-    def __init__(self, tuned: VisionBackbone, draws: int = DRAWS) -> None:
-        """Take the tower, a copy of the model's own, and how many pictures are behind each mean."""
-        self.tuned, self.draws = tuned, draws
+    def __init__(self, tuned: VisionBackbone, draws: int = DRAWS, sizes: int = SIZES) -> None:
+        """Take the tower, a copy of the model's own, how many pictures are behind each mean, and points of a curve."""
+        self.tuned, self.draws, self.sizes = tuned, draws, sizes
 
     def refusal(self, asked: PhotographMaps) -> str | None:
         """Patches must be left out."""
@@ -112,7 +112,7 @@ class FFidelityGain(Measure):
         """Return the gain of each map; see the base class."""
         bank = PerturbationBank(self.tuned, asked.bank.pixels)
         maps = asked.stacked(asked.bank.backbone.grid)
-        found = f_fidelity(bank, asked.target, maps, draws=self.draws, seed=asked.seed)
+        found = f_fidelity(bank, asked.target, maps, draws=self.draws, sizes=self.sizes, seed=asked.seed)
         return asked.by_method(found.gain()[:, asked.row])
 
 

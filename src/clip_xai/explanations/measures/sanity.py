@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from clip_xai.explanations.measures.base import Measure, PhotographMaps
 from clip_xai.xai.map_likeness import rank_correlation
@@ -103,17 +104,23 @@ class TextLikeness(Measure):
     def of(self, asked: PhotographMaps) -> dict[str, float]:
         """Return the mean over the other texts; see the base class."""
         found = {}
-        for name, explainer in asked.explainers.items():
-            if name not in asked.maps:
-                continue
-            others = [
-                explainer.explain(asked.bank.backbone, asked.bank.pixels, target).values[0, row].cpu()
-                for target, row in asked.others
-                if explainer.refusal(asked.bank.backbone, target) is None
-            ]
+        for name in asked.explainers:
+            others = self._others(asked, name) if name in asked.maps else []
             if others:
                 found[name] = float(text_likeness(asked.maps[name].cpu(), torch.stack(others)))
         return found
+
+    def _others(self, asked: PhotographMaps, name: str) -> list[Tensor]:
+        """A method's maps of the other texts; made once for all scores of a target."""
+        key = ("others", name)
+        if key not in asked.streams:
+            explainer, bank = asked.explainers[name], asked.bank
+            asked.streams[key] = [
+                explainer.explain(bank.backbone, bank.pixels, target).values[0, row].cpu()
+                for target, row in asked.others
+                if explainer.refusal(bank.backbone, target) is None
+            ]
+        return asked.streams[key]
 
 
 class RunToRun(Measure):

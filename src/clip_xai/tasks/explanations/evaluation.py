@@ -25,6 +25,8 @@ from clip_xai.explanations.causes.scenes import DrawnScene
 from clip_xai.explanations.causes.tables import ALL, counts, effect_table, map_table, rank_table, rankings
 from clip_xai.explanations.causes.tone_summary import ToneMap, ToneWord, tone_maps, tone_words
 from clip_xai.explanations.explainer_ranking import ExplainerRanking, MethodJudged
+from clip_xai.explanations.measures.base import Measure
+from clip_xai.explanations.measures.summary import Summary, summarised, summary_rows
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.report.causes_page import write_causes_page
@@ -33,6 +35,7 @@ from clip_xai.runs.instantiate import device_of, explainers_of
 from clip_xai.runs.judged import Judged, asked_of_model, noted_of_model
 from clip_xai.tasks.explanations import following, page, side_tables
 from clip_xai.tasks.explanations.gathering import Gathered, asker_of, gather, prompted
+from clip_xai.tasks.explanations.measured import measure_tables, measures_of
 from clip_xai.tasks.explanations.page import Rankings
 from clip_xai.tasks.explanations.terminal import show
 from clip_xai.tasks.task import Judgement, Opened, task_at
@@ -58,11 +61,11 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     methods = [method for method in explainers_of(config.xai) if method.modality == "image"]
     if not methods:
         raise UserError("xai= names explainers of words alone, and maps of the picture are judged: add xai=gradcam")
-    run_dir = Path(config.run_dir)
+    run_dir, measures = Path(config.run_dir), measures_of(config.protocol)
     claim(run_dir, "evaluate", asked_of_explanations(config, on, model, methods), noted_of_model(on.place))
     (model.captioner or model.backbone).to(device_of(config.trainer))
     gathered = gather(config, model, methods)
-    found = Found.of(gathered, config.seed)
+    found = Found.of(gathered, measures, config.seed)
     write_tables(found, run_dir)
     ranks = rank_table(found.rankings)
     seconds = {method.name: _mean([scene.seconds.get(method.name) for scene in gathered.scenes]) for method in methods}
@@ -83,6 +86,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
             "maps": [side_tables.plain(asdict(one)) for one in found.tone_maps],
         },
         "mechanisms": side_tables.mechanism_rows(gathered.mechanisms),
+        "measures": summary_rows(found.summaries),
     }
     metrics |= following.metrics(gathered.scenes, found.rankings, config.seed)
     following.write_ledger(gathered.scenes, run_dir)
@@ -126,6 +130,7 @@ class Found:
         chosen: The same, summarised.
         tone_words: What captions state on skin of every type.
         tone_maps: How the maps fare on the lightest and the darkest.
+        summaries: Methods by label-free and region measures.
     """
 
     gathered: Gathered
@@ -135,23 +140,33 @@ class Found:
     chosen: list[Chosen]
     tone_words: list[ToneWord]
     tone_maps: list[ToneMap]
+    summaries: list[Summary]
 
     @classmethod
-    def of(cls, gathered: Gathered, seed: int) -> Found:
+    def of(cls, gathered: Gathered, measures: Sequence[Measure], seed: int) -> Found:
         """Hold what was gathered against the effects."""
         measured, choices = measure(gathered.scenes), choice_table(gathered.choices)
         words, maps = tone_words(gathered.tones, seed), tone_maps(gathered.tones, seed)
-        return cls(gathered, measured, rankings(measured, seed), choices, chosen(choices, seed), words, maps)
+        summaries = summarised(gathered.measured, measures, seed)
+        ranked = rankings(measured, seed)
+        return cls(gathered, measured, ranked, choices, chosen(choices, seed), words, maps, summaries)
 
 
 def write_tables(found: Found, run_dir: Path) -> None:
-    """Write ``maps.parquet``, ``effects.parquet``, ``choices.parquet`` and ``ranks.csv``."""
+    """Write ``maps``, ``effects``, ``choices`` and ``measured.parquet``, ``ranks.csv`` and ``measures.csv``."""
     tables = {"maps": map_table(found.measured), "effects": effect_table(found.gathered.scenes)}
-    for name, table in (tables | {"choices": found.choices}).items():
+    tables |= {"choices": found.choices, "measured": pd.DataFrame(found.gathered.measured)}
+    for name, table in tables.items():
         with replacing(run_dir / f"{name}.parquet") as unfinished:
             table.to_parquet(unfinished, index=False)
-    with replacing(run_dir / "ranks.csv") as unfinished:
-        rank_table(found.rankings).to_csv(unfinished, index=False)
+    for name, table in {"ranks": rank_table(found.rankings), "measures": measure_table(found)}.items():
+        with replacing(run_dir / f"{name}.csv") as unfinished:
+            table.to_csv(unfinished, index=False)
+
+
+def measure_table(found: Found) -> pd.DataFrame:
+    """Return the methods by label-free and region measures, one row each."""
+    return pd.DataFrame(summary_rows(found.summaries))
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -189,6 +204,7 @@ def write_page(
         matrices=page.matrices(effect_table(scenes)),
         cases=page.cases(scenes, found.measured, found.rankings, explain),
         more=[
+            *measure_tables(found.summaries, measures_of(config.protocol)),
             *side_tables.choice_tables(found.chosen),
             *side_tables.mechanism_table(found.gathered.mechanisms),
             *side_tables.tone_tables(found.tone_words, found.tone_maps, found.gathered.tones_left_out),

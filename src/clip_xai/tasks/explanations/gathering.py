@@ -28,6 +28,7 @@ from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.progress import track
 from clip_xai.runs.instantiate import decoding
+from clip_xai.tasks.explanations.measured import scene_measures
 from clip_xai.tasks.task import Opened
 from clip_xai.xai.explainer import Explainer
 
@@ -51,6 +52,11 @@ class Gathered:
     tones: list[dict[str, Any]]
     tones_left_out: int
     mechanisms: list[Given]
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """Values of every measured map of the scenes, a row each."""
+        return [row for scene in self.scenes for row in scene.measured]
 
 
 def asker_of(config: EvaluateConfig, model: Opened) -> Asker:
@@ -84,17 +90,20 @@ def gather(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) 
 def _scenes(
     config: EvaluateConfig, model: Opened, asker: Asker, methods: Sequence[Explainer], twin: VisionBackbone | None
 ) -> list[SceneCauses]:
-    found, follower = [], None
-    if config.protocol.ledger and model.captioner is not None and model.retrieval is None:
-        follower = WordFollower.of(asker, LedgerSettings(config.protocol.ledger, SAMPLES, seed=config.seed))
-    seeds = fresh_seeds(config.protocol.scenes, config.seed)
+    found, protocol, follower = [], config.protocol, None
+    if protocol.ledger and model.captioner is not None and model.retrieval is None:
+        follower = WordFollower.of(asker, LedgerSettings(protocol.ledger, SAMPLES, seed=config.seed))
+    asked_again, alone = scene_measures(protocol, methods, asker.backbone, config.seed)
+    seeds = fresh_seeds(protocol.scenes, config.seed)
     for number, seed in enumerate(track(seeds, "Drawing scenes again")):
         place = place_of(Path(config.run_dir), number)
         known = load_scene(place)
         if known is None:
             drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
             with prompted(model, drawn, asker):
-                known = causes_of(asker, drawn, methods, twin, config.seed, follower)
+                measures = asked_again if number < min(protocol.again, protocol.measured) else alone
+                also = measures if number < protocol.measured else None
+                known = causes_of(asker, drawn, methods, twin, config.seed, follower, also)
             save_scene(known, place)
         found.append(known)
     return found

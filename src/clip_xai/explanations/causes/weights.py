@@ -1,0 +1,5 @@
+"""The weights that a map was made with."""
+
+from __future__ import annotations
+
+TRAINED, RANDOM, BLIND = "trained", "random", "none"
