@@ -415,7 +415,10 @@
     if (!methods.includes(state.method)) state.method = methods.includes(data.opening.method) ? data.opening.method : methods[0] ?? null;
     state.kept = state.shown = item === undefined ? entry.first : item;
     fillImage();
-    (photo.decode ? photo.decode().catch(() => undefined) : Promise.resolve()).then(refresh);
+    (photo.decode ? photo.decode().catch(() => undefined) : Promise.resolve()).then(() => {
+      refresh();
+      document.documentElement.dataset.opened = "";
+    });
   };
   // Scrolls the list alone: on a narrow screen it stands at the end of the page, which must not jump there.
   const reveal = () => {
@@ -531,5 +534,4 @@
   filter();
   open(...readAddress());
   reveal();
-  document.documentElement.dataset.opened = "";
 })();
