@@ -27,6 +27,10 @@ VISIBLE_COLOURS: dict[int, frozenset[str]] = {
 
 TONE = "skin tone"  # the attribute of the vocabulary
 
+#: Artefacts that can be planted as a shortcut, and the diagnosis that they are then said to stand for.
+PLANTED = ("ruler", "ink", "dark corners", "colour cast", "letter")
+CHEAT = "melanoma"
+
 SKIN_TONES: dict[int, tuple[float, float, float]] = {
     1: (0.91, 0.75, 0.69),
     2: (0.87, 0.69, 0.59),
