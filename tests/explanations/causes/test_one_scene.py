@@ -11,14 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_xai.data.synthetic.parts import LESION, only, parts_of, sample_scene, surroundings_anew, without
+from clip_xai.data.synthetic.parts import LESION, only, parts_of, reach, sample_scene, surroundings_anew, without
 from clip_xai.data.synthetic.scene import render
-from clip_xai.explanations.causes.maps import CONTROLS
+from clip_xai.explanations.causes.maps import CONTROLS, EFFECTS, REVERSED
+from clip_xai.explanations.causes.measures import PLACE, measure
 from clip_xai.explanations.causes.one_scene import BLIND, RANDOM, TRAINED, causes_of
 from clip_xai.explanations.causes.scene_targets import CONTRAST, Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import FRESH, DrawnScene, fresh_seeds
 from clip_xai.explanations.causes.store import load_scene, save_scene
+from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import random_twin
+from clip_xai.models.backbones.tower import Features, ImageTower
 from clip_xai.xai.examples import example
 from clip_xai.xai.methods import AttentionRollout, GradCam
 from clip_xai.xai.targets.similarity import CutTextWarning
@@ -107,3 +110,55 @@ def test_what_lies_around_a_lesion_is_drawn_anew_and_the_lesion_stays() -> None:
 def test_fresh_seeds_start_alike_and_are_above_those_of_every_data_set() -> None:
     assert fresh_seeds(3, 7) == fresh_seeds(5, 7)[:3] and not set(fresh_seeds(9, 7)) & set(fresh_seeds(9, 8))
     assert min(fresh_seeds(1)) >= 2**48
+
+
+class RegionTower(ImageTower):
+    """Looks at one region alone: its mean red is the picture's embedding, beside a constant."""
+
+    width, embed_dim, family, supports = 2, 2, "convolutional", frozenset()
+
+    def __init__(self, image_size: int, grid: tuple[int, int], region: torch.Tensor) -> None:
+        self.image_size, self.grid, self.region = image_size, grid, region
+
+    def features(self, pixels: torch.Tensor) -> Features:
+        """Return the mean red of the region."""
+        red = pixels[:, 0][:, self.region].mean(dim=1)
+        return Features(torch.stack([red, torch.ones_like(red)], dim=1), pixels.new_zeros(len(pixels), 4, 2))
+
+    def project(self, tokens: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def trace(self, *arguments, **options):  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
+
+def test_where_one_planted_part_alone_decides_it_has_the_whole_effect() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutTextWarning)
+        blind = Asker(example()[0])
+    preprocess = blind.backbone.preprocess
+    drawn = few_parts(preprocess)
+    scene = render(drawn.scene, parts=True)
+    geometry = preprocess.geometry(scene.image.shape[1], scene.image.shape[0])
+    reaches = [
+        geometry.locate(torch.from_numpy(reach(scene, part.name)), preprocess.image_size) for part in drawn.players
+    ]
+    chosen = max(range(3), key=lambda part: int(drawn.masks[part].sum()))
+    others = torch.stack([one for part, one in enumerate(reaches) if part != chosen]).amax(dim=0)
+    # A pixel beside another part mixes with it when the picture is scaled.
+    beside = torch.nn.functional.max_pool2d(others[None, None], 5, 1, 2)[0, 0]
+    region = drawn.masks[chosen] & (beside < 1e-6)
+    assert region.any()
+    tower = RegionTower(preprocess.image_size, (2, 2), region)
+    blind.backbone = VisionBackbone(torch.nn.Linear(1, 1), tower, preprocess, "region")
+    assert blind.texts is not None
+    generator = torch.Generator().manual_seed(0)
+    blind.texts.text_embeddings = torch.randn(len(blind.diagnoses), 2, generator=generator)
+    found = causes_of(blind, drawn, [])
+    effects = found.effects[:, 0]
+    assert abs(effects[chosen]) > 1e-3
+    np.testing.assert_allclose(effects[[part for part in range(3) if part != chosen]], 0, atol=1e-5)
+    assert effects.sum() == pytest.approx(found.whole[0] - found.bare[0], abs=1e-6)
+    measured = measure([found])
+    scores = {method: measured.values[PLACE][number, 0] for number, method in enumerate(measured.methods)}
+    assert scores[EFFECTS, BLIND] == 1 and scores[REVERSED, BLIND] == 0
