@@ -124,7 +124,8 @@ def drawn_again(question: SceneQuestion, seed: int = 0) -> tuple[Coalitions, NDA
     """
     coalitions = Coalitions.of(len(question.drawn.players), seed)
     pooled, read = question.asker.encoded([question.drawn.draw(present) for present in coalitions.present])
-    return coalitions, question.scores(pooled, read), question.scores_anew(read)
+    values = question.scores(pooled, read)
+    return coalitions, values, np.full_like(values, np.nan) if read is None else question.scores_anew(read)
 
 
 def verdicts_of(question: SceneQuestion) -> tuple[Verdicts, ...]:

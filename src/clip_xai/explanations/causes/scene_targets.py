@@ -200,7 +200,7 @@ class SceneQuestion:
             columns.append(found.double().cpu().numpy())
         return np.stack(columns, axis=1) if columns else np.empty((len(pooled), 0))
 
-    def scores_anew(self, read: Tensor | None) -> NDArray[np.float64]:
+    def scores_anew(self, read: Tensor) -> NDArray[np.float64]:
         """Score drawings by captions written anew, ``[C, T]``: log-odds of the share of samples that state the value.
 
         All drawings are sampled with the same random numbers. NaN for the contrast, which is not of a caption.
@@ -208,9 +208,9 @@ class SceneQuestion:
         Args:
             read: What the mapper reads of the drawings.
         """
-        rows = 0 if read is None else len(read)
+        rows = len(read)
         found = np.full((rows, len(self.asked)), np.nan)
-        if self.asker.captioner is None or read is None or all(one.slot is None for one in self.asked):
+        if self.asker.captioner is None or all(one.slot is None for one in self.asked):
             return found
         number = self.drawn.scene.seed % 2**20
         captions = sampled_captions(self.asker.captioner, read, self.asker.samples, self.asker.seed, [number] * rows)
