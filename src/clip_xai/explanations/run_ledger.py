@@ -87,9 +87,10 @@ class RunLedger:
             f"{self.group_words[1]}] in nats. D: how much likelier the photograph makes a word than those of "
             f"{counted(found['others'], *others)} do behind the same words before it. C: what the words before bring, "
             f"whichever photograph it is. T: how much oftener {counted(found['samples'], 'caption')} written anew "
-            "state it than theirs do. R = T − D − C: what the very wording adds. A word is not in the picture where "
-            "neither D nor C holds. Last column: against others whose captions state the same diagnosis; blank for "
-            f"{counted(blank, 'caption')} with fewer than {FEWEST} of them. Word by word: ledger.parquet."
+            "state it than theirs do. R = T − D − C: below 0 where the very wording makes it surer than others do. A "
+            "word is not in the picture where neither D nor C holds. Last column: against others whose captions state "
+            f"the same diagnosis; blank for {counted(blank, 'caption')} with fewer than {FEWEST} of them. Word by "
+            "word: ledger.parquet."
         )
         return Table("What the words rest on: this photograph, or the words before", head, rows, note)
 

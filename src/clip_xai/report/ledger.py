@@ -70,7 +70,7 @@ class Columns:
 
     @property
     def remainder(self) -> float:
-        """What this very wording adds: total less direct and carried."""
+        """Total less direct and carried: below 0 where this very wording makes the word surer than others do."""
         return self.total.value - self.direct.value - self.carried.value
 
 
@@ -193,8 +193,8 @@ class Ledger:
             "Nats [95 % interval]. D: how much likelier this photograph makes the word than those of "
             f"{counted(self.others, *others)} behind the same words; C: what the words before bring, whichever "
             f"photograph it is; T: how much oftener {counted(self.samples, 'caption')} written anew state it than "
-            f"theirs do; R = T − D − C: what this very wording adds. What is under {LEAST:g} nats, or whose "
-            "interval reaches 0, is not named."
+            "theirs do; R = T − D − C: below 0 where this very wording makes it surer than others do. What is under "
+            f"{LEAST:g} nats, or whose interval reaches 0, is not named."
         )
         if self.diagnosis is None:
             return f"{found} The caption states no diagnosis, so the last column is blank."

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class StudySettings(Checked):
     training: int = setting(1500, least=32)
     epochs: int = setting(16, least=1)
     seed: int = setting(0, least=0, most=SEEDS)
-    run_dir: str = setting("", path=True)
+    run_dir: str = setting("runs/ledger", path=True)
 
 
 def study(settings: StudySettings) -> tuple[dict[str, Any], list[Table]]:
@@ -165,8 +165,7 @@ def settings_of(arguments: Sequence[str]) -> StudySettings:
         if name != "run_dir" and not value.isdigit():
             raise UserError(f"{argument}: give a whole number")
         given[name] = value if name == "run_dir" else int(value)
-    made = StudySettings(**given)
-    return made if made.run_dir else replace(made, run_dir=f"runs/ledger/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    return StudySettings(**{"run_dir": f"runs/ledger/{datetime.now():%Y-%m-%d_%H-%M-%S}", **given})
 
 
 def main(arguments: list[str]) -> None:
