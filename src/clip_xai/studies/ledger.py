@@ -9,7 +9,7 @@ fresh scenes:
 - another value in the place of the word that is credited moves the diagnosis, in the place of others it does not;
 - whether wrong words are those that the picture did not decide, and whether P(slot = w | image) is calibrated.
 
-Settings: ``scenes=300 training=1500 epochs=16 seed=0 run_dir=DIR``. The same command in the same directory goes on.
+Settings: ``scenes=300 training=3000 epochs=8 seed=0 run_dir=DIR``. The same command in the same directory goes on.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class StudySettings(Checked):
     """
 
     scenes: int = setting(300, least=20)
-    training: int = setting(1500, least=32)
-    epochs: int = setting(16, least=1)
+    training: int = setting(3000, least=32)
+    epochs: int = setting(8, least=1)
     seed: int = setting(0, least=0, most=SEEDS)
     run_dir: str = setting("runs/ledger", path=True)
 

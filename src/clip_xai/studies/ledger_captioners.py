@@ -56,8 +56,8 @@ class Recipe:
         optimisation: Of mapper and language model together; the tower stays frozen.
     """
 
-    scenes: int = 1500
-    epochs: int = 16
+    scenes: int = 3000
+    epochs: int = 8
     batch_size: int = 32
     seed: int = 0
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=3e-3))

@@ -22,12 +22,20 @@ from clip_xai.studies.ledger_judged import Judged
 from clip_xai.xai.slots import DIAGNOSIS
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 1.0)  # base rates that count as equal lie between two of these
+_DEALS = 20
 KINDS = (*load_vocabulary().attributes, DIAGNOSIS)
 
 
 def area(scores: NDArray[np.float64], hits: NDArray[np.bool_], scenes: ArrayLike, seed: int) -> Interval:
     """Return the area under the ROC curve with an interval over scenes."""
     return _with_interval(lambda members: ranking(scores, hits, members), scenes, seed)
+
+
+def area_of_shuffled(scores: NDArray[np.float64], hits: NDArray[np.bool_], scenes: ArrayLike, seed: int) -> Interval:
+    """Return the area of the scores dealt anew among all words, twenty times over."""
+    lot = np.random.default_rng(seed)
+    dealt = np.concatenate([lot.permutation(scores) for _ in range(_DEALS)])
+    return area(dealt, np.tile(hits, _DEALS), np.tile(np.asarray(scenes), _DEALS), seed)
 
 
 def area_at_equal_rates(
@@ -153,7 +161,7 @@ def measured_of(judged: Judged, seed: int) -> dict[str, Any]:
         },
         "area": asdict(area(scores, hits, scenes, seed)),
         "area at equal base rates": asdict(equal) | {"words": beside},
-        "area, ledger shuffled": asdict(area(np.random.default_rng(seed).permutation(scores), hits, scenes, seed)),
+        "area, ledger shuffled": asdict(area_of_shuffled(scores, hits, scenes, seed)),
         "max(D, C) of age and sex": asdict(of_lot),
         "D of the diagnosis": asdict(median_interval(diagnosis["D"].to_numpy(), seed)),
         "C of the diagnosis": asdict(median_interval(carried, seed)),
