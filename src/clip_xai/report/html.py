@@ -197,7 +197,7 @@ def _ledger(image: ExplainedImage) -> dict[str, object] | None:
             "item": _item_of(image, word, name),
             "kind": word.verdict,
             "cells": word.cells,
-            "chain": _chain(image, word, name) if word.verdict == FOLLOWS else [],
+            "chain": _chain(image, word, name) if word.verdict == FOLLOWS and word.carrier else [],
         }
         for word in image.ledger.words
     ]
