@@ -13,7 +13,8 @@ from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
 from clip_xai.explanations.causes.store import load_scene, save_scene
 from clip_xai.explanations.causes.weights import BLIND, RANDOM, TRAINED
-from clip_xai.explanations.measures.scenes import OTHERS, SceneMeasures
+from clip_xai.explanations.measures.pictures import OTHERS, MapMeasures
+from clip_xai.explanations.measures.scenes import asked_scene
 from clip_xai.explanations.measures.summary import EVERY, summarised, summary_rows
 from clip_xai.explanations.measures.table import measures_named
 from clip_xai.metrics.localisation import average_precision, lay_over
@@ -38,8 +39,8 @@ def measured_by(question: SceneQuestion, every: tuple[str, ...], again: tuple[st
     maps = {(name, TRAINED): own for name, own in explained(question, METHODS, question.asker.backbone).values.items()}
     nothing = np.zeros((len(question.drawn.players), len(question.asked)))
     maps |= {(name, BLIND): own for name, own in controls(question, nothing).items()}
-    measures = SceneMeasures(measures_named(every), measures_named(again), {one.name: one for one in METHODS})
-    return maps, measures.of(question, maps)
+    measures = MapMeasures(measures_named(every), measures_named(again), {one.name: one for one in METHODS})
+    return maps, measures.of(asked_scene(question), maps)
 
 
 def test_every_map_of_a_scene_is_measured_by_the_plain_functions(question: SceneQuestion) -> None:
@@ -49,8 +50,8 @@ def test_every_map_of_a_scene_is_measured_by_the_plain_functions(question: Scene
     assert len(by) == len(found.rows) == 2 * len(maps)
     scene = question.drawn.scene
     one = by["auprc", "saliency", TRAINED]
-    assert (one["scene"], one["diagnosis"], one["size"], one["skin_type"]) == (
-        scene.seed, scene.diagnosis, scene.size, scene.fitzpatrick,
+    assert (one["group"], one["diagnosis"], one["size"], one["tone"]) == (
+        str(scene.seed), scene.diagnosis, scene.size, str(scene.fitzpatrick),
     )  # fmt: skip
     size = question.asker.backbone.preprocess.image_size
     own = lay_over(maps["saliency", TRAINED][0][None].float(), size)
@@ -71,7 +72,7 @@ def test_methods_are_asked_again_and_controls_cannot_be(question: SceneQuestion)
 
 
 def test_a_measured_scene_is_stored_with_its_rows(question: SceneQuestion, tmp_path) -> None:
-    measures = SceneMeasures(measures_named(["auprc"]), (), {one.name: one for one in METHODS})
+    measures = MapMeasures(measures_named(["auprc"]), (), {one.name: one for one in METHODS})
     scene = causes_of(question.asker, question.drawn, METHODS, seed=1, measures=measures)
     assert {row["method"] for row in scene.measured} >= {"gradeclip", EFFECTS, FIELDS[0]}
     save_scene(scene, tmp_path / "scene.npz")
@@ -89,7 +90,7 @@ def rows(count: int = 24, seed: int = 0) -> list[dict[str, object]]:
         for target in ("diagnosis", "contrast"):
             for (method, weights), mean in level.items():
                 value = float(np.clip(mean + 0.1 * rng.normal(), 0, 1))
-                about = {"scene": scene, "target": target, "measure": "auprc"}
+                about = {"picture": str(scene), "group": str(scene), "target": target, "label": "a", "measure": "auprc"}
                 found.append(about | {"method": method, "weights": weights, "value": value})
     return found
 
@@ -105,10 +106,10 @@ def test_summaries_are_means_over_scenes_with_ranks_and_leads() -> None:
     assert good.above_random[1] and good.above_control[1] and not idle.above_random[1] and not idle.above_control[1]
     assert good.control == "control: blind"  # and not the one that is made of what is looked for
     metric = MethodMeans(["a", "b"], span=(0.0, 1.0))
-    pairs = {(row["scene"], row["target"], row["weights"]): row["value"] for row in table if row["method"] == "good"}
+    pairs = {(row["group"], row["target"], row["weights"]): row["value"] for row in table if row["method"] == "good"}
     for scene in range(24):
         for target in ("contrast", "diagnosis"):
-            both = [pairs[scene, target, weights] for weights in (TRAINED, RANDOM)]
+            both = [pairs[str(scene), target, weights] for weights in (TRAINED, RANDOM)]
             metric.update(torch.tensor([both], dtype=torch.float64), [str(scene)])
     expected = metric.differences([("a", "b")])["a", "b"][0]
     assert good.above_random[0].value == pytest.approx(expected.value)

@@ -68,7 +68,7 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
     assert {row["mechanism"] for row in metrics["mechanisms"]} == {"linear", "and", "or", "constant"}
     measured = pd.read_parquet(tmp_path / "judged" / "measured.parquet")
     assert set(measured["measure"]) == {"relevance_gain/token_drop", "auprc", "randomised"}
-    assert measured["scene"].nunique() == 1 and {"saliency", "control: true effects"} <= set(measured["method"])
+    assert measured["picture"].nunique() == 1 and {"saliency", "control: true effects"} <= set(measured["method"])
     summary = pd.read_csv(tmp_path / "judged" / "measures.csv")
     assert len(summary) == len(metrics["measures"]) and set(summary["weights"]) == {"trained", "random", "none"}
     assert "Does the score follow the heat?" in (tmp_path / "judged" / "index.html").read_text()

@@ -17,7 +17,8 @@ from clip_xai.explanations.causes.maps import controls, explained, masses
 from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import FRESH, DrawnScene
 from clip_xai.explanations.causes.weights import BLIND, RANDOM, TRAINED
-from clip_xai.explanations.measures.scenes import MeasuredScene, SceneMeasures
+from clip_xai.explanations.measures.pictures import MapMeasures, MeasuredPicture
+from clip_xai.explanations.measures.scenes import asked_scene
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.ledger import Ledger
 from clip_xai.xai.explainer import Explainer
@@ -147,7 +148,7 @@ def causes_of(
     twin: VisionBackbone | None = None,
     seed: int = 0,
     follower: WordFollower | None = None,
-    measures: SceneMeasures | None = None,
+    measures: MapMeasures | None = None,
 ) -> SceneCauses:
     """Measure one scene.
 
@@ -170,7 +171,7 @@ def causes_of(
         every |= {(name, RANDOM): own for name, own in explained(question, methods, twin).values.items()}
     every |= {(name, BLIND): own for name, own in controls(question, effects, seed).items()}
     ledger, followed = (None, {}) if follower is None else follower.masses(question, methods)
-    measured = MeasuredScene() if measures is None else measures.of(question, every)
+    measured = MeasuredPicture() if measures is None else measures.of(asked_scene(question, measures.seed), every)
     return SceneCauses(
         seed=drawn.scene.seed,
         caption="" if question.caption is None else question.caption.text,

@@ -100,16 +100,19 @@ class FFidelityGain(Measure):
     name = "f_fidelity"
     title = "F-Fidelity"
 
-    def __init__(self, tuned: VisionBackbone, draws: int = DRAWS, sizes: int = SIZES) -> None:
+    def __init__(self, tuned: VisionBackbone | None = None, draws: int = DRAWS, sizes: int = SIZES) -> None:
         """Take the tower, a copy of the model's own, how many pictures are behind each mean, and points of a curve."""
         self.tuned, self.draws, self.sizes = tuned, draws, sizes
 
     def refusal(self, asked: PhotographMaps) -> str | None:
-        """Patches must be left out."""
+        """Patches must be left out, and the tower must have been tuned to that."""
+        if self.tuned is None:
+            return "no tower was fine-tuned to patches that are left out"
         return undroppable(asked.bank.backbone, asked.target)
 
     def of(self, asked: PhotographMaps) -> dict[str, float]:
         """Return the gain of each map; see the base class."""
+        assert self.tuned is not None
         bank = PerturbationBank(self.tuned, asked.bank.pixels)
         maps = asked.stacked(asked.bank.backbone.grid)
         found = f_fidelity(bank, asked.target, maps, draws=self.draws, sizes=self.sizes, seed=asked.seed)

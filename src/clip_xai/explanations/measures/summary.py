@@ -12,7 +12,7 @@ import torch
 from clip_xai.explanations.causes.maps import EFFECTS, NEGATED
 from clip_xai.explanations.causes.weights import BLIND, RANDOM, TRAINED
 from clip_xai.explanations.measures.base import Measure
-from clip_xai.explanations.measures.scenes import Method
+from clip_xai.explanations.measures.pictures import Method, key_of, method_of
 from clip_xai.metrics.intervals import Interval
 from clip_xai.metrics.method_means import MethodMeans
 
@@ -46,10 +46,10 @@ class Summary:
 
 
 def summarised(rows: Sequence[dict[str, Any]], measures: Sequence[Measure], seed: int = 0) -> list[Summary]:
-    """Summarise the rows of measured scenes, by measure and what was asked; the best first.
+    """Summarise the rows of measured pictures, by measure and what was asked; the best first.
 
     Args:
-        rows: With ``scene``, ``target``, ``measure``, ``method``, ``weights`` and ``value``.
+        rows: With ``picture``, ``group``, ``target``, ``label``, ``measure``, ``method``, ``weights`` and ``value``.
         measures: What was measured; rows of others are passed over.
         seed: Seed of the resamples.
     """
@@ -68,19 +68,20 @@ def summarised(rows: Sequence[dict[str, Any]], measures: Sequence[Measure], seed
 def _of_measure(part: pd.DataFrame, measure: Measure, target: str, seed: int) -> list[Summary]:
     if part.empty:
         return []
-    # A row for each scene and thing asked, a column for each method; what one lacks is NaN.
-    wide = part.pivot_table(index=["scene", "target"], columns=["method", "weights"], values="value", dropna=False)
+    # A row for each picture and thing asked, a column for each method; what one lacks is NaN.
+    thing = ["group", "picture", "target", "label"]
+    wide = part.groupby([*thing, "method", "weights"])["value"].mean().unstack(["method", "weights"])
     wide = wide.loc[:, wide.notna().any()]
     methods: list[Method] = [(str(column[0]), str(column[1])) for column in wide.columns.tolist()]
-    names = ["\t".join(method) for method in methods]
+    names = [key_of(method) for method in methods]
     metric = MethodMeans(names, measure.falling, measure.span, measure.share, seed=seed)
-    metric.update(torch.from_numpy(wide.to_numpy(dtype=float).copy()), [str(scene) for scene, _ in wide.index])
+    metric.update(torch.from_numpy(wide.to_numpy(dtype=float).copy()), [str(place[0]) for place in wide.index.tolist()])
     intervals = metric.intervals()
     trained = [name for name, method in zip(names, methods, strict=True) if method[1] == TRAINED]
     told = (EFFECTS, NEGATED)  # made of what is looked for
     blind = [name for name, method in zip(names, methods, strict=True) if method[1] == BLIND and method[0] not in told]
     ranks = _ranks(wide, methods, measure, seed) if measure.ranked else {}
-    twins = [(name, f"{name.split(chr(9))[0]}\t{RANDOM}") for name in trained]
+    twins = [(name, key_of((method_of(name)[0], RANDOM))) for name in trained]
     above_random = metric.differences([pair for pair in twins if pair[1] in names]) if measure.ranked else {}
     best = _best(blind, intervals, measure.falling)
     above_control = metric.differences([(name, best) for name in trained]) if best and measure.ranked else {}
@@ -89,8 +90,8 @@ def _of_measure(part: pd.DataFrame, measure: Measure, target: str, seed: int) ->
         found.append(
             Summary(
                 measure.key, target, method, intervals[name], ranks.get(name),
-                above_random.get((name, f"{method[0]}\t{RANDOM}")), above_control.get((name, best or "")),
-                best.split("\t")[0] if best and name in trained else "",
+                above_random.get((name, key_of((method[0], RANDOM)))), above_control.get((name, best or "")),
+                method_of(best)[0] if best and name in trained else "",
             )
         )  # fmt: skip
     sign = 1 if measure.falling else -1
@@ -104,9 +105,9 @@ def _ranks(
     chosen = [number for number, method in enumerate(methods) if method[1] == TRAINED]
     if not chosen:
         return {}
-    metric = MethodMeans(["\t".join(methods[number]) for number in chosen], measure.falling, measure.span, seed=seed)
+    metric = MethodMeans([key_of(methods[number]) for number in chosen], measure.falling, measure.span, seed=seed)
     values = torch.from_numpy(wide.iloc[:, chosen].to_numpy(dtype=float).copy())
-    metric.update(values, [str(scene) for scene, _ in wide.index])
+    metric.update(values, [str(place[0]) for place in wide.index.tolist()])
     return metric.ranks()
 
 

@@ -10,6 +10,7 @@ from clip_xai.explanations.measures.base import Measure
 from clip_xai.explanations.measures.cost import Backwards, Completeness, Forwards, Memory, Seconds
 from clip_xai.explanations.measures.faithfulness import (
     Deletion,
+    FFidelityGain,
     Infidelity,
     Insertion,
     RelevanceGain,
@@ -36,6 +37,7 @@ def _all() -> list[Measure]:
         removed += [SensitivityN(name), Infidelity(name)]
     for name in ("rise", "gradeclip"):
         removed += [RelevanceGain(name), Insertion(name), Deletion(name)]
+    removed.append(FFidelityGain())
     sanity = [RandomisedAtOnce(), EntropyRise(), RandomisedUpwards(), SmoothedUpwards(), TextLikeness()]
     costs = [RunToRun(), Completeness(), Seconds(), Forwards(), Backwards(), Memory(), SensitivityMax()]
     return [*removed, *sanity, *(OnRegion(name) for name in REGION_MEASURES), *costs]

@@ -26,7 +26,9 @@ from clip_xai.explanations.causes.tables import ALL, counts, effect_table, map_t
 from clip_xai.explanations.causes.tone_summary import ToneMap, ToneWord, tone_maps, tone_words
 from clip_xai.explanations.explainer_ranking import ExplainerRanking, MethodJudged
 from clip_xai.explanations.measures.base import Measure
+from clip_xai.explanations.measures.protocol import measures_of
 from clip_xai.explanations.measures.summary import Summary, summarised, summary_rows
+from clip_xai.explanations.measures.tables import measure_tables
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.report.causes_page import write_causes_page
@@ -35,7 +37,6 @@ from clip_xai.runs.instantiate import device_of, explainers_of
 from clip_xai.runs.judged import Judged, asked_of_model, noted_of_model
 from clip_xai.tasks.explanations import following, page, side_tables
 from clip_xai.tasks.explanations.gathering import Gathered, asker_of, gather, prompted
-from clip_xai.tasks.explanations.measured import measure_tables, measures_of
 from clip_xai.tasks.explanations.page import Rankings
 from clip_xai.tasks.explanations.terminal import show
 from clip_xai.tasks.task import Judgement, Opened, task_at
@@ -204,7 +205,7 @@ def write_page(
         matrices=page.matrices(effect_table(scenes)),
         cases=page.cases(scenes, found.measured, found.rankings, explain),
         more=[
-            *measure_tables(found.summaries, measures_of(config.protocol)),
+            *measure_tables(found.summaries, measures_of(config.protocol), "scenes"),
             *side_tables.choice_tables(found.chosen),
             *side_tables.mechanism_table(found.gathered.mechanisms),
             *side_tables.tone_tables(found.tone_words, found.tone_maps, found.gathered.tones_left_out),

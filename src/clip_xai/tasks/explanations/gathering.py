@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clip_xai.config.schemas import EvaluateConfig
 from clip_xai.data.synthetic.parts import Scene, sample_scene
@@ -23,15 +24,16 @@ from clip_xai.explanations.causes.skin_tones import scenes_on_every_skin, tone_r
 from clip_xai.explanations.causes.store import load_rows, load_scene, place_of, save_rows, save_scene
 from clip_xai.explanations.ledger import LedgerSettings
 from clip_xai.explanations.ledger_plan import SAMPLES
+from clip_xai.explanations.measures.protocol import PictureMeasures
 from clip_xai.explanations.questions import with_prompt
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.progress import track
 from clip_xai.runs.instantiate import decoding
-from clip_xai.tasks.explanations.measured import scene_measures
 from clip_xai.tasks.task import Opened
 from clip_xai.xai.explainer import Explainer
 
+_ELSEWHERE = 2**18  # added to the number of a fresh scene
 SEVERAL, TONES = "several", "tones"
 
 
@@ -93,7 +95,13 @@ def _scenes(
     found, protocol, follower = [], config.protocol, None
     if protocol.ledger and model.captioner is not None and model.retrieval is None:
         follower = WordFollower.of(asker, LedgerSettings(protocol.ledger, SAMPLES, seed=config.seed))
-    asked_again, alone = scene_measures(protocol, methods, asker.backbone, config.seed)
+
+    def elsewhere(count: int) -> list[Tensor]:
+        """Scenes that no other part of a run draws."""
+        apart = fresh_seeds(count + _ELSEWHERE, config.seed)[_ELSEWHERE:]
+        return [DrawnScene.of(sample_scene(one), model.backbone.preprocess).pixels for one in apart]
+
+    measures = PictureMeasures.of(protocol, methods, asker.backbone, elsewhere, config.seed)
     seeds = fresh_seeds(protocol.scenes, config.seed)
     for number, seed in enumerate(track(seeds, "Drawing scenes again")):
         place = place_of(Path(config.run_dir), number)
@@ -101,9 +109,7 @@ def _scenes(
         if known is None:
             drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
             with prompted(model, drawn, asker):
-                measures = asked_again if number < min(protocol.again, protocol.measured) else alone
-                also = measures if number < protocol.measured else None
-                known = causes_of(asker, drawn, methods, twin, config.seed, follower, also)
+                known = causes_of(asker, drawn, methods, twin, config.seed, follower, measures.at(number))
             save_scene(known, place)
         found.append(known)
     return found
