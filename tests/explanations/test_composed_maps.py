@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clip_xai.errors import UserError
-from clip_xai.explanations.composed_maps import composed_answer, composed_maps
+from clip_xai.explanations.composed_maps import chain_in_words, composed_answer, composed_maps
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import TOTAL_EFFECT
 from clip_xai.report.ledger import Columns, Estimate, Ledger, LedgerWord
@@ -81,7 +81,12 @@ def test_an_answer_says_what_its_maps_are_composed_of() -> None:
     composed = composed_answer(answer, ledger)
     assert composed.score_name == TOTAL_EFFECT and [one.method for one in composed.attributions] == ["gradcam"]
     torch.testing.assert_close(composed.attributions[0].scores, torch.tensor([TOTALS]))
-    assert composed.contexts[0].startswith("No word before it")
+    assert composed.contexts[0].startswith("It does not follow from any word")
+    # 0.2 [0.1, 0.3] of a word is named; what reaches down to 0 is not.
+    assert composed.contexts[1] == "Directly 0.5 nats, through the words before 0.2: “word0” 100%."
+    faint = replace(ledger.words[1], columns=replace(ledger.words[1].columns, carried=Estimate(0.2, -0.1, 0.5)))
+    faint_ledger = replace(ledger, words=(ledger.words[0], faint, *ledger.words[2:]))
+    assert chain_in_words(faint_ledger, 1).endswith("bring, 0.2, is not told from nothing.")
     assert composed.contexts[3] == "Directly 0.02 nats, through the words before 1.9: “word0” 75%, “word1” 25%."
     assert len(composed.left_out) == 2 and composed.items[3].label == "colour: word3"
     with pytest.raises(UserError, match="same map for every word"):

@@ -87,10 +87,15 @@ def chain_in_words(ledger: Ledger, t: int) -> str:
     """Say which part of a composed map comes from where."""
     word, shares = ledger.words[t], ledger.shares(t)
     if not shares:
-        return "No word before it that the image decides leads to it: this is its direct map."
+        return "It does not follow from any word before it that the photograph decided: this is its direct map."
     largest = sorted(shares.items(), key=lambda one: -one[1])
     parts = ", ".join(f"“{ledger.words[s].text}” {share:.0%}" for s, share in largest if share >= 0.005)
     columns = word.columns
+    if not columns.carried.holds:
+        return (
+            f"Directly {number(round(columns.direct.value, 2))} nats. What the words before bring, "
+            f"{number(round(columns.carried.value, 2))}, is not told from nothing."
+        )
     return (
         f"Directly {number(round(columns.direct.value, 2))} nats, through the words before "
         f"{number(round(columns.carried.value, 2))}: {parts}."

@@ -26,7 +26,7 @@ from clip_xai.metrics.localisation import (
 )
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.assemble import Answer
-from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, title_of
+from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, TOTAL_EFFECT, title_of
 from clip_xai.report.pages import Table
 
 CONTROLS = {
@@ -144,6 +144,9 @@ def items_to_measure(answer: Answer) -> list[tuple[int, str]]:
     for row, item in enumerate(answer.items):
         if of_class:
             rows.append((row, "class"))
+        elif item.score_name == TOTAL_EFFECT:
+            if item.label.startswith("diagnosis: "):
+                rows.append((row, f"diagnosis, {TOTAL_EFFECT}"))
         elif item.score_name != LOG_PROBABILITY:
             rows.append((row, "contrast" if item.score_name.endswith(MARGIN_SUFFIX) else "similarity"))
         elif item.span is None:

@@ -14,7 +14,7 @@ from clip_xai.page import DISCLAIMER
 from clip_xai.report.canvas import ACCENT, PAPER, QUIET, Canvas, Run, mix
 from clip_xai.report.comparison import draw_comparison
 from clip_xai.report.evidence import UNMEASURED, Evidence
-from clip_xai.report.explained import LOG_PROBABILITY, ExplainedImage, Explanation, short_label
+from clip_xai.report.explained import LOG_PROBABILITY, TOTAL_EFFECT, ExplainedImage, Explanation, short_label
 from clip_xai.report.figures import draw_outline, fitted, placed
 from clip_xai.report.tiles import (
     GAP,
@@ -160,7 +160,9 @@ def _draw_captions(canvas: Canvas, x: int, y: int, width: int, image: ExplainedI
         y += GAP
     others = [index for index, item in enumerate(image.items) if item.span is None]
     if others:
-        y = canvas.text(x, y, "Explained as a whole", width, size=15, bold=True, ink=ACCENT) + 4
+        words = all(image.items[index].score_name == TOTAL_EFFECT for index in others)
+        title = "Explained words" if words else "Explained as a whole"
+        y = canvas.text(x, y, title, width, size=15, bold=True, ink=ACCENT) + 4
         for index in others:
             y = canvas.text(x, y, short_label(image, index), width, size=16, lines=MOST_LINES)
             y = canvas.text(x, y, image.items[index].score_text, width, size=14, ink=QUIET)

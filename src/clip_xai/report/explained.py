@@ -71,7 +71,7 @@ class Item:
         """The raw score with its name; beside a log-probability the probability."""
         if self.score_name == LOG_PROBABILITY:
             return f"log p {number(self.score)} (p {probability_text(math.exp(self.score))})"
-        return f"{self.score_name} {number(self.score)}"
+        return f"{self.score_name} {number(self.score)}{' nats' if self.score_name == TOTAL_EFFECT else ''}"
 
     @property
     def note(self) -> str:
@@ -200,7 +200,7 @@ def short_label(image: ExplainedImage, index: int) -> str:
     if item.score_name == LOG_PROBABILITY:
         return item.label.strip()
     if item.score_name == TOTAL_EFFECT:
-        return f"{item.label.strip()}, followed through the words"
+        return f"{item.label.strip()} ({TOTAL_EFFECT})"
     if item.score_name in CLASSIFIER_KINDS.values():
         return item.label.strip() if item.label.startswith("class ") else f"class “{item.label.strip()}”"
     label = "the caption" if item.label.strip() == (image.caption or "").strip() else f"“{item.label.strip()}”"

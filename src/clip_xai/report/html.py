@@ -132,7 +132,7 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
             }
             for index, (curves, item) in image.curves.items()
         },
-        "first": chosen_items(image)[0] if image.items else None,
+        "first": _first(image),
         "items": [
             {
                 "label": item.label,
@@ -152,6 +152,16 @@ def _image(image: ExplainedImage, evidence: Evidence | None) -> dict[str, object
         "ledger": _ledger(image),
         "explanations": [_explanation(image, explanation, evidence) for explanation in image.explanations],
     }
+
+
+def _first(image: ExplainedImage) -> int | None:
+    """The item that is shown first: of maps that follow the words, one that has words to follow."""
+    follows = [
+        index
+        for index, item in enumerate(image.items)
+        if item.score_name == TOTAL_EFFECT and (word := _word_of(image, item)) is not None and word.verdict == FOLLOWS
+    ]
+    return follows[-1] if follows else chosen_items(image)[0] if image.items else None
 
 
 def _word_of(image: ExplainedImage, item: Item) -> LedgerWord | None:

@@ -38,6 +38,12 @@ class Estimate:
         return self.low > 0 and self.value >= LEAST
 
     @property
+    def times(self) -> str:
+        """How many times as likely: its exponential."""
+        found = math.exp(self.value)
+        return f"{found:.2f} times" if found < 2 else f"{found:.1f} times" if found < 10 else f"{found:.0f} times"
+
+    @property
     def text(self) -> str:
         """``value [low, high]``."""
         bounds = "" if math.isnan(self.low) else f" [{number(round(self.low, 2))}, {number(round(self.high, 2))}]"
@@ -125,19 +131,22 @@ class LedgerWord:
     @property
     def map_note(self) -> str:
         """What a reader of its heat map must know."""
-        direct = f"the photograph itself adds {self.columns.direct.text} nats"
+        direct, carried = self.columns.direct, self.columns.carried
         if self.verdict == SEEN:
-            carried = self.columns.carried
-            more = f"; the words before add {carried.text}" if carried.holds else ""
-            return f"“{self.text}” is {self.verdict_text}: {direct}{more}."
+            more = f" The words before make it {carried.times} as likely ({carried.text})." if carried.holds else ""
+            return (
+                f"“{self.text}” is {self.verdict_text}: it makes the word {direct.times} as likely as other "
+                f"photographs do behind the same words ({direct.text} nats).{more}"
+            )
         if self.verdict == FOLLOWS:
             return (
-                f"“{self.text}” {self.verdict_text}: the words before add {self.columns.carried.text} nats, {direct}. "
+                f"“{self.text}” {self.verdict_text}: the words before make it {carried.times} as likely "
+                f"({carried.text} nats), the photograph itself {direct.times} ({direct.text}). "
                 "This map explains the last part alone."
             )
         return (
-            f"“{self.text}” is {NOT_IN_THE_PICTURE}: {direct}, and the captioner writes it of others as well. "
-            "What this map shows did not decide the word."
+            f"“{self.text}” is {NOT_IN_THE_PICTURE}: behind the same words, this photograph makes it {direct.times} as "
+            f"likely as others do ({direct.text} nats). What this map shows did not decide the word."
         )
 
     @property

@@ -22,6 +22,7 @@ from clip_xai.explanations.collection import collect
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.ledger import LedgerSettings
 from clip_xai.explanations.ledger_plan import LedgerPlan, ledger_plan
+from clip_xai.explanations.lesion_maps import items_to_measure
 from clip_xai.explanations.other_patients import read_in_batches
 from clip_xai.explanations.photographs import Photograph
 from clip_xai.explanations.store import ResultStore
@@ -121,7 +122,7 @@ def test_an_explained_word_says_what_it_rests_on(data, tmp_path) -> None:
     assert "follows from “red”" in page and "This map explains the last part alone" in page
 
 
-def test_a_followed_word_has_the_map_of_the_word_it_follows_from(data) -> None:
+def test_a_followed_word_has_the_map_of_the_word_it_follows_from(data, tmp_path) -> None:
     records, _ = data
     tower = planted_captioner(WORDS, by_the_word)
     numbers = read_in_batches(tower, [tower.backbone.preprocess.read(record.image) for record in records])[:, 0]
@@ -147,6 +148,12 @@ def test_a_followed_word_has_the_map_of_the_word_it_follows_from(data) -> None:
     colour, diagnosis = attribution.values[0]
     torch.testing.assert_close(diagnosis, colour * result.ledger.words[1].columns.carried.value, atol=1e-5, rtol=1e-4)
     assert colour.abs().sum() == pytest.approx(1, abs=1e-4)
+    # Heat is held against the mask for the diagnosis alone, and the page opens on the word that follows from another.
+    assert items_to_measure(answer) == [(1, "diagnosis, total effect")]
+    store = ResultStore(tmp_path / "run")
+    explain_photographs(job, [photograph], store)
+    collect(store, captioner.backbone, "")
+    assert '"first":1,' in (tmp_path / "run" / "index.html").read_text()
 
 
 def test_other_patients_are_those_of_the_data_or_the_reader_is_told(captioner, data, tmp_path: Path) -> None:
