@@ -28,7 +28,6 @@ def test_a_language_model_that_diverges_is_not_written(tmp_path: Path, monkeypat
 
 def test_a_tower_that_diverges_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrain, "TINY_CLIP", tmp_path / "clip")
-    monkeypatch.setattr(pretrain, "ASSETS", tmp_path)
     with pytest.raises(UserError, match=r"the training loss is nan at step [23]"):
         pretrain.train_clip(RECIPE, CaptionTokenizer.load(TINY_GPT2), tmp_path / "work", workers=1, every=100)
     assert not (tmp_path / "clip").exists()

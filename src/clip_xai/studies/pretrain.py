@@ -8,8 +8,10 @@ miniature data set uses, and no mask is ever read.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,10 @@ from transformers import GPT2LMHeadModel
 from clip_xai.config.cli import report_errors
 from clip_xai.data.synthetic.describe import describe, facet_captions, facets
 from clip_xai.data.synthetic.rendered import RenderedScenes
-from clip_xai.data.synthetic.scene import sample_scene
+from clip_xai.data.synthetic.scene import Scene, sample_scene
 from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.files import replacing, write_json
-from clip_xai.models.assets import ASSETS, TINY_CLIP, TINY_GPT2
+from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone, tiny_backbone
 from clip_xai.models.backbones.clip import CLIPBackbone, with_texts
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
@@ -57,6 +59,9 @@ class Recipe:
         scenes: Rendered training pictures.
         test_scenes: Rendered pictures of the measurement.
         vocabulary_size: Of the byte-level BPE.
+        head_width: Channels of an attention head of the image tower.
+        readout: What becomes the embedding: ``tok``, the class token, or ``avg``, the mean of the patches.
+        least_parts: Training pictures show at least so many structures, artefacts and marks.
         patch_dropout: Share of patches left out of a training step (FLIP, arXiv 2212.00794).
         whole_captions: Pictures of a batch that are also set against their whole captions.
         steps: Optimiser steps of the CLIP; the cosine falls to 0 over them.
@@ -78,6 +83,9 @@ class Recipe:
     patch_dropout: float = 0.5
     width: int = 128
     layers: int = 4
+    head_width: int = 32
+    readout: str = "tok"
+    least_parts: int = 0
     text_layers: int = 2
     context_length: int = 64
     whole_captions: int = 64
@@ -104,7 +112,8 @@ def clip_config(recipe: Recipe, vocabulary_size: int, dropout: float) -> dict[st
             "patch_size": recipe.patch_size,
             "width": recipe.width,
             "layers": recipe.layers,
-            "head_width": 32,
+            "head_width": recipe.head_width,
+            "pool_type": recipe.readout,
             "patch_dropout": dropout,
         },
         "text_cfg": {
@@ -168,8 +177,8 @@ def _description_batch(recipe: Recipe, tokenizer: CaptionTokenizer, rng: np.rand
 class ZeroShot(Callback):
     """Measures and saves the tower now and then, so that a stopped run is not lost."""
 
-    def __init__(self, recipe: Recipe, test: RenderedScenes, every: int) -> None:
-        self.recipe, self.test, self.every = recipe, test, every
+    def __init__(self, recipe: Recipe, test: RenderedScenes, every: int, folder: Path) -> None:
+        self.recipe, self.test, self.every, self.folder = recipe, test, every, folder
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any) -> None:
         """Print zero-shot accuracies and write the weights every so many steps."""
@@ -181,7 +190,7 @@ class ZeroShot(Callback):
         accuracies = measure(module.backbone, self.test)
         loss = round(float(trainer.callback_metrics["train/loss"]), 3)
         print(json.dumps({"step": step, "loss": loss} | accuracies), flush=True)
-        save_backbone(module.backbone, self.recipe, accuracies)
+        save_backbone(module.backbone, self.recipe, accuracies, self.folder)
 
 
 @torch.no_grad()
@@ -226,16 +235,16 @@ def _ensemble(backbone: CLIPBackbone, texts: list[str]) -> Tensor:
     return torch.nn.functional.normalize(embeddings.mean(0), dim=-1)
 
 
-def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[str, float]) -> None:
-    """Write the tower in half precision, its configuration, and the recipe with what it measured."""
-    TINY_CLIP.mkdir(parents=True, exist_ok=True)
+def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[str, float], folder: Path) -> None:
+    """Write the tower in half precision, its configuration, and beside the folder the recipe with what it measured."""
+    folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.half().contiguous() for key, value in backbone.model.state_dict().items()}
     require_finite(state, "the tower in half precision")
-    with replacing(TINY_CLIP / "model.safetensors") as unfinished:
+    with replacing(folder / "model.safetensors") as unfinished:
         save_file(state, unfinished)
     vocabulary_size = int(backbone.model.vocab_size)
     config = {"model_cfg": clip_config(recipe, vocabulary_size, 0.0)}
-    write_json(TINY_CLIP / "open_clip_config.json", config)
+    write_json(folder / "open_clip_config.json", config)
     report = {
         "command": "python -m clip_xai.studies.pretrain",
         "recipe": asdict(recipe),
@@ -243,11 +252,22 @@ def save_backbone(backbone: OpenClipBackbone, recipe: Recipe, accuracies: dict[s
         "held_out_scenes": recipe.test_scenes,
         "trained_on": "rendered pictures and their captions alone; no masks, no labels",
     }
-    write_json(ASSETS / "recipe.json", report)
+    write_json(folder.parent / "recipe.json", report)
 
 
-def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int) -> None:
-    """Train the embedded CLIP from nothing, in one go, and write it."""
+def train_clip(
+    recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers: int, every: int, folder: Path | None = None
+) -> None:
+    """Train a CLIP like the embedded one from nothing, in one go, and write it.
+
+    Args:
+        recipe: How.
+        tokenizer: Of its texts.
+        work: Where rendered pictures are kept.
+        workers: Processes that render.
+        every: Steps between two measurements.
+        folder: Where it is written; None for the place of the embedded one.
+    """
     seed_everything(recipe.seed, verbose=False)
     training, test = rendered("train", recipe, work, workers), held_out(recipe, work, workers)
     backbone = tiny_backbone(clip_config(recipe, tokenizer.vocabulary_size, recipe.patch_dropout), tokenizer)
@@ -269,7 +289,11 @@ def train_clip(recipe: Recipe, tokenizer: CaptionTokenizer, work: Path, workers:
         logger=False,
         enable_checkpointing=False,
         gradient_clip_val=1.0,
-        callbacks=[StopAtNonFinite(), ZeroShot(recipe, test, every), TQDMProgressBar(refresh_rate=20)],
+        callbacks=[
+            StopAtNonFinite(),
+            ZeroShot(recipe, test, every, folder or TINY_CLIP),
+            TQDMProgressBar(refresh_rate=20),
+        ],
         enable_model_summary=False,
     )
     trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))
@@ -283,8 +307,15 @@ def held_out(recipe: Recipe, work: Path, workers: int) -> RenderedScenes:
 def rendered(name: str, recipe: Recipe, work: Path, workers: int) -> RenderedScenes:
     """Render the ``train`` or ``test`` pictures, or read them where an earlier run left them."""
     first, count = (TRAINING_SEEDS, recipe.scenes) if name == "train" else (TEST_SEEDS, recipe.test_scenes)
-    cache = work / f"{name}_{count}_{recipe.image_size}.npy"
-    return RenderedScenes.render(range(first, first + count), recipe.image_size, cache, workers)
+    least = recipe.least_parts if name == "train" else 0
+    cache = work / f"{name}_{count}_{recipe.image_size}{f'_of_{least}_parts' if least else ''}.npy"
+    shown = (seed for seed in itertools.count(first) if not least or parts_shown(sample_scene(seed)) >= least)
+    return RenderedScenes.render(list(islice(shown, count)), recipe.image_size, cache, workers)
+
+
+def parts_shown(scene: Scene) -> int:
+    """Return how many structures, artefacts and marks a scene shows."""
+    return len(scene.structures) + len(scene.distractors) + len(scene.marks)
 
 
 @torch.no_grad()

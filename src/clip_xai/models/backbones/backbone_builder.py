@@ -132,10 +132,8 @@ def tiny_config() -> dict[str, Any]:
 
 @backbones.register("tiny")
 def _tiny(source: BackboneSource) -> VisionBackbone:
-    config = tiny_config()
-    text = ByteLevelClipTokenizer(CaptionTokenizer.load(TINY_GPT2), config["text_cfg"]["context_length"])
-    plan = Blueprint(OPEN_CLIP, config, Preprocess(), source.image_size, tokenizer=text)
-    backbone = plan.build(source.name, source.pretrained)
+    """The embedded CLIP, or one like it: a configuration that lies beside a file of weights says its sizes."""
+    file = None
     if source.pretrained is not None:
         file = TINY_CLIP / "model.safetensors" if source.pretrained == EMBEDDED else Path(source.pretrained)
         if not file.is_file():
@@ -143,6 +141,12 @@ def _tiny(source: BackboneSource) -> VisionBackbone:
                 f"backbone {source.name}: no weights at {file}; "
                 f"set backbone.pretrained to {EMBEDDED!r}, a file, or null"
             )
+    own = None if file is None else file.parent / OPEN_CLIP_CONFIG
+    config = read_json(own)["model_cfg"] if own is not None and own.is_file() else tiny_config()
+    text = ByteLevelClipTokenizer(CaptionTokenizer.load(TINY_GPT2), config["text_cfg"]["context_length"])
+    plan = Blueprint(OPEN_CLIP, config, Preprocess(), source.image_size, tokenizer=text)
+    backbone = plan.build(source.name, source.pretrained)
+    if file is not None:
         load_exactly(backbone.model, read_state(file), file)
     return backbone
 
