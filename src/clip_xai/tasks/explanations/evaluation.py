@@ -29,6 +29,7 @@ from clip_xai.explanations.measures.base import Measure
 from clip_xai.explanations.measures.protocol import measures_of
 from clip_xai.explanations.measures.summary import Summary, summarised, summary_rows
 from clip_xai.explanations.measures.tables import measure_tables
+from clip_xai.explanations.shortcuts_beside import tables_beside
 from clip_xai.files import replacing, write_json
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.report.causes_page import write_causes_page
@@ -92,7 +93,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     metrics |= following.metrics(gathered.scenes, found.rankings, config.seed)
     following.write_ledger(gathered.scenes, run_dir)
     write_json(run_dir / "metrics.json", metrics)
-    write_page(config, model, methods, found, metrics)
+    write_page(config, model, methods, found, metrics, on.place)
     kept = ranking_of(found.rankings, model, methods, seconds, len(gathered.scenes)).save(on.place)
     log.info("%s: explain.py orders methods by it, and xai=best chooses by it", kept)
     show(found.rankings, metrics["counts"], seconds, run_dir)
@@ -182,8 +183,9 @@ def write_page(
     methods: Sequence[Explainer],
     found: Found,
     metrics: Mapping[str, Any],
+    place: Path,
 ) -> None:
-    """Write ``index.html``; the maps of the shown cases are made again."""
+    """Write ``index.html``; the maps of the shown cases are made again, planted shortcuts shown if known."""
     asker, scenes = asker_of(config, model), found.gathered.scenes
     by_name = {method.name: method for method in methods}
 
@@ -209,6 +211,7 @@ def write_page(
             *side_tables.choice_tables(found.chosen),
             *side_tables.mechanism_table(found.gathered.mechanisms),
             *side_tables.tone_tables(found.tone_words, found.tone_maps, found.gathered.tones_left_out),
+            *tables_beside(place, model.fingerprints),
         ],
         details=page.details(found.rankings),
         left_out=metrics["left out"],
