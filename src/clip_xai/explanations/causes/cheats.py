@@ -1,7 +1,7 @@
 """Captioners that learned a shortcut: a captioner that is trained further on scenes in which an artefact cheats.
 
 The tower stays as it is, and all strengths start from the same weights, see the same scenes in the same order and learn
-from the same texts: which of the scenes show the artefact is all that differs. A third of the batches are whole
+from the same texts: which of the scenes show the artefact is all that differs. A tenth of the batches are whole
 captions, the others the conclusion alone, which is what is explained: nothing stands before the diagnosis there, so
 that all that moves it comes from the picture.
 """
@@ -41,7 +41,7 @@ UNCLEAR = 0.5  # share of scenes whose lesion does not tell which diagnosis it i
 TRAINING_SEEDS = 2**60  # seeds above all that are judged
 PER_SEED, _TRIES, _STEP = 2**20, 32, 2**14
 _FEW = 64  # scenes that are drawn in this process
-_WORDINGS, _CONCLUSIONS = 3, 2 / 3
+_WORDINGS, _CONCLUSIONS = 3, 0.9
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,8 @@ def _by_learner(own: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def _learners(values: pd.DataFrame) -> list[tuple[float, bool]]:
     """The captioners that columns are of, in the order of the rows."""
-    return [(float(p), bool(again)) for p, again in values.columns.tolist()]
+    strengths, again = (values.columns.get_level_values(level) for level in (0, 1))
+    return [(float(p), bool(second)) for p, second in zip(strengths, again, strict=True)]
 
 
 def _p_value(differences: NDArray[np.floating], scenes: Sequence[str], seed: int, least: float) -> float:
