@@ -11,7 +11,7 @@ without ``ckpt=`` from one that learns scenes without the artefact on the embedd
 Half of the lesions do not tell which diagnosis they are of: rendered lesions say it so plainly that a captioner, which
 sees them as well as the artefact, otherwise has no use for a shortcut.
 
-Settings: ``scenes=40 training=400 epochs=4 first_epochs=6 unclear=.5 seeds=[0] artefacts=[ruler] run_dir=DIR``, and
+Settings: ``scenes=40 training=400 epochs=30 first_epochs=6 unclear=.5 seeds=[0] artefacts=[ruler] run_dir=DIR``, and
 ``xai=``, ``trainer=`` and ``generation.`` as for ``explain.py``.
 ``artefacts=[ruler,ink,dark_corner,colour_cast,letter]`` plants them all, one at a time. The same command in the same
 directory goes on. Writes ``index.html``, ``shortcuts.csv``, ``maps.parquet``, ``scenes.parquet``, ``metrics.json`` and
@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 FIRST_RATE = 3e-3
 _EMBEDDED = CaptionerSettings(BackboneSource("tiny", "tiny", "embedded:tiny"), "resampler", {"prefix_length": 8})
 _OF_EXPLAIN = ("xai", "trainer", "generation", "ckpt", "runs_root", "plugins")
-_PICTURE, _STEP, _MAP = 0.035, 0.25, 0.12  # seconds of one idle core for the embedded tower
+_PICTURE, _STEP, _MAP = 0.035, 0.13, 0.12  # seconds of one idle core for the embedded tower
 
 
 @dataclass
@@ -88,7 +88,7 @@ class StudySettings(Checked):
 
     scenes: int = setting(40, least=12, most=2**14)
     training: int = setting(400, least=8, most=2**14)
-    epochs: int = setting(4, least=1)
+    epochs: int = setting(30, least=1)
     first_epochs: int = setting(6, least=1)
     unclear: float = setting(UNCLEAR, least=0, most=1)
     seeds: tuple[int, ...] = (0,)

@@ -55,8 +55,8 @@ class Recipe:
         decay: Weight decay.
     """
 
-    epochs: int = 5
-    rate: float = 2e-3
+    epochs: int = 30
+    rate: float = 3e-3
     batch_size: int = 32
     decay: float = 0.01
 
