@@ -38,7 +38,7 @@ def typed(home: Path, command: str) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(command)
     assert program == "python"
     return subprocess.run(
-        [sys.executable, *arguments], cwd=home, env=environment(home), capture_output=True, text=True, timeout=580
+        [sys.executable, *arguments], cwd=home, env=environment(home), capture_output=True, text=True, timeout=1800
     )
 
 
