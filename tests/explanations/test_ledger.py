@@ -159,6 +159,33 @@ def test_swapping_a_word_is_scoring_the_caption_with_another_one(random_captione
     assert effects.triu().abs().sum() == 0
 
 
+def test_a_longer_word_for_which_there_is_no_room_does_not_count(random_captioner: Captioner) -> None:
+    captioner = random_captioner
+    tokenizer, room = captioner.tokenizer, captioner.room()
+    start, end = tokenizer.encode("A red lesion"), tokenizer.encode(" and a crust")
+    filler = tokenizer.encode(",")
+    assert len(filler) == 1
+    ids = [*start, *filler * (room - 4 - len(start) - len(end)), *end]
+    slots = slots_of(captioner, ids)
+    assert [slot.value for slot in slots] == ["red", "crust"]
+    with torch.no_grad():
+        read = captioner.read(torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(2)))
+    captions = [
+        swapped(captioner, ids, slots[0], value)
+        for value in captioner.vocabulary.attributes["colour"]
+        if value != "red"
+    ]
+    fitting = [tokens for tokens in captions if len(tokens) <= room]
+    assert 0 < len(fitting) < len(captions)
+
+    def of_crust(tokens: list[int]) -> float:
+        behind = [token - len(ids) for token in slots[1].tokens]
+        return float(captioner.token_log_probs(read, torch.tensor([tokens]))[0, behind].detach().double().sum())
+
+    slow = of_crust(ids) - math.log(np.mean([math.exp(of_crust(tokens)) for tokens in fitting]))
+    assert float(swap_effects(captioner, read, ids, slots)[1, 0]) == pytest.approx(slow, abs=1e-4)
+
+
 def test_intervals_hold_what_would_be_found_on_all_patients() -> None:
     generator = np.random.default_rng(0)
     own, share, count, drawn = math.log(0.8), 0.7, 20, 64

@@ -21,7 +21,8 @@ def swap_effects(captioner: Captioner, read: Tensor, token_ids: Sequence[int], s
 
     ``effect[t, s] = log p(w_t | image, words before) - log mean_v p(w_t | image, words before with v in the place of
     w_s)`` in nats, v running over the other values of w_s's vocabulary. All else stays, so that an effect is that of
-    one word alone; 0 for s from t on.
+    one word alone; 0 for s from t on. A value that is so much longer that w_t would stand beyond the language model's
+    positions does not count; where none does, the effect is 0.
 
     Args:
         captioner: The captioner, in evaluation mode.
@@ -32,7 +33,7 @@ def swap_effects(captioner: Captioner, read: Tensor, token_ids: Sequence[int], s
     Returns:
         ``[S, S]``, float64. One pass of the language model over a caption for each value.
     """
-    effects = torch.zeros(len(slots), len(slots), dtype=torch.float64)
+    effects, room = torch.zeros(len(slots), len(slots), dtype=torch.float64), captioner.room()
     known = word_log_probs(captioner, read, [list(token_ids)])[0]
     own = [float(known[list(slot.tokens)].sum()) for slot in slots]
     stated = {(slot.kind, slot.value) for slot in slots}
@@ -40,11 +41,13 @@ def swap_effects(captioner: Captioner, read: Tensor, token_ids: Sequence[int], s
         captions = [swapped(captioner, token_ids, slot, value) for value in _others(captioner, slot, stated)]
         if not captions:
             continue
-        found = word_log_probs(captioner, read.expand(len(captions), *read.shape[1:]), captions)
+        cut = [ids[:room] for ids in captions]
+        found = word_log_probs(captioner, read.expand(len(captions), *read.shape[1:]), cut)
         for t in range(s + 1, len(slots)):
-            behind = [token - len(token_ids) for token in slots[t].tokens]  # from the end, which stays as it is
-            there = torch.stack([row[: len(ids)][behind].sum() for row, ids in zip(found, captions, strict=True)])
-            effects[t, s] = own[t] - (float(there.logsumexp(dim=0)) - math.log(len(captions)))
+            moved = [[token + len(ids) - len(token_ids) for token in slots[t].tokens] for ids in captions]
+            there = [row[places].sum() for row, places in zip(found, moved, strict=True) if places[-1] < room]
+            if there:
+                effects[t, s] = own[t] - (float(torch.stack(there).logsumexp(dim=0)) - math.log(len(there)))
     return effects
 
 
