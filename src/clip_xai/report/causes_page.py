@@ -118,22 +118,24 @@ class Matrix:
 def write_causes_page(
     path: Path,
     *,
+    title: str = "Which explainer can be believed",
     subtitle: str,
     verdicts: Sequence[tuple[str, bool]],
     tables: Sequence[Table],
-    forests: Sequence[Forest],
-    priced: Sequence[Priced],
-    matrices: Sequence[Matrix],
-    cases: Sequence[tuple[str, Sequence[Case]]],
-    more: Sequence[Table],
-    details: Sequence[Table],
-    left_out: Sequence[str],
+    forests: Sequence[Forest] = (),
+    priced: Sequence[Priced] = (),
+    matrices: Sequence[Matrix] = (),
+    cases: Sequence[tuple[str, Sequence[Case]]] = (),
+    more: Sequence[Table] = (),
+    details: Sequence[Table] = (),
+    left_out: Sequence[str] = (),
     settings: Mapping[str, object],
 ) -> Path:
     """Write the page.
 
     Args:
         path: Where to write, usually ``index.html``.
+        title: Heading of the page.
         subtitle: One line about model and scenes.
         verdicts: Sentences, and whether each is a warning.
         tables: What stands before the charts.
@@ -149,7 +151,7 @@ def write_causes_page(
     return write_page(
         "causes.html.j2",
         path,
-        title="Which explainer can be believed",
+        title=title,
         subtitle=subtitle,
         styles=("evaluation.css", "causes.css"),
         verdicts=[{"text": text, "warning": warning, "scope": "overall"} for text, warning in verdicts],

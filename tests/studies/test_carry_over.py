@@ -1,0 +1,95 @@
+"""The study of carrying over, on tables whose answer is planted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clip_xai.errors import UserError
+from clip_xai.explanations.causes.measures import CRITERIA
+from clip_xai.studies.carry_over import FEWEST, Compared, JudgedRun, main
+
+METHODS = ("gradcam", "layercam", "saliency", "occlusion")
+
+
+def judged(place: Path, means: dict[str, float], scenes: int = 20, measured: float = 1.0) -> Path:
+    """A run of task=explanations; its measures are the effects times a factor."""
+    place.mkdir()
+    lot, rows, of_maps = np.random.default_rng(0), [], []
+    for scene in range(scenes):
+        for name, mean in means.items():
+            value = mean + 0.01 * float(lot.normal())
+            rows.append({"scene": scene, "target": "contrast", "label": "a", "method": name, "weights": "trained",
+                         **dict.fromkeys(CRITERIA, np.nan), "agreement": value})  # fmt: skip
+            of_maps.append(_measured(str(scene), "relevance_gain/mean", name, measured * value))
+    pd.DataFrame(rows).to_parquet(place / "maps.parquet")
+    pd.DataFrame(of_maps).to_parquet(place / "measured.parquet")
+    return place
+
+
+def photographs(place: Path, means: dict[str, float], count: int) -> Path:
+    place.mkdir()
+    rows = [_measured(f"photo {number}", measure, name, mean)
+            for number in range(count) for name, mean in means.items()
+            for measure in ("relevance_gain/mean", "auprc")]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(place / "measured.parquet")
+    return place
+
+
+def _measured(picture: str, measure: str, method: str, value: float) -> dict[str, object]:
+    return {"picture": picture, "group": picture, "target": "contrast", "label": "a", "measure": measure,
+            "method": method, "weights": "trained", "value": value}  # fmt: skip
+
+
+MEANS = dict(zip(METHODS, (0.9, 0.8, 0.7, 0.6), strict=True))
+TURNED = {name: -mean for name, mean in MEANS.items()}
+
+
+def test_two_runs_alike_and_two_turned_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, same = judged(tmp_path / "a", MEANS), judged(tmp_path / "b", MEANS)
+    turned = judged(tmp_path / "c", TURNED, measured=-1.0)
+    main([str(first), str(same), f"run_dir={tmp_path / 'alike'}"])
+    found = json.loads((tmp_path / "alike" / "carry_over.json").read_text())
+    row = next(one for one in found["carry over"] if (one["ranked by"], one["target"]) == ("agreement", "any"))
+    assert row["tau"] == row["tau, high"] == 1 and row["halves"] == row["halves of the first"] == 1
+    assert found["predictors"]["the first run"][0] | {"tau": 1.0} == found["predictors"]["the first run"][0]
+    assert "Does the ranking of the first run carry over to the second run?" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "alike" / "carry_over.csv")
+    assert set(table["ranked by"]) == {"agreement", "relevance_gain/mean"} and (table["tau"] == 1).all()
+    page = (tmp_path / "alike" / "index.html").read_text()
+    assert "Which measure foretells the true effects? (the second run)" in page
+    compared = Compared.of(JudgedRun.read(first), JudgedRun.read(turned))
+    assert compared.found["agreement", "any"].tau.value == -1
+    assert compared.foretold["the second run"][0].found.tau.value == -1
+
+
+def test_photographs_say_when_they_are_too_few(tmp_path: Path) -> None:
+    first = JudgedRun.read(judged(tmp_path / "a", MEANS))
+    few = Compared.of(first, JudgedRun.read(photographs(tmp_path / "few", MEANS, 3)))
+    assert few.names == ("the first run", "photographs")
+    assert "3 photographs, 3 with a mask or boxes: too few" in few.sentences()[0][0] and few.sentences()[0][1]
+    assert "too few" in few.tables()[0].note
+    assert few.found["relevance_gain/mean", "any"].tau.value == 1
+    assert few.found["relevance_gain/mean", "any"].tau.low < 0  # of three photographs
+    enough = Compared.of(first, JudgedRun.read(photographs(tmp_path / "many", TURNED, FEWEST)))
+    assert not enough.warnings and enough.found["relevance_gain/mean", "any"].tau.value == -1
+    by = {one.measure: one.found.tau.value for one in enough.foretold["photographs"]}
+    assert by == {"relevance_gain/mean": -1, "auprc": -1}  # of photographs, against the scenes' true effects
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, photos = judged(tmp_path / "a", MEANS), photographs(tmp_path / "p", MEANS, 3)
+    with pytest.raises(UserError, match=r"neither maps\.parquet nor measured\.parquet"):
+        JudgedRun.read(tmp_path)
+    with pytest.raises(UserError, match="is of photographs: name the run"):
+        Compared.of(JudgedRun.read(photos), JudgedRun.read(run))
+    other = judged(tmp_path / "b", {"rise": 0.5, "cci": 0.4, "gradcam": 0.3})
+    with pytest.raises(UserError, match="do not have 3 methods"):
+        Compared.of(JudgedRun.read(run), JudgedRun.read(other))
+    with pytest.raises(SystemExit):
+        main([str(run)])
+    assert "two run directories are compared, and 1 were named" in capsys.readouterr().err
