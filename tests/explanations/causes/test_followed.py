@@ -19,10 +19,12 @@ from clip_xai.explanations.causes.followed import (
     WHOLE,
     WordFollower,
     variants,
+    words_behind,
 )
 from clip_xai.explanations.causes.followed_measures import followed_rows, followed_table, measure_followed
+from clip_xai.explanations.causes.maps import masses as masses_on
 from clip_xai.explanations.causes.one_scene import SceneCauses, causes_of
-from clip_xai.explanations.causes.scene_targets import Asker
+from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import fresh_scenes
 from clip_xai.explanations.causes.store import load_scene, save_scene
 from clip_xai.explanations.composed_maps import composed_maps
@@ -31,6 +33,8 @@ from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings, build_captioner
 from clip_xai.xai.methods import AttentionRollout, GradCam
+from clip_xai.xai.slots import slots_of
+from clip_xai.xai.target import CaptionTarget
 from tests.explanations.causes.test_measures import planted
 from tests.explanations.test_composed_maps import planted as planted_ledger
 
@@ -112,3 +116,19 @@ def test_a_scene_with_a_captioner_from_end_to_end() -> None:
         masses = found.followed["gradcam", variant]
         assert masses.shape == (things, len(found.parts)) and np.isnan(masses[-1]).all()  # the contrast is no word
         assert not np.isnan(masses[0]).any()
+    # Only maps that something asked follows from are made, and those of the words asked are not made twice: as if all
+    # words had been explained together.
+    question = SceneQuestion.of(asker, drawn)
+    slots = slots_of(captioner, question.caption.token_ids)
+    target = CaptionTarget(captioner, question.caption.token_ids, [slot.tokens for slot in slots], ["w"] * len(slots))
+    direct = GradCam().explain(captioner.backbone, drawn.pixels[None], target).values[0].double().nan_to_num()
+    composed = composed_maps(direct, found.ledger)
+    numbers = {number: slots.index(one.slot) for number, one in enumerate(question.asked) if one.slot is not None}
+    expected = masses_on({number: composed[row] for number, row in numbers.items()}, drawn.masks, things)[:, :, 0]
+    np.testing.assert_allclose(found.followed["gradcam", FOLLOWED], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_words_behind_a_word_are_those_it_follows_from_and_theirs() -> None:
+    ledger = planted_ledger()  # 1 follows from 0, 3 from 0 and 1, 4 from 0
+    assert words_behind(ledger, [3]) == [0, 1, 3] and words_behind(ledger, [4, 2]) == [0, 2, 4]
+    assert words_behind(ledger, []) == []

@@ -7,7 +7,7 @@ direct one, beside maps composed with equal and with permuted shares, and beside
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,9 @@ class WordFollower:
         names, samples = tuple(map(str, numbers)), (settings.of_others,) * len(read)
         return cls(OtherPatients(read, names, tuple(stated), samples, (None,) * len(read)), settings)
 
-    def masses(self, question: SceneQuestion, methods: Sequence[Explainer]) -> tuple[Ledger | None, Followed]:
+    def masses(
+        self, question: SceneQuestion, methods: Sequence[Explainer], known: Mapping[str, Mapping[int, Tensor]]
+    ) -> tuple[Ledger | None, Followed]:
         """Return the ledger of a scene's caption, and how much of each variant's map lies on each part, ``[T, n]``.
 
         NaN for what is not a word of the caption. Methods that draw one map for every word are not there.
@@ -65,6 +67,7 @@ class WordFollower:
         Args:
             question: What is asked about the scene.
             methods: The explainers.
+            known: Direct maps by method and the number of what is asked, ``[h, w]``; they are not made again.
         """
         captioner, caption = question.asker.captioner, question.caption
         asked = {number: one.slot for number, one in enumerate(question.asked) if one.slot is not None}
@@ -75,11 +78,19 @@ class WordFollower:
         rows = {number: slots.index(slot) for number, slot in asked.items()}
         own = self.settings.seed + question.drawn.scene.seed
         found: Followed = {}
+        behind = words_behind(ledger, rows.values())
         for method in methods:
-            maps = _direct_maps(method, question, captioner, [slot.tokens for slot in slots])
+            own_maps = {row: known[method.name][number] for number, row in rows.items()
+                        if number in known.get(method.name, {})}  # fmt: skip
+            made = [row for row in behind if row not in own_maps]
+            maps = _direct_maps(method, question, captioner, [slots[row].tokens for row in made])
             if maps is None:
                 continue
-            for variant, composed in variants(maps[:-1], maps[-1], ledger, own % 2**31).items():
+            direct = maps.new_zeros(len(slots), *maps.shape[1:])  # of words that nothing asked follows from
+            direct[made] = maps[:-1]
+            for row, heat in own_maps.items():
+                direct[row] = heat.to(direct)
+            for variant, composed in variants(direct, maps[-1], ledger, own % 2**31).items():
                 chosen = {number: composed[row] for number, row in rows.items()}
                 found[method.name, variant] = masses(chosen, question.drawn.masks, len(question.asked))[:, :, 0]
         return ledger, found
@@ -93,6 +104,23 @@ class WordFollower:
         stated = drawn_statements(captioner, read, self.settings.samples, self.settings.seed, [number])[0]
         caption = ReadCaption(read, question.caption.token_ids, stated, self.settings.samples)
         return ledger_of(captioner, caption, self.others, self.others.but("", 0), self.settings.seed)
+
+
+def words_behind(ledger: Ledger, rows: Iterable[int]) -> list[int]:
+    """Return some content words and all that they follow from, in their order: whose direct maps are composed.
+
+    Args:
+        ledger: The ledger of the caption.
+        rows: Places of the words in it.
+    """
+    found: set[int] = set()
+    left = [*rows]
+    while left:
+        row = left.pop()
+        if row not in found:
+            found.add(row)
+            left += ledger.shares(row)
+    return sorted(found)
 
 
 def variants(direct: Tensor, whole: Tensor, ledger: Ledger, seed: int) -> dict[str, Tensor]:
@@ -120,7 +148,7 @@ def variants(direct: Tensor, whole: Tensor, ledger: Ledger, seed: int) -> dict[s
 def _direct_maps(
     method: Explainer, question: SceneQuestion, captioner: Captioner, parts: Sequence[Sequence[int]]
 ) -> Tensor | None:
-    """The maps of all content words and, last, of the whole caption; None where a method does not tell words apart."""
+    """The maps of some words and, last, of the whole caption; None where a method does not tell words apart."""
     assert question.caption is not None
     ids = question.caption.token_ids
     labels = [str(number) for number in range(len(parts) + 1)]

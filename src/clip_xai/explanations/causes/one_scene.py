@@ -170,7 +170,7 @@ def causes_of(
     if twin is not None:
         every |= {(name, RANDOM): own for name, own in explained(question, methods, twin).values.items()}
     every |= {(name, BLIND): own for name, own in controls(question, effects, seed).items()}
-    ledger, followed = (None, {}) if follower is None else follower.masses(question, methods)
+    ledger, followed = (None, {}) if follower is None else follower.masses(question, methods, maps.values)
     measured = MeasuredPicture() if measures is None else measures.of(asked_scene(question, measures.seed), every)
     return SceneCauses(
         seed=drawn.scene.seed,

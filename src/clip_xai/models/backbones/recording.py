@@ -262,11 +262,14 @@ def batched_vjp(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor, ch
 
 
 def _vjp(output: Tensor, inputs: Sequence[Tensor], columns: Tensor) -> tuple[Tensor, ...]:
-    if len(columns) == 1:  # vmap costs more than it saves
-        alone = torch.autograd.grad(
-            output, inputs, columns[0], retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return tuple(gradient[None] for gradient in alone)
+    if len(columns) == 1 or columns.device.type == "cpu":
+        # Of one cotangent vmap costs more than it saves; so it does on a processor, where one pass keeps it busy and
+        # all of them together no longer fit into its cache.
+        each = [
+            torch.autograd.grad(output, inputs, column, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for column in columns
+        ]
+        return tuple(torch.stack(gradients) for gradients in zip(*each, strict=True))
     return torch.autograd.grad(
         output, inputs, columns, retain_graph=True, is_grads_batched=True, allow_unused=True, materialize_grads=True
     )
