@@ -11,6 +11,7 @@ import pytest
 from clip_xai.config.chosen import settings_typed
 from clip_xai.errors import UserError
 from clip_xai.explanations.explainer_ranking import FILE
+from clip_xai.explanations.gain_ranking import FILE as GAINS
 from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.evaluate import evaluate
 from clip_xai.jobs.explain import explain
@@ -75,6 +76,8 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
     assert "Saliency" in capsys.readouterr().out
     assert (run / "export" / FILE).is_file()
     (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene
+    next((tmp_path / "judged" / "several").iterdir()).unlink()
+    next((tmp_path / "judged" / "tones").iterdir()).unlink()
     again = evaluate(told)
     assert {**again, "seconds": None} == {**metrics, "seconds": None}
 
@@ -91,6 +94,14 @@ def test_xai_best_takes_what_was_judged_and_refuses_where_nothing_can_be_believe
     explain(settings("explain", run.parents[1], tmp_path / "yes", *asked, "samples=1"))
     [(_, result)] = ResultStore(tmp_path / "yes").results()
     assert [one.method for one in result.answers["contrast"].attributions] == ["saliency"]
+    file.unlink()  # nobody judged: by relevance gain on validation photographs, of which these data have two patients
+    with pytest.raises(UserError, match="in the validation split are too few to choose by"):
+        explain(settings("explain", run.parents[1], tmp_path / "few", *asked, "samples=1"))
+    gains = run / "export" / GAINS
+    gains.write_text(json.dumps({**known, "scenes": 32, "kinds": {"contrast": [_planted("gradcam", 0.9)]}}))
+    explain(settings("explain", run.parents[1], tmp_path / "gains", *asked, "samples=1"))
+    [(_, result)] = ResultStore(tmp_path / "gains").results()
+    assert [one.method for one in result.answers["contrast"].attributions] == ["gradcam"]
     with pytest.raises(UserError, match="xai=best is of explain"):
         require_usable(settings("evaluate", run.parents[1], tmp_path / "w", f"ckpt={run}", *ASKED, "xai=best"))
 

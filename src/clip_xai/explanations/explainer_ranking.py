@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from clip_xai.errors import UserError
 from clip_xai.explanations.evidence_calibration import folder_of
@@ -57,11 +57,38 @@ class ExplainerRanking:
         model: Fingerprints of the model, by part.
         scenes: On how many fresh scenes.
         kinds: The methods of each kind, the best lower bound first.
+        file: Its name beside a checkpoint.
+        measure: By what methods are ranked, in words.
+        picture: What they were judged on.
+        fails: What a method does not do that cannot be believed.
     """
+
+    file: ClassVar[str] = FILE
+    measure: ClassVar[str] = "correctness"
+    picture: ClassVar[str] = "scene"
+    fails: ClassVar[str] = "agrees with the true effects better than at random weights"
 
     model: Mapping[str, str]
     scenes: int
     kinds: Mapping[str, Sequence[MethodJudged]]
+
+    @staticmethod
+    def kinds_asked(targets: Collection[str]) -> list[str]:
+        """Return the kinds that targets are of: words of a caption, and what a text has to do with the picture.
+
+        Args:
+            targets: Names of targets.
+
+        Raises:
+            UserError: One is of neither.
+        """
+        found: dict[str, None] = {}
+        for name in targets:
+            if name not in {*needing(CAPTION), "similarity", "contrast", "class"}:
+                raise UserError(f"xai=best: target={name} was not judged; choose xai=NAME, or another target")
+            of_caption = STRUCTURE if name == "caption_word" else DIAGNOSIS
+            found[of_caption if name in needing(CAPTION) else CONTRAST] = None
+        return list(found)
 
     def best(self, kind: str) -> MethodJudged:
         """Return the method to be believed: the cheapest of those that cannot be told from the best.
@@ -80,9 +107,9 @@ class ExplainerRanking:
         able = [one for one in judged if one.leads and one.low is not None and one.high is not None]
         if not able:
             raise UserError(
-                f"xai=best: of the {kind} none of {counted(len(judged), 'method')} agrees with the true effects better "
-                f"than at random weights, on {counted(self.scenes, 'scene')}: choose xai=NAME and believe no map, or "
-                "judge on more scenes"
+                f"xai=best: of the {kind} none of {counted(len(judged), 'method')} {self.fails}, on "
+                f"{counted(self.scenes, self.picture)}: choose xai=NAME and believe no map, or judge on more "
+                f"{self.picture}s"
             )
         top = max(able, key=lambda one: one.low or 0.0)
         alike = [one for one in able if (one.high or 0.0) >= (top.low or 0.0)]
@@ -94,10 +121,13 @@ class ExplainerRanking:
         Args:
             place: The exported model's directory, or a ``.ckpt`` file.
         """
-        file = folder_of(place) / FILE
+        file = folder_of(place) / self.file
         kinds = {kind: [asdict(one) for one in judged] for kind, judged in self.kinds.items()}
         write_json(file, {"model": dict(self.model), "scenes": self.scenes, "kinds": kinds})
         return file
+
+
+Kept = TypeVar("Kept", bound=ExplainerRanking)
 
 
 def ranking_beside(place: Path | None, model: Mapping[str, str]) -> ExplainerRanking | None:
@@ -107,13 +137,18 @@ def ranking_beside(place: Path | None, model: Mapping[str, str]) -> ExplainerRan
         place: The exported model's directory, or a ``.ckpt`` file; None where a tower is explained by itself.
         model: Fingerprints of the model.
     """
-    file = None if place is None else folder_of(place) / FILE
+    return read_beside(ExplainerRanking, place, model)
+
+
+def read_beside(what: type[Kept], place: Path | None, model: Mapping[str, str]) -> Kept | None:
+    """Return a ranking of some class beside a checkpoint if it is of this very model; see :func:`ranking_beside`."""
+    file = None if place is None else folder_of(place) / what.file
     if file is None or not file.is_file():
         return None
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         kinds = {kind: tuple(MethodJudged(**one) for one in judged) for kind, judged in found["kinds"].items()}
-        ranking = ExplainerRanking(found["model"], int(found["scenes"]), kinds)
+        ranking = what(found["model"], int(found["scenes"]), kinds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s cannot be read and is skipped: %s", file, error)
         return None
@@ -121,23 +156,6 @@ def ranking_beside(place: Path | None, model: Mapping[str, str]) -> ExplainerRan
         log.warning("%s is of another model and is skipped: judge again with %s", file, JUDGE)
         return None
     return ranking
-
-
-def kinds_asked(targets: Collection[str]) -> list[str]:
-    """Return the kinds that targets are of: what is said in words of a caption, and what a text has to do with it.
-
-    Args:
-        targets: Names of targets.
-
-    Raises:
-        UserError: One is of neither.
-    """
-    found: dict[str, None] = {}
-    for name in targets:
-        if name not in {*needing(CAPTION), "similarity", "contrast", "class"}:
-            raise UserError(f"xai=best: target={name} was not judged; choose xai=NAME, or another target")
-        found[CONTRAST if name not in needing(CAPTION) else STRUCTURE if name == "caption_word" else DIAGNOSIS] = None
-    return list(found)
 
 
 def in_order(
@@ -156,17 +174,14 @@ def in_order(
     asked = [name for name in targets if name in {*needing(CAPTION), "similarity", "contrast", "class"}]
     if ranking is None or not asked:
         return list(methods), ""
-    kind = kinds_asked(asked)[0]
+    kind = ranking.kinds_asked(asked)[0]
     judged = {one.method: one for one in ranking.kinds.get(kind, ()) if one.settings == _plain(one.method, methods)}
     if not judged:
         return list(methods), ""
     order = {name: number for number, name in enumerate(judged)}
-    said = f"methods by their correctness for the {kind}, judged on {counted(ranking.scenes, 'scene')}"
+    said = f"methods by their {ranking.measure} for the {kind}, judged on {counted(ranking.scenes, ranking.picture)}"
     if not any(one.leads for one in judged.values()):
-        said = (
-            f"no method agrees with the true effects on the {kind} better than at random weights, judged on "
-            f"{counted(ranking.scenes, 'scene')}"
-        )
+        said = f"of the {kind} no method {ranking.fails}, judged on {counted(ranking.scenes, ranking.picture)}"
     return sorted(methods, key=lambda method: order.get(method.name, len(order))), said
 
 
@@ -190,10 +205,9 @@ def best_explainers(ranking: ExplainerRanking | None, targets: Collection[str]) 
             f"xai=best: the explainers of this model were not judged: run {JUDGE} first, or choose xai=NAME"
         )
     chosen: dict[str, Explainer] = {}
-    for kind in kinds_asked(targets):
+    for kind in ranking.kinds_asked(targets):
         one = ranking.best(kind)
-        log.info(
-            "xai=best: %s for the %s, correctness %.2f [%.2f, %.2f]", one.method, kind, one.value, one.low, one.high
-        )
+        said = f"{ranking.measure} {one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+        log.info("xai=best: %s for the %s, %s on %s", one.method, kind, said, counted(ranking.scenes, ranking.picture))
         chosen[one.method] = explainers.named(one.method, "explainer")(**one.settings)
     return list(chosen.values())

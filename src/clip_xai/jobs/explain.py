@@ -28,7 +28,7 @@ from clip_xai.errors import UserError
 from clip_xai.explanations.collection import collect, shown, table_rows
 from clip_xai.explanations.curves import CurveSettings
 from clip_xai.explanations.evidence_calibration import calibration_beside
-from clip_xai.explanations.explainer_ranking import ExplainerRanking, best_explainers, in_order, ranking_beside
+from clip_xai.explanations.explainer_ranking import in_order
 from clip_xai.explanations.explanation_job import ExplanationJob
 from clip_xai.explanations.ledger_plan import ledger_plan
 from clip_xai.explanations.map_evidence import EvidenceSettings, cost_in_words
@@ -37,6 +37,7 @@ from clip_xai.explanations.photographs import Photograph, photographs_at
 from clip_xai.explanations.questions import question_of
 from clip_xai.explanations.store import ResultStore
 from clip_xai.files import write_json
+from clip_xai.jobs.chosen_methods import methods_of, ranking_of
 from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.families import backbones
 from clip_xai.report.cards import write_card
@@ -44,7 +45,7 @@ from clip_xai.report.evidence import Evidence
 from clip_xai.report.wandb_tables import EXPLANATION_COLUMNS
 from clip_xai.runs.checkpoints import resolve_checkpoint
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
-from clip_xai.runs.instantiate import decoding, explainers_of
+from clip_xai.runs.instantiate import decoding
 from clip_xai.runs.judged import (
     asked_of_model,
     decisive,
@@ -59,7 +60,6 @@ from clip_xai.runs.records import digest_of, evenly, load_records
 from clip_xai.tasks.task import Opened, refuse_settings_unused_at, task_at, tower_in_words
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
-from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.targets.base import targets
 from clip_xai.xai.targets.question import Question
 
@@ -126,7 +126,7 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     chosen = choose(config)
     question = question_asked(config, chosen.place)
     model, photographs = model_of(config, chosen.place), chosen.photographs
-    ranking = ranking_beside(chosen.place, model.fingerprints)
+    ranking = ranking_of(config, chosen.place, model, question)
     methods, of_order = in_order(methods_of(config, ranking, question), ranking, question.names)
     how = decoding(config.generation)
     curves = None if config.curves is None else CurveSettings(config.curves, seed=config.seed)
@@ -164,20 +164,6 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
         log_table(loggers, "explanations", EXPLANATION_COLUMNS, list(table_rows(store, job.backbone, job.vocabulary)))
     log.info("report: %s", store.run_dir / "index.html")
     return metrics
-
-
-def methods_of(config: ExplainConfig, ranking: ExplainerRanking | None, question: Question) -> list[Explainer]:
-    """Return the explainers: those named, and for ``xai=best`` those to be believed for what is asked.
-
-    Raises:
-        UserError: None is asked for, or ``xai=best`` cannot choose.
-    """
-    if not config.xai.best:
-        return explainers_of(config.xai)
-    found = {method.name: method for method in best_explainers(ranking, question.names)}
-    if any(settings is not None for name, settings in vars(config.xai).items() if name != "best"):
-        found |= {method.name: method for method in explainers_of(config.xai)}
-    return list(found.values())
 
 
 @dataclass(frozen=True)

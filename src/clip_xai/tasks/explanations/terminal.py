@@ -16,6 +16,7 @@ from clip_xai.explanations.causes.tables import ALL, EVERY, PASSING
 from clip_xai.tasks.explanations.page import cell, title
 from clip_xai.text import counted
 
+_WIDTHS = {"correctness [95 %]": 17, "random": 6}
 SHOWN = {AGREEMENT: "correctness [95 %]", PLACE: "place", COMPLETENESS: "compl.", CONTRASTIVITY: "contr."}
 
 
@@ -43,7 +44,9 @@ def show(
     table = Table(title="All scenes and targets", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for name in (*SHOWN.values(), "random", "s"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(
+            name, justify="right", no_wrap=True, min_width=_WIDTHS.get(name, 5)
+        )  # names are cut, not numbers
     criteria = [
         {place.method: place.score for place in rankings.get((criterion, EVERY, ALL), ())} for criterion in SHOWN
     ]
