@@ -218,7 +218,9 @@ class Draw(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return 0 for the token drawn and minus infinity for all others."""
         step = input_ids.shape[1]
-        numbers = [np.random.default_rng((self.seed, row, step)).random() for row in self.rows]
+        # Drawings of one scene are sampled alike: many rows, few numbers.
+        drawn_of = {row: np.random.default_rng((self.seed, row, step)).random() for row in set(self.rows)}
+        numbers = [drawn_of[row] for row in self.rows]
         cumulative = scores.double().softmax(-1).cumsum(-1)
         total = cumulative[:, -1:]
         drawn = torch.searchsorted(cumulative, total * total.new_tensor(numbers).unsqueeze(1), right=True)

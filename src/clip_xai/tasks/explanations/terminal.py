@@ -44,9 +44,8 @@ def show(
     table = Table(title="All scenes and targets", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for name in (*SHOWN.values(), "random", "s"):
-        table.add_column(
-            name, justify="right", no_wrap=True, min_width=_WIDTHS.get(name, 5)
-        )  # names are cut, not numbers
+        # Where the terminal is narrow, names are cut and not numbers.
+        table.add_column(name, justify="right", no_wrap=True, min_width=_WIDTHS.get(name, 5))
     criteria = [
         {place.method: place.score for place in rankings.get((criterion, EVERY, ALL), ())} for criterion in SHOWN
     ]
