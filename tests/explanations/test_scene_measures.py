@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from clip_xai.explanations.causes.scene_targets import Asker, SceneQuestion
 from clip_xai.explanations.causes.scenes import DrawnScene, fresh_seeds
 from clip_xai.explanations.causes.store import load_scene, save_scene
 from clip_xai.explanations.causes.weights import BLIND, RANDOM, TRAINED
+from clip_xai.explanations.measures.curve_rows import mean_curves
 from clip_xai.explanations.measures.pictures import OTHERS, MapMeasures
 from clip_xai.explanations.measures.scenes import asked_scene
 from clip_xai.explanations.measures.summary import EVERY, summarised, summary_rows
@@ -63,6 +65,23 @@ def test_every_map_of_a_scene_is_measured_by_the_plain_functions(question: Scene
     assert by["relevance_gain/mean", "gradeclip", TRAINED]["value"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_curves_are_kept_beside_what_is_read_off_them(question: SceneQuestion) -> None:
+    maps, found = measured_by(question, ("relevance_gain/mean", "deletion/mean", "auprc"))
+    table = pd.DataFrame(found.curves)
+    assert set(table["removal"]) == {"mean"} and set(table["curve"]) == {"insertion", "deletion"}
+    [(target, _)] = question.targets()
+    bank = PerturbationBank(question.asker.backbone, question.drawn.pixels[None])
+    alone = insertion_deletion(bank, target, maps["saliency", TRAINED][0][None], PROTOCOLS["mean"])
+    own = table[(table["method"] == "saliency") & (table["curve"] == "deletion")]
+    np.testing.assert_allclose(own["share"], alone.shares)
+    np.testing.assert_allclose(own["value"], (alone.deletion - alone.deletion[:, :1])[0, :, 0], atol=1e-4)
+    drawn = mean_curves([*found.curves, *found.curves], ["saliency", "gradeclip"], {}, (EFFECTS,))
+    shares, insertion, deletion, things = drawn["mean"]
+    assert things == 1 and [line.label for line in deletion] == ["saliency", "gradeclip", EFFECTS]
+    assert deletion[-1].control and len(shares) == len(insertion[0].heights)
+    np.testing.assert_allclose(deletion[0].heights, own["value"])
+
+
 def test_methods_are_asked_again_and_controls_cannot_be(question: SceneQuestion) -> None:
     _, found = measured_by(question, (), ("randomised", "random_text", "run_to_run"))
     assert {(row["method"], row["weights"]) for row in found.rows} == {("gradeclip", TRAINED), ("saliency", TRAINED)}
@@ -77,7 +96,7 @@ def test_a_measured_scene_is_stored_with_its_rows(question: SceneQuestion, tmp_p
     assert {row["method"] for row in scene.measured} >= {"gradeclip", EFFECTS, FIELDS[0]}
     save_scene(scene, tmp_path / "scene.npz")
     again = load_scene(tmp_path / "scene.npz")
-    assert again is not None and again.measured == scene.measured
+    assert again is not None and again.measured == scene.measured and again.curves == scene.curves
     assert causes_of(question.asker, question.drawn, METHODS, seed=1).measured == ()
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from clip_xai.config.chosen import settings_typed
+from clip_xai.config.protocol_settings import ProtocolConfig
 from clip_xai.errors import UserError
 from clip_xai.explanations.explainer_ranking import FILE
 from clip_xai.explanations.gain_ranking import FILE as GAINS
@@ -17,6 +18,7 @@ from clip_xai.jobs.evaluate import evaluate
 from clip_xai.jobs.explain import explain
 from clip_xai.jobs.train import train
 from clip_xai.runs.instantiate import require_usable
+from clip_xai.tasks.explanations.gathering import estimate
 from clip_xai.tasks.task import tasks
 from clip_xai.xai.explainer import explainers
 from tests.support.small_runs import draw, of_data, settings
@@ -72,7 +74,13 @@ def test_a_run_writes_tables_and_page(run: Path, tmp_path: Path, capsys: pytest.
     assert measured["picture"].nunique() == 1 and {"saliency", "control: true effects"} <= set(measured["method"])
     summary = pd.read_csv(tmp_path / "judged" / "measures.csv")
     assert len(summary) == len(metrics["measures"]) and set(summary["weights"]) == {"trained", "random", "none"}
-    assert "Does the score follow the heat?" in (tmp_path / "judged" / "index.html").read_text()
+    page = (tmp_path / "judged" / "index.html").read_text()
+    assert "Does the score follow the heat?" in page and "Places are replaced by token drop" in page
+    curves = pd.read_parquet(tmp_path / "judged" / "curves.parquet")
+    assert set(curves["removal"]) == {"token_drop"} and {"saliency", "control: constant"} <= set(curves["method"])
+    assert all(
+        (own["value"] == 0).any() for _, own in curves.groupby(["curve", "method", "label"])
+    )  # the whole picture
     assert "Saliency" in capsys.readouterr().out
     assert (run / "export" / FILE).is_file()
     (tmp_path / "judged" / "scenes" / "000001.npz").unlink()  # as if it had been stopped in the second scene
@@ -104,6 +112,13 @@ def test_xai_best_takes_what_was_judged_and_refuses_where_nothing_can_be_believe
     assert [one.method for one in result.answers["contrast"].attributions] == ["gradcam"]
     with pytest.raises(UserError, match="xai=best is of explain"):
         require_usable(settings("evaluate", run.parents[1], tmp_path / "w", f"ckpt={run}", *ASKED, "xai=best"))
+
+
+def test_what_is_left_is_said_from_the_first_scene() -> None:
+    protocol = ProtocolConfig(name="full", scenes=300, several=60, tones=120)
+    said = estimate(protocol, 99, 30.0, 5.0)  # 200 scenes, 120 pictures at two towers, 120 scenes on two skins
+    assert said.startswith(f"protocol=full: about {(200 * 30 + 240 * 5 + 240 * 5) / 60:.0f} minutes at most are left")
+    assert "200 more scenes, 120 pictures of several lesions and mosaics, 120 scenes on six skins" in said
 
 
 def _planted(method: str, value: float) -> dict[str, object]:

@@ -126,6 +126,7 @@ def write_causes_page(
     priced: Sequence[Priced] = (),
     matrices: Sequence[Matrix] = (),
     cases: Sequence[tuple[str, Sequence[Case]]] = (),
+    curves: Sequence[tuple[str, str]] = (),
     more: Sequence[Table] = (),
     details: Sequence[Table] = (),
     left_out: Sequence[str] = (),
@@ -143,6 +144,7 @@ def write_causes_page(
         priced: Methods with their seconds, for the chart of evidence against seconds.
         matrices: Effect matrices.
         cases: Groups of scenes by their headings.
+        curves: Pictures of curves: what each shows, and its ``data:`` address.
         more: Tables behind the cases.
         details: Tables that are folded up.
         left_out: What was not measured, a sentence each.
@@ -163,6 +165,7 @@ def write_causes_page(
         chance=next((y for y, text in _levels(priced) if text == "0.5"), None),
         matrices=matrices,
         cases=cases,
+        curves=curves,
         more=more,
         details=details,
         left_out=left_out,

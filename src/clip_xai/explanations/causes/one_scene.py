@@ -68,6 +68,7 @@ class SceneCauses:
         refused: Why a method has no map of something, or a map is not measured, a sentence each.
         measured: Label-free and region measures of the maps, a row for each thing asked, measure, method and weights;
             of none where the scene was not to be measured.
+        curves: Their insertion and deletion curves, a row for each point.
         ledger: What the words of the caption rest on; None where that was not asked.
         followed: (method, variant) -> how much of its composed maps lies on each part, ``[T, n]``.
     """
@@ -90,6 +91,7 @@ class SceneCauses:
     ledger: Ledger | None = None
     followed: Followed = field(default_factory=dict)
     measured: tuple[dict[str, Any], ...] = ()
+    curves: tuple[dict[str, Any], ...] = ()
 
     @cached_property
     def effects(self) -> NDArray[np.float64]:
@@ -191,4 +193,5 @@ def causes_of(
         ledger=ledger,
         followed=followed,
         measured=measured.rows,
+        curves=measured.curves,
     )

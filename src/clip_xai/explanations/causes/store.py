@@ -19,9 +19,9 @@ from clip_xai.report.ledger import ledger_from_plain
 FOLDER = "scenes"
 _PLAIN = (
     *("seed", "caption", "parts", "kinds", "hidden", "names", "labels", "seconds", "left_out", "refused"),
-    "measured",
+    *("measured", "curves"),
 )
-_LISTS = ("parts", "kinds", "hidden", "names", "labels", "refused", "measured")
+_LISTS = ("parts", "kinds", "hidden", "names", "labels", "refused", "measured", "curves")
 
 
 def place_of(run_dir: Path, number: int) -> Path:

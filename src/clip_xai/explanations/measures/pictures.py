@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clip_xai.explanations.causes.weights import TRAINED
 from clip_xai.explanations.measures.base import Measure, PhotographMaps
+from clip_xai.explanations.measures.curve_rows import curve_rows
 from clip_xai.xai.explainer import Explainer
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.target import Target
@@ -62,10 +63,12 @@ class MeasuredPicture:
     Attributes:
         rows: One for each thing asked, measure, method and weights that has a value.
         left_out: Measures that are not defined, and why, a sentence each.
+        curves: Insertion and deletion curves that measures have read, a row for each point.
     """
 
     rows: tuple[dict[str, Any], ...] = ()
     left_out: tuple[str, ...] = ()
+    curves: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class MapMeasures:
         explainers = {key_of((name, TRAINED)): one for name, one in self.explainers.items()}
         rows: list[dict[str, Any]] = []
         left_out: list[str] = []
+        curves: list[dict[str, Any]] = []
         for target, things in picture.targets:
             streams: dict[object, Any] = {}
             others = picture.others(target) if self.again else ()
@@ -116,7 +120,8 @@ class MapMeasures:
                         name, weights = method_of(key)
                         said = {"measure": measure.key, "method": name, "weights": weights, "value": value}
                         rows.append(about | said)
-        return MeasuredPicture(tuple(rows), tuple(dict.fromkeys(left_out)))
+                curves += curve_rows(asked, {name: about[name] for name in ("group", "target", "label")})
+        return MeasuredPicture(tuple(rows), tuple(dict.fromkeys(left_out)), tuple(curves))
 
 
 def key_of(method: Method) -> str:

@@ -17,6 +17,8 @@ from clip_xai.data.synthetic.parts import sample_scene
 from clip_xai.data.synthetic.profiles import PROFILES
 from clip_xai.data.vocabulary import load_vocabulary
 from clip_xai.errors import UserError
+from clip_xai.explanations.carry_over import Predictor
+from clip_xai.explanations.carry_over_tables import predictor_rows
 from clip_xai.explanations.causes.choosing import Chosen, choice_table, chosen
 from clip_xai.explanations.causes.maps import explained
 from clip_xai.explanations.causes.measures import AGREEMENT, Measured, measure
@@ -36,7 +38,7 @@ from clip_xai.report.causes_page import write_causes_page
 from clip_xai.runs.directories import claim, code_digest, plugin_digest
 from clip_xai.runs.instantiate import device_of, explainers_of
 from clip_xai.runs.judged import Judged, asked_of_model, noted_of_model
-from clip_xai.tasks.explanations import following, page, side_tables
+from clip_xai.tasks.explanations import carried, following, page, side_tables
 from clip_xai.tasks.explanations.gathering import Gathered, asker_of, gather, prompted
 from clip_xai.tasks.explanations.page import Rankings
 from clip_xai.tasks.explanations.terminal import show
@@ -45,6 +47,7 @@ from clip_xai.text import counted
 from clip_xai.xai.explainer import Explainer
 
 log = logging.getLogger(__name__)
+Logged = dict[str, tuple[Sequence[str], list[list[Any]]]]
 WIDTH, HEIGHT = 256, 192  # of a drawn scene
 
 
@@ -89,6 +92,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
         },
         "mechanisms": side_tables.mechanism_rows(gathered.mechanisms),
         "measures": summary_rows(found.summaries),
+        "predictors": predictor_rows(found.foretold),
     }
     metrics |= following.metrics(gathered.scenes, found.rankings, config.seed)
     following.write_ledger(gathered.scenes, run_dir)
@@ -97,8 +101,7 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     kept = ranking_of(found.rankings, model, methods, seconds, len(gathered.scenes)).save(on.place)
     log.info("%s: explain.py orders methods by it, and xai=best chooses by it", kept)
     show(found.rankings, metrics["counts"], seconds, run_dir)
-    columns = ranks.columns.tolist()
-    return Judgement(metrics, {}, {"ranks of explainers": (columns, ranks.astype(object).values.tolist())})
+    return Judgement(metrics, {}, logged(found, ranks, metrics))
 
 
 def ranking_of(
@@ -133,6 +136,7 @@ class Found:
         tone_words: What captions state on skin of every type.
         tone_maps: How the maps fare on the lightest and the darkest.
         summaries: Methods by label-free and region measures.
+        foretold: How each measure foretells the methods' correctness.
     """
 
     gathered: Gathered
@@ -143,6 +147,7 @@ class Found:
     tone_words: list[ToneWord]
     tone_maps: list[ToneMap]
     summaries: list[Summary]
+    foretold: list[Predictor]
 
     @classmethod
     def of(cls, gathered: Gathered, measures: Sequence[Measure], seed: int) -> Found:
@@ -151,13 +156,28 @@ class Found:
         words, maps = tone_words(gathered.tones, seed), tone_maps(gathered.tones, seed)
         summaries = summarised(gathered.measured, measures, seed)
         ranked = rankings(measured, seed)
-        return cls(gathered, measured, ranked, choices, chosen(choices, seed), words, maps, summaries)
+        foretold = carried.foretold(map_table(measured), pd.DataFrame(gathered.measured), seed)
+        return cls(gathered, measured, ranked, choices, chosen(choices, seed), words, maps, summaries, foretold)
+
+
+def logged(found: Found, ranks: pd.DataFrame, metrics: Mapping[str, Any]) -> Logged:
+    """Return the tables for the loggers; what holds a row for each map or part is in the files alone."""
+    tables = {
+        "ranks of explainers": ranks,
+        "measures of maps": measure_table(found),
+        "words that compete": side_tables.choice_rows(found.chosen),
+        "known mechanisms": pd.DataFrame(metrics["mechanisms"]).astype(str),
+        "measures that foretell": pd.DataFrame(metrics["predictors"]),
+    }
+    plain = {name: table.astype(object).where(table.notna(), None) for name, table in tables.items() if len(table)}
+    return {name: (table.columns.tolist(), table.values.tolist()) for name, table in plain.items()}
 
 
 def write_tables(found: Found, run_dir: Path) -> None:
-    """Write ``maps``, ``effects``, ``choices`` and ``measured.parquet``, ``ranks.csv`` and ``measures.csv``."""
+    """Write ``maps``, ``effects``, ``choices``, ``measured`` and ``curves.parquet``; ``ranks``, ``measures.csv``."""
     tables = {"maps": map_table(found.measured), "effects": effect_table(found.gathered.scenes)}
     tables |= {"choices": found.choices, "measured": pd.DataFrame(found.gathered.measured)}
+    tables["curves"] = pd.DataFrame(found.gathered.curves)
     for name, table in tables.items():
         with replacing(run_dir / f"{name}.parquet") as unfinished:
             table.to_parquet(unfinished, index=False)
@@ -206,7 +226,9 @@ def write_page(
         priced=page.priced(found.rankings, metrics["seconds"]),
         matrices=page.matrices(effect_table(scenes)),
         cases=page.cases(scenes, found.measured, found.rankings, explain),
+        curves=carried.curve_pictures(found.gathered.curves, found.rankings),
         more=[
+            *carried.tables(map_table(found.measured), found.foretold, config.seed),
             *measure_tables(found.summaries, measures_of(config.protocol), "scenes"),
             *side_tables.choice_tables(found.chosen),
             *side_tables.mechanism_table(found.gathered.mechanisms),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip_xai.config.protocol_settings import ProtocolConfig
 from clip_xai.config.schemas import EvaluateConfig
 from clip_xai.data.synthetic.parts import Scene, sample_scene
 from clip_xai.explanations.causes.choosing import choices
@@ -31,8 +34,10 @@ from clip_xai.models.backbones.blueprint import random_twin
 from clip_xai.progress import track
 from clip_xai.runs.instantiate import decoding
 from clip_xai.tasks.task import Opened
+from clip_xai.text import counted
 from clip_xai.xai.explainer import Explainer
 
+log = logging.getLogger(__name__)
 _ELSEWHERE = 2**18  # added to the number of a fresh scene
 SEVERAL, TONES = "several", "tones"
 
@@ -59,6 +64,11 @@ class Gathered:
     def measured(self) -> list[dict[str, Any]]:
         """Values of every measured map of the scenes, a row each."""
         return [row for scene in self.scenes for row in scene.measured]
+
+    @property
+    def curves(self) -> list[dict[str, Any]]:
+        """Insertion and deletion curves of the measured maps, a row for each point."""
+        return [row for scene in self.scenes for row in scene.curves]
 
 
 def asker_of(config: EvaluateConfig, model: Opened) -> Asker:
@@ -92,7 +102,7 @@ def gather(config: EvaluateConfig, model: Opened, methods: Sequence[Explainer]) 
 def _scenes(
     config: EvaluateConfig, model: Opened, asker: Asker, methods: Sequence[Explainer], twin: VisionBackbone | None
 ) -> list[SceneCauses]:
-    found, protocol, follower = [], config.protocol, None
+    found, protocol, follower, measured_now = [], config.protocol, None, False
     if protocol.ledger and model.captioner is not None and model.retrieval is None:
         follower = WordFollower.of(asker, LedgerSettings(protocol.ledger, SAMPLES, seed=config.seed))
 
@@ -107,12 +117,35 @@ def _scenes(
         place = place_of(Path(config.run_dir), number)
         known = load_scene(place)
         if known is None:
+            started = time.perf_counter()
             drawn = DrawnScene.of(sample_scene(seed), model.backbone.preprocess)
             with prompted(model, drawn, asker):
                 known = causes_of(asker, drawn, methods, twin, config.seed, follower, measures.at(number))
             save_scene(known, place)
+            if not measured_now:
+                log.info("%s", estimate(protocol, number, time.perf_counter() - started, sum(known.seconds.values())))
+            measured_now = True
         found.append(known)
     return found
+
+
+def estimate(protocol: ProtocolConfig, done: int, seconds: float, of_maps: float) -> str:
+    """Say how long all that is left will take at most, from the first scene that was measured.
+
+    Args:
+        protocol: Says how much there is.
+        done: Number of that scene: so many were there already.
+        seconds: What it took.
+        of_maps: What its maps of the trained model took: of pictures of several lesions, of mosaics and of scenes on
+            six skins little else is made.
+    """
+    towers = 2 if protocol.twin else 1
+    left = (protocol.scenes - done - 1) * seconds + (2 * protocol.several * towers + 2 * protocol.tones) * of_maps
+    names = (
+        f"{counted(protocol.scenes - done - 1, 'more scene')}, {counted(2 * protocol.several, 'picture')} of several "
+        f"lesions and mosaics, {counted(protocol.tones, 'scene')} on six skins"
+    )
+    return f"protocol={protocol.name}: about {left / 60:.0f} minutes at most are left: {names}"
 
 
 def _choices(
