@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -17,6 +18,7 @@ from clip_xai.metrics.intervals import Interval, bounds, mean_of_sums, resampled
 from clip_xai.metrics.multiplicity import above, holm
 
 SAMPLES = 1000
+_DIGITS = 12  # to which means that are alike are the same
 
 
 class MethodMeans(Metric):
@@ -133,7 +135,10 @@ class MethodMeans(Metric):
         return {pair: (interval, sure) for (pair, interval), sure in zip(found.items(), verdicts, strict=True)}
 
     def ranks(self) -> dict[str, tuple[int, int, int]]:
-        """Return each method's rank, 1 for the best, with the bounds of 95 % of its ranks on resampled groups."""
+        """Return each method's rank, 1 for the best, with the bounds of 95 % of its ranks on resampled groups.
+
+        Methods that are alike share the better rank, and their bounds reach over all places that they could have.
+        """
         values, groups = self.table()
         known = ~np.isnan(values)
         able = [column for column in range(len(self.methods)) if known[:, column].any()]
@@ -143,9 +148,12 @@ class MethodMeans(Metric):
         statistics = np.stack([np.where(known, values, 0.0).T[able], known.T[able]], axis=-1)
         draws = mean_of_sums(resampled_sums(statistics, groups, self.samples, self.seed))
         own = np.nanmean(values[:, able], axis=0)
-        places = np.argsort(np.argsort(sign * own, kind="stable"), kind="stable") + 1
-        drawn = np.argsort(np.argsort(np.where(np.isnan(draws), np.inf, sign * draws), axis=1), axis=1) + 1
-        low, high = np.quantile(drawn, [0.025, 0.975], axis=0, method="nearest").astype(int)
+        places = rankdata((sign * own).round(_DIGITS), method="min").astype(int)
+        drawn = np.where(np.isnan(draws), np.inf, sign * draws).round(_DIGITS)
+        low, high = (
+            np.quantile(rankdata(drawn, method=ties, axis=1), tail, axis=0, method="nearest").astype(int)
+            for ties, tail in (("min", 0.025), ("max", 0.975))
+        )
         return {self.methods[column]: (int(places[n]), int(low[n]), int(high[n])) for n, column in enumerate(able)}
 
     def _interval(
