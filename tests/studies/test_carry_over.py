@@ -11,7 +11,7 @@ import pytest
 
 from clip_xai.errors import UserError
 from clip_xai.explanations.causes.measures import CRITERIA
-from clip_xai.studies.carry_over import FEWEST, Compared, JudgedRun, main
+from clip_xai.studies.carry_over import FEWEST_PHOTOGRAPHS, Compared, JudgedRun, main
 
 METHODS = ("gradcam", "layercam", "saliency", "occlusion")
 
@@ -75,10 +75,34 @@ def test_photographs_say_when_they_are_too_few(tmp_path: Path) -> None:
     assert "too few" in few.tables()[0].note
     assert few.found["relevance_gain/mean", "any"].tau.value == 1
     assert few.found["relevance_gain/mean", "any"].tau.low < 0  # of three photographs
-    enough = Compared.of(first, JudgedRun.read(photographs(tmp_path / "many", TURNED, FEWEST)))
+    enough = Compared.of(first, JudgedRun.read(photographs(tmp_path / "many", TURNED, FEWEST_PHOTOGRAPHS)))
     assert not enough.warnings and enough.found["relevance_gain/mean", "any"].tau.value == -1
     by = {one.measure: one.found.tau.value for one in enough.foretold["photographs"]}
     assert by == {"relevance_gain/mean": -1, "auprc": -1}  # of photographs, against the scenes' true effects
+
+
+def test_of_a_few_scenes_the_page_says_so_and_names_no_best_measure(tmp_path: Path) -> None:
+    runs = [JudgedRun.read(judged(tmp_path / name, MEANS, scenes=3)) for name in "ab"]
+    few = Compared.of(*runs)
+    assert [said for said, warning in few.sentences() if warning] == [
+        f"3 scenes in {name}: too few to tell an order of methods from luck (10 are needed for an interval)."
+        for name in ("the first run", "the second run")
+    ]
+    assert few.sentences()[-1] == ("Correctness carries over with Kendall's tau 1.00.", False)
+    carried, *_, foretold = few.tables()
+    assert [row[4:7] for row in carried.rows if row[0] == "correctness"] == [("–", "–", "–")] * 2  # no halves of three
+    assert np.isnan(few.foretold["the first run"][0].best) and foretold.rows[0][4] == "–"
+    assert foretold.note.startswith("Of 3 scenes nobody can say which comes nearest (10 are needed).")
+    assert [row[:2] for row in carried.rows if row[0].startswith("relevance")] == [
+        ("relevance gain (SRG), mean", "all")
+    ]  # by what is asked only in the files
+
+
+def test_a_measure_that_orders_nothing_is_named_below_the_table(tmp_path: Path) -> None:
+    level = [JudgedRun.read(judged(tmp_path / name, MEANS, measured=0.0)) for name in "ab"]
+    [carried, *others] = Compared.of(*level).tables()
+    assert {row[0] for row in carried.rows} == {"correctness"} and not others
+    assert "Puts no two methods in an order, and is left out: relevance gain (SRG), mean." in carried.note
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from clip_xai.explanations.causes.tables import EVERY
 from clip_xai.explanations.causes.weights import TRAINED
 from clip_xai.explanations.measures.base import Measure
 from clip_xai.metrics.intervals import (
+    FEWEST,
     LEVEL,
     Interval,
     bounds_of_counts,
@@ -38,6 +39,7 @@ from clip_xai.xai.explainer import explainers
 SAMPLES, SPLITS = 1000, 200
 SPAN = (-1.0, 1.0)
 _TIED = 1e-12
+_IN_HALVES = 4  # scenes: of fewer every half is one scene or none
 _KEYS = ("group", "picture", "target", "label")
 Values = NDArray[np.float64]
 Key = tuple[str, ...]  # of a row: its group, the picture, what is asked, the very thing
@@ -243,6 +245,8 @@ def split_half(ranking: Ranking, seed: int = 0, splits: int = SPLITS) -> Halves:
 
 
 def _halves(first: Ranking, second: Ranking, seed: int, splits: int) -> Halves:
+    if min(len(set(one.groups)) for one in (first, second)) < _IN_HALVES:
+        return Halves.of(np.empty(0))
     lot = np.random.default_rng(seed)
     every = sorted({*first.groups, *second.groups})
     order = np.argsort(lot.random((splits, len(every))), axis=1)
@@ -264,7 +268,8 @@ class Predictor:
         found: How the ranking by it agrees with the ranking by the true effects.
         by_picture: Mean over pictures and things asked of the tau between the methods' maps; without value where the
             measure is not of the same pictures.
-        best: Share of resamples in which no other label-free measure has a higher tau.
+        best: Share of resamples in which no other label-free measure has a higher tau; without value where scenes are
+            too few to resample.
     """
 
     measure: str
@@ -290,7 +295,8 @@ def predictors(
         Predictor(name, name in label_free, carry_over(one, truth, seed, samples), _by_picture(one, truth, seed))
         for name, one in measures.items()
     ]
-    free = [one for one in found if one.label_free and not np.isnan(one.found.tau.value)]
+    free = [one for one in found if one.label_free and one.found.tau.groups >= FEWEST]
+    free = [one for one in free if not np.isnan(one.found.tau.value)]
     if free:
         draws = np.nan_to_num(np.stack([one.found.draws for one in free]), nan=-np.inf)
         shares = (draws >= draws.max(axis=0)).mean(axis=1)

@@ -19,7 +19,7 @@ from clip_xai.explanations.causes.tables import EVERY
 from clip_xai.explanations.measures.base import Measure
 from clip_xai.explanations.measures.cost import CostMeasure
 from clip_xai.explanations.measures.table import MEASURES
-from clip_xai.metrics.intervals import Interval
+from clip_xai.metrics.intervals import FEWEST, Interval
 from clip_xai.metrics.regions import REGION_MEASURES
 from clip_xai.report.pages import Table
 from clip_xai.text import counted
@@ -36,7 +36,7 @@ Rankings = Mapping[tuple[str, str], Ranking]
 
 
 def carry_table(found: Mapping[tuple[str, str], CarryOver], names: tuple[str, str], note: str = "") -> Table:
-    """Return how each criterion or measure carries over, a row each.
+    """Return how each criterion carries over by what is asked, and each measure of everything asked together.
 
     Args:
         found: By criterion or measure, and target.
@@ -55,6 +55,7 @@ def carry_table(found: Mapping[tuple[str, str], CarryOver], names: tuple[str, st
             str(len(one.methods)),
         )
         for (name, target), one in found.items()
+        if not math.isnan(one.tau.value) and (target == EVERY or name in SHOWN)
     )
     head = ("ranked by", "asked about", "tau", "within families", "half against half", f"within {names[0]}",
             f"within {names[1]}", "methods")  # fmt: skip
@@ -66,6 +67,8 @@ def carry_table(found: Mapping[tuple[str, str], CarryOver], names: tuple[str, st
         "splits]; beside it the same within one of the two, which is its ceiling."
     )
     said += f" In one alone, and left out: {', '.join(lost)}." if lost else ""
+    tied = dict.fromkeys(title(name) for (name, _), one in found.items() if math.isnan(one.tau.value))
+    said += f" Puts no two methods in an order, and is left out: {', '.join(tied)}." if tied else ""
     return Table(f"Does the ranking of {names[0]} carry over to {names[1]}?", head, rows, f"{said} {note}".strip())
 
 
@@ -75,7 +78,7 @@ def family_table(found: Mapping[tuple[str, str], CarryOver], names: tuple[str, s
     rows = tuple(
         (title(name), *(tau(one.families.get(family)) for family in families))
         for (name, target), one in found.items()
-        if target == EVERY
+        if target == EVERY and not math.isnan(one.tau.value)
     )
     note = f"Kendall's tau between {names[0]} and {names[1]} of the methods of one family, three at least."
     return [Table("Family by family", ("ranked by", *families), rows, note)] if families and rows else []
@@ -99,7 +102,7 @@ def steadiness_table(rankings: Rankings, seed: int = 0) -> Table | None:
 
 def predictor_table(found: Sequence[Predictor], of: str = "") -> Table | None:
     """Return which measure foretells the true effects; None where none was measured on enough methods."""
-    known = [one for one in found if len(one.found.methods) >= FEWEST_METHODS]
+    known = [one for one in found if len(one.found.methods) >= FEWEST_METHODS and not math.isnan(one.found.tau.value)]
     if not known:
         return None
     rows = tuple(
@@ -116,6 +119,9 @@ def predictor_table(found: Sequence[Predictor], of: str = "") -> Table | None:
     )
     free = next((one for one in known if one.label_free), None)
     said = "" if free is None else f"Of those without labels {title(free.measure)} comes nearest. "
+    if free is not None and math.isnan(free.best):
+        scenes = counted(free.found.tau.groups, "scene")
+        said = f"Of {scenes} nobody can say which comes nearest ({FEWEST} are needed). "
     note = (
         f"{said}Kendall's tau between the methods' means by each measure{of} and their mean correctness, the agreement "
         "with true effects [95 % interval over scenes]. By picture: the same of the maps of one picture and question, "

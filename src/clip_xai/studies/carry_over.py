@@ -10,6 +10,7 @@ which measure that needs no label foretells the true effects. Writes ``carry_ove
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from clip_xai.explanations.carry_over_tables import (
 from clip_xai.explanations.causes.measures import AGREEMENT
 from clip_xai.explanations.causes.tables import EVERY
 from clip_xai.files import replacing, write_json, write_text
+from clip_xai.metrics.intervals import FEWEST
 from clip_xai.report.causes_page import write_causes_page
 from clip_xai.report.pages import Table
 from clip_xai.runs.directories import claim
@@ -51,7 +53,7 @@ from clip_xai.studies.localise import markdown
 from clip_xai.text import counted
 
 MAPS_TABLE, MEASURED_TABLE = "maps.parquet", "measured.parquet"
-FEWEST = 100  # photographs from which on their ranking means something
+FEWEST_PHOTOGRAPHS = 100  # photographs from which on their ranking means something
 PHOTOGRAPHS = "photographs"
 Rankings = dict[tuple[str, str], Ranking]
 
@@ -153,7 +155,7 @@ class Compared:
             of_any = {key: one for (key, target), one in run.measures.items() if target == EVERY}
             if true is not None and of_any:
                 foretold[name] = predictors(of_any, true, LABEL_FREE, seed)
-        return cls(names, found, foretold, _warnings(second))
+        return cls(names, found, foretold, _warnings(first, second))
 
     def tables(self) -> list[Table]:
         """Return the tables of the page."""
@@ -170,19 +172,34 @@ class Compared:
         said = [(one, True) for one in self.warnings]
         one = self.found.get((AGREEMENT, EVERY))
         if one is not None:
-            ceiling = min(one.own, key=lambda half: half.mean)
-            said.append((
-                f"Correctness carries over with Kendall's tau {one.tau.value:.2f}, of halves of the scenes "
-                f"{one.halves.mean:.2f}; within a run halves agree by {ceiling.mean:.2f} at least.", False,
-            ))  # fmt: skip
+            known = [half.mean for half in one.own if not math.isnan(half.mean)]
+            agree = f"Correctness carries over with Kendall's tau {_number(one.tau.value)}"
+            if not math.isnan(one.halves.mean) and known:
+                agree += (
+                    f", of halves of the scenes {_number(one.halves.mean)}; within a run halves agree by "
+                    f"{_number(min(known))} at least"
+                )
+            said.append((f"{agree}.", False))
         return said
 
 
-def _warnings(second: JudgedRun) -> list[str]:
-    if not second.of_photographs or second.pictures >= FEWEST <= second.with_region:
-        return []
-    of = f"{counted(second.pictures, 'photograph')}, {second.with_region} with a mask or boxes"
-    return [f"{of}: too few to say whether the ranking carries over to photographs ({FEWEST} are needed)."]
+def _warnings(first: JudgedRun, second: JudgedRun) -> list[str]:
+    said = [
+        f"{counted(run.pictures, 'scene')} in {name}: too few to tell an order of methods from luck ({FEWEST} are "
+        "needed for an interval)."
+        for name, run in (("the first run", first), ("the second run", second))
+        if run.pictures < FEWEST and not run.of_photographs
+    ]
+    enough = second.pictures >= FEWEST_PHOTOGRAPHS <= second.with_region
+    if second.of_photographs and not enough:
+        of = f"{counted(second.pictures, 'photograph')}, {second.with_region} with a mask or boxes"
+        needed = f"{FEWEST_PHOTOGRAPHS} are needed"
+        said.append(f"{of}: too few to say whether the ranking carries over to photographs ({needed}).")
+    return said
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _table(place: Path) -> pd.DataFrame | None:
