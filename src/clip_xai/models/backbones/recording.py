@@ -251,7 +251,8 @@ def batched_vjp(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor, ch
         output: ``[B, ...]``.
         inputs: Tensors ``[B, ...]`` in the graph of ``output``.
         cotangents: ``[B, T, ...]``, the rest shaped like ``output``.
-        chunk_size: Cotangents in one backward pass. Halved as often as the memory demands.
+        chunk_size: Cotangents in one backward pass, on a processor one after the other. Halved as often as the memory
+            demands.
 
     Returns:
         For each input, ``[B, T, ...]``, the rest shaped like the input; zero where ``output`` does not depend on it.
@@ -270,8 +271,16 @@ def _vjp(output: Tensor, inputs: Sequence[Tensor], columns: Tensor) -> tuple[Ten
             for column in columns
         ]
         return tuple(torch.stack(gradients) for gradients in zip(*each, strict=True))
-    return torch.autograd.grad(
-        output, inputs, columns, retain_graph=True, is_grads_batched=True, allow_unused=True, materialize_grads=True
+    return vjp_at_once(output, inputs, columns)
+
+
+def vjp_at_once(output: Tensor, inputs: Sequence[Tensor], columns: Tensor) -> tuple[Tensor, ...]:
+    """Pull all cotangents ``[T, B, ...]`` back in one pass; for each input, ``[T, B, ...]``."""
+    found = torch.autograd.grad(output, inputs, columns, retain_graph=True, is_grads_batched=True, allow_unused=True)
+    # Not materialize_grads: its zeros do not have the dimension T.
+    return tuple(
+        input_.new_zeros(len(columns), *input_.shape) if gradient is None else gradient
+        for input_, gradient in zip(inputs, found, strict=True)
     )
 
 
