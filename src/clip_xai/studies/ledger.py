@@ -7,46 +7,51 @@ fresh scenes:
 - max(D, C) tells what a scene draws and a caption states rightly from age and sex, also among words of one base rate;
 - the diagnosis that stands first is not carried, the one that stands last is;
 - another value in the place of the word that is credited moves the diagnosis, in the place of others it does not;
+- where the diagnosis stands first, its map that follows the words is as good as the direct one;
 - whether wrong words are those that the picture did not decide, and whether P(slot = w | image) is calibrated.
 
-Settings: ``scenes=300 training=3000 epochs=8 seed=0 run_dir=DIR``. The same command in the same directory goes on.
+Settings: ``scenes=300 training=3000 epochs=4 seed=0 training_seed=0 run_dir=DIR``. The same command in the same
+directory goes on: captioners that are trained, and what is measured of one, are read.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clip_xai.config.cli import report_errors
+from clip_xai.data.synthetic.pool import rendering_pool
 from clip_xai.errors import UserError
 from clip_xai.explanations.ledger import LedgerSettings
 from clip_xai.explanations.lesion_maps import finite
-from clip_xai.explanations.other_patients import drawn_statements
 from clip_xai.files import write_json, write_text
-from clip_xai.progress import track
 from clip_xai.ranges import SEEDS, Checked, setting
 from clip_xai.report.pages import Table
 from clip_xai.runs.directories import claim, code_digest
 from clip_xai.studies.ledger_captioners import (
     FIRST,
     LAST,
+    ORDERS,
+    VOCABULARY,
     Recipe,
-    pictures,
-    trained,
     untrained,
     vocabulary_with_patients,
 )
-from clip_xai.studies.ledger_judged import RIVALS, SWAPPED, judge, moved_by_swaps
-from clip_xai.studies.ledger_measures import KINDS, calibrated, fitted_temperature, measured_of, measured_swaps
+from clip_xai.studies.ledger_judged import RIVALS, SWAPPED
+from clip_xai.studies.ledger_measures import KINDS
+from clip_xai.studies.ledger_one import Plan, measure_captioner
 from clip_xai.studies.localise import markdown
 
-VALIDATION = 100  # scenes
+VALIDATION, OF_FIRST, FOLLOWED = 100, 100, 40  # scenes: of the temperature, and of what is asked of one captioner
 
 
 @dataclass
@@ -57,14 +62,16 @@ class StudySettings(Checked):
         scenes: Fresh scenes that the ledger is judged on.
         training: Scenes that the captioners learn from.
         epochs: How often each of them is seen.
-        seed: Another one gives other scenes, patients and weights.
+        seed: Another one gives other fresh scenes and draws.
+        training_seed: Another one gives other captioners: other scenes to learn from, patients and weights.
         run_dir: Where everything is written.
     """
 
     scenes: int = setting(300, least=20)
     training: int = setting(3000, least=32)
-    epochs: int = setting(8, least=1)
+    epochs: int = setting(4, least=1)
     seed: int = setting(0, least=0, most=SEEDS)
+    training_seed: int = setting(0, least=0, most=SEEDS)
     run_dir: str = setting("runs/ledger", path=True)
 
 
@@ -74,35 +81,36 @@ def study(settings: StudySettings) -> tuple[dict[str, Any], list[Table]]:
     asked = {name: value for name, value in vars(settings).items() if name != "run_dir"}
     claim(run_dir, "ledger", {"settings": asked, "code": code_digest("data", "models", "xai", "explanations")})
     vocabulary = vocabulary_with_patients(run_dir)
-    recipe = Recipe(scenes=settings.training, epochs=settings.epochs, seed=settings.seed)
-    how = LedgerSettings(seed=settings.seed)
-    reader = untrained(vocabulary)
-    places = {FIRST: run_dir / "first", LAST: run_dir / "last"}
-    known = all((place / "model.safetensors").is_file() for place in places.values())
-    seen = pictures(32 if known else settings.training, 3 * settings.seed, reader)
-    captioners = {order: trained(place, order, seen, recipe, vocabulary) for order, place in places.items()}
-    tested = pictures(settings.scenes, 3 * settings.seed + 1, reader)
-    checked = pictures(VALIDATION, 3 * settings.seed + 2, reader)
-    judged = {order: judge(captioner, tested, how, settings.seed) for order, captioner in captioners.items()}
-    for order, one in judged.items():
-        one.words.to_parquet(run_dir / f"words_{order.replace(' ', '_')}.parquet", index=False)
-    swaps = moved_by_swaps(captioners[LAST], tested, judged[LAST], settings.seed)
-    swaps.to_parquet(run_dir / "swaps.parquet", index=False)
-    found: dict[str, Any] = {order: measured_of(one, settings.seed) for order, one in judged.items()}
-    found["swaps"] = measured_swaps(swaps, settings.seed)
-    drawn = [
-        drawn_statements(captioners[LAST], checked.read[row : row + 1], how.samples, settings.seed, [row])[0]
-        for row in track(range(VALIDATION), "Captions of validation scenes")
-    ]
-    temperature = fitted_temperature(drawn, checked, how.samples, vocabulary)
-    rows = {
-        name: calibrated(judged[LAST].stated, tested, how.samples, vocabulary, at, settings.seed)
-        for name, at in (("before", 1.0), ("after", temperature))
-    }
-    found["calibration"] = {"temperature": temperature} | {
-        kind: {name: asdict(one[kind]) for name, one in rows.items()} for kind in KINDS
-    }
+    plan = plan_of(settings)
+    left = [order for order in ORDERS if not plan.result(order).is_file()]
+    if left:
+        reader = untrained(vocabulary)
+        if not all(map(plan.is_trained, left)):
+            plan.learned(reader)
+        plan.tested(reader, LAST)
+        plan.checked(reader)
+        # Side by side: each of them keeps to one core.
+        with rendering_pool(len(left)) as pool:
+            list(pool.map(partial(measure_captioner, plan), left))
+        shutil.rmtree(plan.kept)
+    found: dict[str, Any] = {order: json.loads(plan.result(order).read_text(encoding="utf-8")) for order in ORDERS}
+    found |= {name: found[LAST].pop(name) for name in ("swaps", "calibration")}
     return found, tables_of(found, settings)
+
+
+def plan_of(settings: StudySettings) -> Plan:
+    """Return what is done with each of the captioners."""
+    run_dir = Path(settings.run_dir)
+    return Plan(
+        run_dir=run_dir,
+        vocabulary=run_dir / VOCABULARY,
+        recipe=Recipe(scenes=settings.training, epochs=settings.epochs, seed=settings.training_seed),
+        scenes={FIRST: min(OF_FIRST, settings.scenes), LAST: settings.scenes},
+        validation=VALIDATION,
+        followed=min(FOLLOWED, settings.scenes),
+        how=LedgerSettings(seed=settings.seed),
+        seed=settings.seed,
+    )
 
 
 def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
@@ -116,11 +124,18 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
         (f"wrong words told by {name}", *(_cell(found[order]["wrong words told by"][name]) for order in (FIRST, LAST)))
         for name in found[LAST]["wrong words told by"]
     ]
+    rows += [
+        (f"{title}, followed less direct", _cell(less), "")
+        for title, less in found[FIRST]["followed less direct"].items()
+    ]
     note = (
-        f"{settings.scenes} scenes that no training has seen, one caption of each drawn at temperature 1; 95 % "
+        f"{settings.scenes} scenes that no training has seen, {FIRST} "
+        f"{min(OF_FIRST, settings.scenes)} of them, one caption of each drawn at temperature 1; 95 % "
         "intervals over scenes. Area under the ROC curve of max(D, C): 1 for words that the scene draws and the "
         "caption states rightly, 0 for age and sex, which are drawn by lot. Of the diagnosis medians, C by its "
-        "formula. Wrong words: area under the ROC curve that tells words that the scene does not draw from the others."
+        "formula. Wrong words: area under the ROC curve that tells words that the scene does not draw from the others. "
+        "Followed less direct: rank agreement of the diagnosis' map with what parts of the scene do to captions "
+        f"written anew, {min(FOLLOWED, settings.scenes)} of the scenes."
     )
     swaps = found["swaps"]
     of_swaps = tuple(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clip_xai.data.lexicon import read_diagnosis
@@ -27,10 +28,10 @@ from clip_xai.data.synthetic.scene import render
 from clip_xai.data.vocabulary import DEFAULT, FOLDER, Vocabulary, load_vocabulary
 from clip_xai.explanations.causes.scenes import fresh_seeds
 from clip_xai.explanations.other_patients import read_in_batches
-from clip_xai.files import write_text
+from clip_xai.files import replacing, write_text
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.captioner import Captioner
-from clip_xai.models.weights import CaptionerSettings, build_captioner, load_captioner, save_captioner
+from clip_xai.models.weights import CaptionerSettings, build_captioner, save_captioner
 from clip_xai.progress import track
 from clip_xai.training.optimisation import Optimisation, is_decayed, scheduled
 from clip_xai.xai.slots import DIAGNOSIS, STRUCTURES
@@ -39,7 +40,8 @@ AGE, SEX = "age", "sex"
 # Unequal, so that their base rates cover those of what is drawn.
 AGES = {"infant": 0.05, "teenage": 0.12, "young": 0.2, "middle-aged": 0.26, "elderly": 0.37}
 SEXES = ("male", "female")
-FIRST, LAST = "diagnosis first", "diagnosis last"
+ORDERS = FIRST, LAST = "diagnosis first", "diagnosis last"
+VOCABULARY = f"{DEFAULT}_and_patients.yaml"
 _REFERENCES = 4
 _SETTINGS = CaptionerSettings(BackboneSource("tiny", "tiny", "embedded:tiny"), "resampler", {"prefix_length": 32})
 
@@ -57,7 +59,7 @@ class Recipe:
     """
 
     scenes: int = 3000
-    epochs: int = 8
+    epochs: int = 4
     batch_size: int = 32
     seed: int = 0
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=3e-3))
@@ -93,7 +95,7 @@ def vocabulary_with_patients(folder: Path) -> Vocabulary:
     content = yaml.safe_load((FOLDER / f"{DEFAULT}.yaml").read_text(encoding="utf-8"))
     content["attributes"][AGE] = {name: [f"{name} patient", name] for name in AGES}
     content["attributes"][SEX] = {name: [name] for name in SEXES}
-    place = folder / f"{DEFAULT}_and_patients.yaml"
+    place = folder / VOCABULARY
     folder.mkdir(parents=True, exist_ok=True)
     write_text(place, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
     return load_vocabulary(str(place))
@@ -116,20 +118,28 @@ def captions_of(scene: Scene, order: str) -> list[str]:
     return found
 
 
-def pictures(count: int, seed: int, captioner: Captioner) -> Pictures:
+def pictures(count: int, seed: int, captioner: Captioner, kept: Path) -> Pictures:
     """Draw scenes that no data set and no training of this package holds, and read them with the captioner's tower.
 
     Args:
         count: How many.
         seed: Another one gives other scenes.
         captioner: Any captioner on the tower.
+        kept: A folder that keeps what was read, so that no scene is drawn twice.
     """
     seeds = fresh_seeds(count, seed)
+    scenes, place = tuple(sample_scene(one) for one in seeds), kept / f"{count}_of_{seed}.safetensors"
+    if place.is_file():
+        return Pictures(scenes, load_file(place)["read"])
     workers = max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8))
     with rendering_pool(workers) as pool:
         drawn = list(track(pool.map(_drawn, seeds, chunksize=16), "Scenes", count))
     pixels = [captioner.backbone.preprocess(Image.fromarray(image)) for image in drawn]
-    return Pictures(tuple(sample_scene(one) for one in seeds), read_in_batches(captioner, pixels, 64))
+    read = read_in_batches(captioner, pixels, 64)
+    kept.mkdir(parents=True, exist_ok=True)
+    with replacing(place) as unfinished:
+        save_file({"read": read}, unfinished)
+    return Pictures(scenes, read)
 
 
 def _drawn(seed: int) -> np.ndarray:
@@ -144,17 +154,15 @@ def untrained(vocabulary: Vocabulary) -> Captioner:
 
 
 def trained(place: Path, order: str, seen: Pictures, recipe: Recipe, vocabulary: Vocabulary) -> Captioner:
-    """Train mapper and language model on captions of one language, or load what was trained before.
+    """Train mapper and language model on captions of one language.
 
     Args:
-        place: Where the captioner is kept.
+        place: Where the captioner is written to.
         order: ``diagnosis first`` or ``diagnosis last``.
         seen: The scenes that it learns from.
         recipe: How.
         vocabulary: What its captions are read with.
     """
-    if (place / "model.safetensors").is_file():
-        return load_captioner(place)
     lightning.seed_everything(recipe.seed, verbose=False)
     captioner = untrained(vocabulary)
     told = recipe.optimisation

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from clip_xai.explanations.ledger import LedgerSettings, ReadCaption, ledger_of
 from clip_xai.explanations.other_patients import OtherPatients, Stated, drawn_statements
+from clip_xai.files import write_json, write_text
 from clip_xai.models.captioner import Caption, Captioner
 from clip_xai.models.settings import Decoding
 from clip_xai.progress import track
-from clip_xai.report.ledger import Ledger, LedgerWord
+from clip_xai.report.ledger import Ledger, LedgerWord, ledger_from_plain
 from clip_xai.studies.ledger_captioners import Pictures, accuracy
 from clip_xai.xai.slots import DIAGNOSIS, Slot, log_odds_at, rivals_of, slots_of
 from clip_xai.xai.word_swaps import swapped
@@ -41,23 +45,43 @@ class Judged:
     accuracy: float
 
 
-def judge(captioner: Captioner, tested: Pictures, settings: LedgerSettings, seed: int) -> Judged:
-    """Write one caption of each scene at temperature 1 and take its ledger against the other scenes."""
+def judge(captioner: Captioner, tested: Pictures, settings: LedgerSettings, seed: int, kept: Path) -> Judged:
+    """Write one caption of each scene at temperature 1 and take its ledger against the other scenes.
+
+    Args:
+        captioner: The captioner, in evaluation mode.
+        tested: The scenes.
+        settings: How ledgers are taken.
+        seed: Seed of all draws.
+        kept: A folder that keeps what was found of each scene; what is there is not found again.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
     vocabulary = captioner.vocabulary
     count = len(tested.scenes)
     likeliest = [one.text for one in captioner.generate(tested.read, Decoding())]
     captions = captioner.generate(tested.read, Decoding(sample=True, seed=seed + 1), rows=list(range(count)))
-    stated = [
-        drawn_statements(captioner, tested.read[row : row + 1], settings.samples, seed, [row])[0]
-        for row in track(range(count), "Captions drawn")
-    ]
+
+    def drawn(row: int) -> Stated:
+        place = kept / f"stated_{row:04d}.json"
+        if not place.is_file():
+            found = drawn_statements(captioner, tested.read[row : row + 1], settings.samples, seed, [row])[0]
+            write_json(place, [[*pair, times] for pair, times in found.items()])
+        return Counter({(kind, value): times for kind, value, times in json.loads(place.read_text("utf-8"))})
+
     size = min(settings.others + 1, count)
+    stated = [drawn(row) for row in track(range(size), "Captions of other patients")]
     names, samples = tuple(map(str, range(size))), (settings.samples,) * size
     pool = OtherPatients(tested.read[:size], names, tuple(stated[:size]), samples, (None,) * size)
     ledgers, rows = [], []
     for row in track(range(count), "Ledgers"):
-        asked = ReadCaption(tested.read[row : row + 1], captions[row].token_ids, stated[row], settings.samples)
-        found = ledger_of(captioner, asked, pool.but(str(row), settings.others), pool.but("", 0), seed)
+        if row >= size:
+            stated.append(drawn(row))
+        place = kept / f"ledger_{row:04d}.json"
+        found = ledger_from_plain(json.loads(place.read_text("utf-8"))) if place.is_file() else None
+        if found is None:
+            asked = ReadCaption(tested.read[row : row + 1], captions[row].token_ids, stated[row], settings.samples)
+            found = ledger_of(captioner, asked, pool.but(str(row), settings.others), pool.but("", 0), seed)
+            write_text(place, json.dumps(asdict(found)))
         ledgers.append(found)
         rows += [_row(row, place, word, found, tested, captioner) for place, word in enumerate(found.words)]
     return Judged(captions, ledgers, pd.DataFrame(rows), stated, accuracy(likeliest, tested, vocabulary))

@@ -167,6 +167,7 @@ def measured_of(judged: Judged, seed: int) -> dict[str, Any]:
         "C of the diagnosis": asdict(median_interval(carried, seed)),
         "T of the diagnosis": asdict(median_interval(diagnosis["T"].to_numpy(), seed)),
         "C / T of the diagnosis": asdict(median_interval(carried / diagnosis["T"].to_numpy(), seed)),
+        "|C| / T of the diagnosis": asdict(median_interval(np.abs(carried) / diagnosis["T"].to_numpy(), seed)),
         "wrong words told by": {
             name: asdict(area(score.to_numpy(dtype=float), wrong, drawn["scene"].to_numpy(), seed))
             for name, score in told_by.items()
