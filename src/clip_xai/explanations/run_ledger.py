@@ -74,9 +74,16 @@ class RunLedger:
     def page_table(self) -> Table:
         """What the words rest on, by kind of word."""
         found = self.measured
-        names = ("direct", "carried", "total", "remainder", SEEN, FOLLOWS, NEITHER, "direct_same")
+        nats, shares = ("direct", "carried", "total", "remainder"), (SEEN, FOLLOWS, NEITHER)
         rows = tuple(
-            (row["kind"], str(row["total"]["n"]), *(_cell(row.get(name)) for name in names)) for row in found["kinds"]
+            (
+                row["kind"],
+                str(row["total"]["n"]),
+                *(_cell(row[name]) for name in nats),
+                *(_share_cell(row[name]) for name in shares),
+                _cell(row.get("direct_same")),
+            )
+            for row in found["kinds"]
         )
         head = ("words", "n", "direct D", "carried C", "total T", "remainder R", "seen", "follow from words before",
                 "not in the picture", "D, same diagnosis")  # fmt: skip
@@ -119,8 +126,20 @@ def _cell(interval: dict[str, Any] | None) -> str:
     """A value with its interval, two digits behind the point."""
     if interval is None:
         return "–"
-    bounds = "" if interval["low"] is None else f" [{interval['low']:.2f}, {interval['high']:.2f}]"
-    return f"{interval['value']:.2f}{bounds}".replace("-", "−")
+    value, low, high = (
+        None if one is None else f"{round(one, 2) + 0.0:.2f}".replace("-", "−") for one in _of(interval)
+    )
+    return f"{value}" if low is None else f"{value} [{low}, {high}]"
+
+
+def _share_cell(interval: dict[str, Any]) -> str:
+    """A share with its interval in per cent."""
+    value, low, high = (None if one is None else f"{one:.0%}".rstrip("%") for one in _of(interval))
+    return f"{value} %" if low is None else f"{value} % [{low}, {high}]"
+
+
+def _of(interval: dict[str, Any]) -> tuple[float, float | None, float | None]:
+    return interval["value"], interval["low"], interval["high"]
 
 
 def _bounds(prefix: str, columns: Columns | None) -> dict[str, Any]:

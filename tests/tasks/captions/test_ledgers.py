@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_an_evaluation_writes_what_the_words_rest_on(captioner, data, tmp_path, 
     assert (alike.isna() == melanoma).all() and metrics["ledger"]["without_same_diagnosis"] == melanoma.sum()
     page = (tmp_path / "run" / "index.html").read_text()
     assert "What the words rest on: this photograph, or the words before" in page
+    table = page.split("What the words rest on: this photograph")[1].split("</table>")[0]
+    assert re.search(r"100 % \[\d+, 100\]", table) and not re.search(r"−0\.00\b", table)
     assert "follows from “red”" in page and "under 10, the last column is blank" in page
 
 
