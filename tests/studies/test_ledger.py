@@ -34,6 +34,7 @@ from clip_xai.studies.ledger_measures import (
     area_at_equal_rates,
     calibrated,
     fitted_temperature,
+    measured_swaps,
     median_interval,
     shares_of,
     tempered,
@@ -131,6 +132,18 @@ def test_one_temperature_mends_shares_that_are_too_sure(vocabulary: Vocabulary) 
     found = shares_of(Counter({("colour", "red"): 7, ("colour", "pink"): 1}), 10, "colour", vocabulary)
     assert found == {"red": 7.5 / 11.5, "pink": 1.5 / 11.5, "": 2.5 / 11.5}
     assert tempered({"a": 0.9, "b": 0.1}, 2.0)["a"] == pytest.approx(0.75)
+
+
+def test_swaps_of_the_credited_word_stand_beside_those_of_others() -> None:
+    rows = [(scene, "structures", True, 3.0, 1.0) for scene in range(12)]
+    rows += [(scene, "colour", False, float(scene % 2), 0.0) for scene in range(12)]
+    table = pd.DataFrame(rows, columns=["scene", "kind", "credited", "change", "lost"])
+    found = measured_swaps(table, seed=0)
+    assert found["credited"]["change"]["value"] == 3 and found["credited"]["structures"] == 1
+    assert found["others"]["change"]["value"] == 0.5 and found["others"]["structures"] == 0
+    assert found["credited"]["lost"]["value"] == 1 and found["others"]["lost"]["high"] < 0.5
+    nothing = measured_swaps(table[table["credited"]], seed=0)["others"]
+    assert nothing["n"] == 0 and np.isnan(nothing["change"]["value"])
 
 
 def test_settings_that_are_none_are_refused() -> None:

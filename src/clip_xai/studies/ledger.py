@@ -139,7 +139,13 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
     )
     swaps = found["swaps"]
     of_swaps = tuple(
-        (name, str(swaps[name]["n"]), _cell(swaps[name]["change"]), _cell(swaps[name]["lost"]))
+        (
+            name,
+            str(swaps[name]["n"]),
+            f"{swaps[name]['structures']:.0%}",
+            _cell(swaps[name]["change"]),
+            _cell(swaps[name]["lost"]),
+        )
         for name in ("credited", "others")
     )
     fitted = found["calibration"]
@@ -147,9 +153,11 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
     return [
         Table("Known answers", ("measure", FIRST, LAST), tuple(rows), note),
         Table(
-            "Swapping a word before the diagnosis", ("word", "n", "change in nats", "diagnosis lost"), of_swaps,
-            f"Log-odds of the diagnosis, mean over {RIVALS} other values of the word's vocabulary, {LAST}, "
-            f"{SWAPPED} captions at most.",
+            "Swapping a word before the diagnosis",
+            ("word", "n", "structures", "change in nats", "diagnosis lost"),
+            of_swaps,
+            f"Log p of the diagnosis, mean over {RIVALS} other values of the word's vocabulary at most, {LAST}, "
+            f"{SWAPPED} captions at most. Structures: share of words that name one. Lost: less likely than all else.",
         ),
         Table(
             "Calibration of P(slot = w | image)", ("attribute", "error", "at the fitted temperature"), of_attributes,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,8 @@ from clip_xai.models.settings import Decoding
 from clip_xai.progress import track
 from clip_xai.report.ledger import Ledger, LedgerWord, ledger_from_plain
 from clip_xai.studies.ledger_captioners import Pictures, accuracy
-from clip_xai.xai.slots import DIAGNOSIS, Slot, log_odds_at, rivals_of, slots_of
-from clip_xai.xai.word_swaps import swapped
+from clip_xai.xai.slots import DIAGNOSIS, rivals_of, slots_of
+from clip_xai.xai.word_swaps import swapped, word_log_probs
 
 RIVALS, SWAPPED = 4, 100  # values that are tried in the place of a word, and captions whose words are swapped
 
@@ -115,37 +114,35 @@ def moved_by_swaps(captioner: Captioner, tested: Pictures, judged: Judged, seed:
     """Put other values in the place of words before the diagnosis, and look how far it moves.
 
     Returns:
-        A row for each word before a diagnosis that another word carries: ``scene``, ``credited``, ``change`` of the
-        diagnosis' log-odds (mean over rivals, positive where they speak against it), ``flipped``, the share of rivals
-        after which the diagnosis is no longer likelier than all others together.
+        A row for each word before a diagnosis that another word carries: ``scene``, ``kind``, ``credited``, ``change``
+        of the diagnosis' log p (mean over rivals, positive where they speak against it), ``lost``, the share of rivals
+        behind which the diagnosis is less likely than all else together.
     """
     lot = np.random.default_rng(seed)
-    rows = []
+    rows: list[dict[str, object]] = []
     for row, ledger in enumerate(track(judged.ledgers[:SWAPPED], "Words swapped")):
         at = next((place for place, word in enumerate(ledger.words) if word.kind == DIAGNOSIS), None)
         credited = None if at is None else judged.words.query("scene == @row and place == @at")["carrier"].item()
         if at is None or credited is None or credited < 0:
             continue
-        ids = judged.captions[row].token_ids
+        ids = list(judged.captions[row].token_ids)
         slots = slots_of(captioner, ids)
+        captions, places = [ids], [-1]
         for place, slot in enumerate(slots[:at]):
             values = list(rivals_of(slot.kind, slot.value, captioner.vocabulary))[1:]
             chosen = lot.choice(values, size=min(RIVALS, len(values)), replace=False)
-            captions = [tuple(ids), *(tuple(swapped(captioner, ids, slot, str(value))) for value in chosen)]
-            places = [(caption, _moved(captioner, slots[at], ids, caption)) for caption in captions]
-            read = tested.read[row : row + 1].expand(len(captions), *tested.read.shape[1:])
-            odds = log_odds_at(captioner, read, places).numpy()
+            captions += [swapped(captioner, ids, slot, str(value)) for value in chosen]
+            places += [place] * len(chosen)
+        read = tested.read[row : row + 1].expand(len(captions), *tested.read.shape[1:])
+        found = word_log_probs(captioner, read, captions)
+        behind = [token - len(ids) for token in slots[at].tokens]  # from the end, which stays as it is
+        log_p = np.array(
+            [float(one[: len(caption)][behind].sum()) for one, caption in zip(found, captions, strict=True)]
+        )
+        for place, slot in enumerate(slots[:at]):
+            there = log_p[np.array(places) == place]
             rows.append(
                 {"scene": row, "kind": slot.kind, "credited": place == credited,
-                 "change": float(odds[0] - odds[1:].mean()), "flipped": float((odds[1:] < 0).mean())}
+                 "change": float(log_p[0] - there.mean()), "lost": float((there < np.log(0.5)).mean())}
             )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _moved(captioner: Captioner, slot: Slot, caption: Sequence[int], other: Sequence[int]) -> Slot:
-    """Return where a slot stands in a caption that differs from its own in a word before it."""
-    tokens = len(other) - len(caption)
-    letters = len(captioner.tokenizer.decode(other)) - len(captioner.tokenizer.decode(caption))
-    return replace(
-        slot, start=slot.start + letters, end=slot.end + letters, tokens=tuple(token + tokens for token in slot.tokens)
-    )
+    return pd.DataFrame(rows, columns=["scene", "kind", "credited", "change", "lost"]).astype({"credited": bool})

@@ -19,7 +19,7 @@ from clip_xai.metrics.intervals import Interval, bounds, mean_interval
 from clip_xai.metrics.ranking import Members, Statistic, calibration, ranking, resampled
 from clip_xai.studies.ledger_captioners import Pictures
 from clip_xai.studies.ledger_judged import Judged
-from clip_xai.xai.slots import DIAGNOSIS
+from clip_xai.xai.slots import DIAGNOSIS, STRUCTURES
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 1.0)  # base rates that count as equal lie between two of these
 _DEALS = 20
@@ -176,13 +176,18 @@ def measured_of(judged: Judged, seed: int) -> dict[str, Any]:
 
 
 def measured_swaps(swaps: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Return how far other values move the diagnosis, in the place of the credited word and of others."""
-    found = {}
+    """Return how far other values move the diagnosis, in the place of the credited word and of others; NaN of none."""
+    found: dict[str, Any] = {}
     for name, rows in (("credited", swaps[swaps["credited"]]), ("others", swaps[~swaps["credited"]])):
         scenes = rows["scene"].astype(str).tolist()
+        if not scenes:
+            none = dict.fromkeys(("value", "low", "high"), float("nan"))
+            found[name] = {"n": 0, "structures": float("nan"), "change": none, "lost": none}
+            continue
         found[name] = {
             "n": len(rows),
+            "structures": float((rows["kind"] == STRUCTURES).mean()),
             "change": asdict(mean_interval(rows["change"].to_numpy(), scenes, seed=seed)),
-            "lost": asdict(mean_interval(rows["flipped"].to_numpy(), scenes, seed=seed, span=(0.0, 1.0))),
+            "lost": asdict(mean_interval(rows["lost"].to_numpy(), scenes, seed=seed, span=(0.0, 1.0))),
         }
     return found
