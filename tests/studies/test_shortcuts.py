@@ -99,6 +99,8 @@ def test_settings_are_read_as_they_are_typed() -> None:
 def test_what_is_going_to_be_done_is_said_before(captioner) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
     chosen = StudySettings(scenes=12, training=64, epochs=2, seeds=(0, 1), artefacts=("ruler", "ink"))
     said = estimate(chosen, Start(captioner, "", {}, Path("model")), [GradCam()])
-    assert "4 artefact" in said and f"{4 * (3 * 64 + 8 * 12):,}".replace(",", "") in said.replace(",", "")
+    assert said.startswith("2 artefacts, 2 seeds: ") and f"{4 * (3 * 64 + 8 * 12):,}".replace(",", "") in said.replace(
+        ",", ""
+    )
     assert f"{4 * 2 * 6 * 2} steps" in said and "minutes" not in said
     assert "minutes" in estimate(chosen, Start(captioner, "", {}), [GradCam()])

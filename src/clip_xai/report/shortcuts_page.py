@@ -107,7 +107,8 @@ def _charts(rises: Sequence[Rise]) -> list[dict[str, object]]:
     """Where everything lies on each chart; all charts of an artefact have one scale."""
     ends = [0.0]
     for rise in rises:
-        for one in (*rise.points, *rise.other):
+        ends += [one.value for one in rise.other]
+        for one in rise.points:
             ends += [value for value in (one.value, one.low, one.high) if value is not None]
     low, high = min(ends), max(max(ends), min(ends) + 0.01)
 

@@ -108,7 +108,7 @@ def method_table(positive: Sequence[Revealed], absolute: Sequence[Revealed], whe
         for one in positive
     )
     head = (
-        *("method", "reveals from p", "absolute heat", f"share at 0 and {last:g}"),
+        *("method", "reveals from p", "by absolute heat", f"share at 0 and {last:g}"),
         *(f"rise at {p:g}" for p in strengths),
         *(f"other part, rise at {last:g}", f"absolute share at 0 and {last:g}", f"follows at {last:g} (at 0)"),
         *("confounder sensitivity (at 0)", "explanation NCC (at 0)"),
@@ -170,6 +170,8 @@ def _shares(one: Revealed) -> str:
 
 def _rise(one: Revealed, p: float) -> str:
     found = one.rises.get(p)
+    if found is not None and one.control and found.value == 0:
+        return "0"  # the very same map at every strength
     return _DASH if found is None else f"{_cell(found, 3)}{' *' if one.revealed.get(p) else ''}"
 
 

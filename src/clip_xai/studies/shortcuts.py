@@ -11,7 +11,7 @@ without ``ckpt=`` from one that learns scenes without the artefact on the embedd
 Half of the lesions do not tell which diagnosis they are of: rendered lesions say it so plainly that a captioner, which
 sees them as well as the artefact, otherwise has no use for a shortcut.
 
-Settings: ``scenes=40 training=400 epochs=30 first_epochs=6 unclear=.5 seeds=[0] artefacts=[ruler] run_dir=DIR``, and
+Settings: ``scenes=32 training=400 epochs=30 first_epochs=6 unclear=.5 seeds=[0] artefacts=[ruler] run_dir=DIR``, and
 ``xai=``, ``trainer=`` and ``generation.`` as for ``explain.py``.
 ``artefacts=[ruler,ink,dark_corner,colour_cast,letter]`` plants them all, one at a time. The same command in the same
 directory goes on. Writes ``index.html``, ``shortcuts.csv``, ``maps.parquet``, ``scenes.parquet``, ``metrics.json`` and
@@ -21,7 +21,6 @@ directory goes on. Writes ``index.html``, ``shortcuts.csv``, ``maps.parquet``, `
 from __future__ import annotations
 
 import copy
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -64,11 +63,11 @@ from clip_xai.tasks.task import task_at
 from clip_xai.text import counted
 from clip_xai.xai.explainer import Explainer
 
-log = logging.getLogger(__name__)
 FIRST_RATE = 3e-3
 _EMBEDDED = CaptionerSettings(BackboneSource("tiny", "tiny", "embedded:tiny"), "resampler", {"prefix_length": 8})
 _OF_EXPLAIN = ("xai", "trainer", "generation", "ckpt", "runs_root", "plugins")
-_PICTURE, _STEP, _MAP = 0.035, 0.13, 0.12  # seconds of one idle core for the embedded tower
+# Seconds of one idle core for the embedded tower.
+_PICTURE, _STEP, _MAP, _TRUTH = 0.035, 0.13, 0.3, 3.0
 
 
 @dataclass
@@ -86,7 +85,7 @@ class StudySettings(Checked):
         run_dir: Where everything is written.
     """
 
-    scenes: int = setting(40, least=12, most=2**14)
+    scenes: int = setting(32, least=12, most=2**14)
     training: int = setting(400, least=8, most=2**14)
     epochs: int = setting(30, least=1)
     first_epochs: int = setting(6, least=1)
@@ -167,7 +166,7 @@ def study(
     asked |= {"xai": asdict(config.xai), "generation": asdict(config.generation)}
     code = code_digest("data", "models", "metrics", "xai", "explanations") + plugin_digest(methods)
     claim(run_dir, "shortcuts", {"settings": asked, "model": start.fingerprints, "code": code})
-    log.info("%s", estimate(settings, start, methods))
+    print(estimate(settings, start, methods), flush=True)
     start.captioner.to(device_of(config.trainer))
     asker = Asker(start.captioner.backbone, start.captioner, decoding(config.generation))
     found: list[Measured] = []
@@ -188,14 +187,15 @@ def estimate(settings: StudySettings, start: Start, methods: Sequence[Explainer]
     steps *= -(-settings.training // Recipe().batch_size)
     maps = settings.scenes * 3 * len(methods)
     said = (
-        f"{counted(parts, 'artefact')} and seed: {counted(drawn * parts, 'picture')} to draw, {steps * parts} steps "
-        f"of training for {counted(len(LEARNERS) * parts, 'captioner')}, {maps * parts} explanations of all "
-        "of these at once"
+        f"{counted(len(settings.artefacts), 'artefact')}, {counted(len(settings.seeds), 'seed')}: "
+        f"{counted(drawn * parts, 'picture')} to draw, {steps * parts} steps of training for "
+        f"{counted(len(LEARNERS) * parts, 'captioner')}, {maps * parts} explanations, each of six captioners at once"
     )
     if start.place is not None:
         return said
-    seconds = parts * (drawn * _PICTURE + steps * _STEP + maps * _MAP)
-    return f"{said}; about {max(1, round(seconds / 60))} minutes of one idle core, with the ten methods of xai=judged"
+    seconds = parts * (drawn * _PICTURE + steps * _STEP + maps * _MAP + settings.scenes * _TRUTH)
+    minutes = counted(max(1, round(seconds / 60)), "minute")
+    return f"{said}; about {minutes} of one idle core, if the methods are those of xai=judged"
 
 
 def captioners(
@@ -267,7 +267,7 @@ def settings_of(arguments: Sequence[str]) -> tuple[StudySettings, list[str]]:
             rest.append(argument)
         elif name not in StudySettings.__dataclass_fields__:
             known = ", ".join((*StudySettings.__dataclass_fields__, *_OF_EXPLAIN))
-            raise UserError(f"{argument}: choose one of {known}, as in scenes=40")
+            raise UserError(f"{argument}: choose one of {known}, as in scenes=32")
         elif name == "run_dir":
             given[name] = value
         elif name == "unclear":
@@ -275,7 +275,7 @@ def settings_of(arguments: Sequence[str]) -> tuple[StudySettings, list[str]]:
         else:
             several = [one.strip().strip("'\"") for one in value.strip("[]").split(",") if one.strip()]
             if name != "artefacts" and not all(one.isdigit() for one in several):
-                raise UserError(f"{argument}: give whole numbers, as in {name}={'[0,1]' if name == 'seeds' else 40}")
+                raise UserError(f"{argument}: give whole numbers, as in {name}={'[0,1]' if name == 'seeds' else 32}")
             if name in ("seeds", "artefacts"):
                 given[name] = tuple(several if name == "artefacts" else map(int, several))
             elif len(several) != 1:
