@@ -17,6 +17,7 @@ from clip_xai.explanations.store import ResultStore
 from clip_xai.jobs.evaluate import evaluate
 from clip_xai.jobs.explain import explain
 from clip_xai.jobs.train import train
+from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.runs.instantiate import require_usable
 from clip_xai.tasks.explanations.gathering import estimate
 from clip_xai.tasks.task import tasks
@@ -112,6 +113,35 @@ def test_xai_best_takes_what_was_judged_and_refuses_where_nothing_can_be_believe
     assert [one.method for one in result.answers["contrast"].attributions] == ["gradcam"]
     with pytest.raises(UserError, match="xai=best is of explain"):
         require_usable(settings("evaluate", run.parents[1], tmp_path / "w", f"ckpt={run}", *ASKED, "xai=best"))
+
+
+def test_a_clip_by_itself_is_judged_on_the_contrast_and_writes_nothing_beside_any_model(tmp_path: Path) -> None:
+    alone = ("backbone=tiny", *ASKED, "protocol.tones=0", "protocol.several=0", "protocol.measured=0")
+    told = settings("evaluate", tmp_path / "runs", tmp_path / "judged", *alone)
+    metrics = evaluate(told)
+    assert set(metrics["counts"]) == {"contrast"} and metrics["counts"]["contrast"]["asked"] == 2
+    tower = build_backbone("tiny", "tiny", "embedded:tiny")
+    assert tower.fingerprint[:12] in metrics["model"] and "captioner" not in metrics["model"]
+    effects = pd.read_parquet(tmp_path / "judged" / "effects.parquet")
+    assert set(effects["target"]) == {"contrast"} and effects["effect"].abs().max() > 0
+    assert not (tmp_path / "runs").exists() and not list(tmp_path.rglob(FILE))
+    random = settings("evaluate", tmp_path / "runs", tmp_path / "judged", *alone, "backbone.pretrained=null")
+    with pytest.raises(UserError, match="another directory"):  # other weights, into the same place
+        evaluate(random)
+
+
+def test_a_backbone_by_itself_is_refused_where_it_cannot_be_judged(tmp_path: Path) -> None:
+    for overrides, reason in (
+        (("backbone=tiny",), "add task=explanations"),
+        (("backbone=tiny", "task=captions"), "task=captions judges trained models"),
+        (("backbone=torchvision", "backbone.pretrained=null", *ASKED), "answers with labels"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            evaluate(settings("evaluate", tmp_path, tmp_path / "no", *overrides))
+    for typed in ("ckpt=latest", "data=dermacap", "data.root=elsewhere", "generation=greedy"):
+        told = settings("evaluate", tmp_path, tmp_path / "no", "backbone=tiny", *ASKED)
+        with settings_typed([typed]), pytest.raises(UserError, match="backbone=NAME by itself does not use"):
+            evaluate(told)
 
 
 def test_what_is_left_is_said_from_the_first_scene() -> None:

@@ -269,6 +269,7 @@ class EvaluateConfig(Checked):
 
     Attributes:
         plugins: Modules of one's own that register explainers, mappers ...; the working directory is searched, too.
+        backbone: Of ``task=explanations``: a CLIP by itself; null for the model of ``ckpt``.
         data: Which photographs; null for the data of the run that trained the captioner. ``data.NAME=VALUE`` without
             ``data=`` takes those with another setting.
         ckpt: ``latest``, a run directory, a checkpoint's path or an exported model's directory.
@@ -289,6 +290,7 @@ class EvaluateConfig(Checked):
         attributes: A table of more of them: ``.csv`` or ``.parquet`` with a column ``image``.
     """
 
+    backbone: BackboneConfig | None = None
     data: DataConfig | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)

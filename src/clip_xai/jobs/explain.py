@@ -38,7 +38,6 @@ from clip_xai.explanations.questions import question_of
 from clip_xai.explanations.store import ResultStore
 from clip_xai.files import write_json
 from clip_xai.jobs.chosen_methods import methods_of, ranking_of
-from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.families import backbones
 from clip_xai.report.cards import write_card
 from clip_xai.report.evidence import Evidence
@@ -57,7 +56,7 @@ from clip_xai.runs.judged import (
 )
 from clip_xai.runs.loggers import log_metrics, log_table, open_loggers
 from clip_xai.runs.records import digest_of, evenly, load_records
-from clip_xai.tasks.task import Opened, refuse_settings_unused_at, task_at, tower_in_words
+from clip_xai.tasks.task import Opened, refuse_settings_unused_at, task_at
 from clip_xai.text import counted
 from clip_xai.training.trainer import is_first_process, quiet_lightning
 from clip_xai.xai.targets.base import targets
@@ -255,12 +254,8 @@ def model_of(config: ExplainConfig, place: Path | None) -> Opened:
     """
     if place is not None:
         return task_at(place).opened(place, vocabulary_named(config))
-    chosen = config.backbone
-    assert chosen is not None
-    backbone = build_backbone(**vars(chosen))
-    name = backbone.name if chosen.library is None else f"{chosen.architecture} of {backbone.name}"
-    name += "" if backbone.source is not None else " at random weights"
-    return Opened(backbone, {"tower": backbone.fingerprint[:16]}, tower_in_words(backbone, name))
+    assert config.backbone is not None
+    return Opened.alone(config.backbone)
 
 
 def asked_of(config: ExplainConfig, chosen: Chosen, model: Opened, job: ExplanationJob) -> dict[str, Any]:

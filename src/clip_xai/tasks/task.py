@@ -22,9 +22,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 
 from clip_xai.config.chosen import refuse_unused
-from clip_xai.config.schemas import EvaluateConfig, TrainConfig
+from clip_xai.config.schemas import BackboneConfig, EvaluateConfig, TrainConfig
 from clip_xai.data.record import Record
 from clip_xai.data.vocabulary import Vocabulary
+from clip_xai.errors import UserError
+from clip_xai.models.backbones.backbone_builder import build_backbone
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.captioner import Captioner
 from clip_xai.models.retrieval import Retrieval
@@ -132,6 +134,14 @@ class Opened:
     retrieval: Retrieval | None = None
     of_labels: bool = False
 
+    @classmethod
+    def alone(cls, chosen: BackboneConfig) -> Opened:
+        """Return the CLIP, or the classifier, that ``backbone=NAME`` chooses, by itself."""
+        backbone = build_backbone(**vars(chosen))
+        name = backbone.name if chosen.library is None else f"{chosen.architecture} of {backbone.name}"
+        name += "" if backbone.source is not None else " at random weights"
+        return cls(backbone, {"tower": backbone.fingerprint[:16]}, tower_in_words(backbone, name))
+
 
 def tower_in_words(backbone: VisionBackbone, name: str | None = None) -> str:
     """Name a vision tower by name and fingerprint, for page and log.
@@ -192,6 +202,17 @@ class Task(ABC):
         Raises:
             UserError: No photograph can be read, or the directory holds something else.
         """
+
+    def evaluate_backbone(self, config: EvaluateConfig) -> Judgement:
+        """Judge the model that ``config.backbone`` chooses, by itself; a task of trained models refuses.
+
+        Raises:
+            UserError: The task judges trained models, or this model does not fit.
+        """
+        raise UserError(
+            f"task={self.name} judges trained models: leave out backbone= and choose one with ckpt=, or judge the "
+            "explainers of a CLIP by itself with task=explanations"
+        )
 
     @abstractmethod
     def opened(self, place: Path, vocabulary: str | None = None) -> Opened:

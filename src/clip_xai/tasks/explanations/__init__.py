@@ -32,6 +32,12 @@ class Explanations(Task):
 
         return evaluate(config, on)
 
+    def evaluate_backbone(self, config: EvaluateConfig) -> Judgement:
+        """Do so with a CLIP by itself, which is asked for the image-text contrast alone."""
+        from clip_xai.tasks.explanations.evaluation import evaluate
+
+        return evaluate(config, None)
+
     def opened(self, place: Path, vocabulary: str | None = None) -> Opened:
         """Refuse: no model is trained for it."""
         raise UserError("no model is trained for task=explanations: leave out task=")

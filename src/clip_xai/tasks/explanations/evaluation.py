@@ -51,23 +51,23 @@ Logged = dict[str, tuple[Sequence[str], list[list[Any]]]]
 WIDTH, HEIGHT = 256, 192  # of a drawn scene
 
 
-def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
+def evaluate(config: EvaluateConfig, on: Judged | None) -> Judgement:
     """Judge explainers; write ``maps.parquet``, ``effects.parquet``, ``ranks.csv``, ``metrics.json``, ``index.html``.
 
     Args:
         config: All settings.
-        on: The model.
+        on: The model; None for the CLIP that the settings choose, by itself.
 
     Raises:
         UserError: The model is of another field, or neither writes captions nor reads texts.
     """
-    model = task_at(on.place).opened(on.place, on.data.vocabulary)
+    model = opened(config, on)
     require_askable(model)
     methods = [method for method in explainers_of(config.xai) if method.modality == "image"]
     if not methods:
         raise UserError("xai= names explainers of words alone, and maps of the picture are judged: add xai=gradcam")
     run_dir, measures = Path(config.run_dir), measures_of(config.protocol)
-    claim(run_dir, "evaluate", asked_of_explanations(config, on, model, methods), noted_of_model(on.place))
+    claim(run_dir, "evaluate", asked_of_explanations(config, on, model, methods), noted_of(config, on))
     (model.captioner or model.backbone).to(device_of(config.trainer))
     gathered = gather(config, model, methods)
     found = Found.of(gathered, measures, config.seed)
@@ -97,11 +97,27 @@ def evaluate(config: EvaluateConfig, on: Judged) -> Judgement:
     metrics |= following.metrics(gathered.scenes, found.rankings, config.seed)
     following.write_ledger(gathered.scenes, run_dir)
     write_json(run_dir / "metrics.json", metrics)
-    write_page(config, model, methods, found, metrics, on.place)
-    kept = ranking_of(found.rankings, model, methods, seconds, len(gathered.scenes)).save(on.place)
-    log.info("%s: explain.py orders methods by it, and xai=best chooses by it", kept)
+    write_page(config, model, methods, found, metrics, None if on is None else on.place)
+    if on is not None:  # a CLIP by itself has no directory that explain.py would look into
+        kept = ranking_of(found.rankings, model, methods, seconds, len(gathered.scenes)).save(on.place)
+        log.info("%s: explain.py orders methods by it, and xai=best chooses by it", kept)
     show(found.rankings, metrics["counts"], seconds, run_dir)
     return Judgement(metrics, {}, logged(found, ranks, metrics))
+
+
+def opened(config: EvaluateConfig, on: Judged | None) -> Opened:
+    """Return the trained model, or the CLIP that the settings choose, by itself."""
+    if on is not None:
+        return task_at(on.place).opened(on.place, on.data.vocabulary)
+    assert config.backbone is not None
+    return Opened.alone(config.backbone)
+
+
+def noted_of(config: EvaluateConfig, on: Judged | None) -> dict[str, str]:
+    """Where the model is from, for a reader."""
+    if on is not None:
+        return noted_of_model(on.place)
+    return {} if config.backbone is None else {"model.backbone": config.backbone.name}
 
 
 def ranking_of(
@@ -203,7 +219,7 @@ def write_page(
     methods: Sequence[Explainer],
     found: Found,
     metrics: Mapping[str, Any],
-    place: Path,
+    place: Path | None,
 ) -> None:
     """Write ``index.html``; the maps of the shown cases are made again, planted shortcuts shown if known."""
     asker, scenes = asker_of(config, model), found.gathered.scenes
@@ -233,7 +249,7 @@ def write_page(
             *side_tables.choice_tables(found.chosen),
             *side_tables.mechanism_table(found.gathered.mechanisms),
             *side_tables.tone_tables(found.tone_words, found.tone_maps, found.gathered.tones_left_out),
-            *tables_beside(place, model.fingerprints),
+            *([] if place is None else tables_beside(place, model.fingerprints)),
         ],
         details=page.details(found.rankings),
         left_out=metrics["left out"],
@@ -261,13 +277,13 @@ def require_askable(model: Opened) -> None:
 
 
 def asked_of_explanations(
-    config: EvaluateConfig, on: Judged, model: Opened, methods: Sequence[Explainer]
+    config: EvaluateConfig, on: Judged | None, model: Opened, methods: Sequence[Explainer]
 ) -> dict[str, Any]:
     """What decides the numbers."""
     settings = {name: asdict(getattr(config, name)) for name in ("protocol", "xai", "generation")}
     return {
         "settings": {"task": "explanations", "seed": config.seed, **settings},
-        **asked_of_model(on.place, model.fingerprints),
+        **({"model": model.fingerprints} if on is None else asked_of_model(on.place, model.fingerprints)),
         "code": code_digest("data", "models", "metrics", "xai", "explanations") + plugin_digest(methods),
     }
 
