@@ -148,7 +148,7 @@ def test_what_is_left_is_said_from_the_first_scene() -> None:
     protocol = ProtocolConfig(name="full", scenes=300, several=60, tones=120)
     said = estimate(protocol, 99, 30.0, 5.0)  # 200 scenes, 120 pictures at two towers, 120 scenes on two skins
     assert said.startswith(f"protocol=full: about {(200 * 30 + 240 * 5 + 240 * 5) / 60:.0f} minutes at most are left")
-    assert "200 more scenes, 120 pictures of several lesions and mosaics, 120 scenes on six skins" in said
+    assert "200 more scenes, 120 pictures of several lesions and mosaics, 120 scenes in six tones" in said
 
 
 def _planted(method: str, value: float) -> dict[str, object]:

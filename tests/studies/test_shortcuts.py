@@ -102,5 +102,5 @@ def test_what_is_going_to_be_done_is_said_before(captioner) -> None:  # type: ig
     assert said.startswith("2 artefacts, 2 seeds: ") and f"{4 * (3 * 64 + 8 * 12):,}".replace(",", "") in said.replace(
         ",", ""
     )
-    assert f"{4 * 2 * 6 * 2} steps" in said and "minutes" not in said
+    assert f"{4 * 2 * 6 * 2} training steps" in said and "minutes" not in said
     assert "minutes" in estimate(chosen, Start(captioner, "", {}), [GradCam()])

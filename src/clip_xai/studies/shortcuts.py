@@ -142,8 +142,10 @@ def start_of(config: ExplainConfig, named: bool) -> Start:
     model = task_at(place).opened(place)
     require_askable(model)
     if model.captioner is None or model.retrieval is not None:
-        raise UserError(f"ckpt={config.ckpt} retrieves captions for its prompt, and a captioner that learns on from it "
-                        "has none for planted scenes: name another, or leave out ckpt=")  # fmt: skip
+        raise UserError(
+            f"ckpt={config.ckpt} was trained behind retrieved captions, and there are none of planted scenes: name "
+            "another, or leave out ckpt="
+        )
     return Start(model.captioner, f"captioners trained on from {model.words}", dict(model.fingerprints), place)
 
 
@@ -188,7 +190,7 @@ def estimate(settings: StudySettings, start: Start, methods: Sequence[Explainer]
     maps = settings.scenes * 3 * len(methods)
     said = (
         f"{counted(len(settings.artefacts), 'artefact')}, {counted(len(settings.seeds), 'seed')}: "
-        f"{counted(drawn * parts, 'picture')} to draw, {steps * parts} steps of training for "
+        f"{counted(drawn * parts, 'picture')} to draw, {counted(steps * parts, 'training step')} for "
         f"{counted(len(LEARNERS) * parts, 'captioner')}, {maps * parts} explanations, each of six captioners at once"
     )
     if start.place is not None:

@@ -251,8 +251,7 @@ def batched_vjp(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor, ch
         output: ``[B, ...]``.
         inputs: Tensors ``[B, ...]`` in the graph of ``output``.
         cotangents: ``[B, T, ...]``, the rest shaped like ``output``.
-        chunk_size: Cotangents in one backward pass, on a processor one after the other. Halved as often as the memory
-            demands.
+        chunk_size: Cotangents in one backward pass. Halved as often as the memory demands.
 
     Returns:
         For each input, ``[B, T, ...]``, the rest shaped like the input; zero where ``output`` does not depend on it.
@@ -263,19 +262,11 @@ def batched_vjp(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor, ch
 
 
 def _vjp(output: Tensor, inputs: Sequence[Tensor], columns: Tensor) -> tuple[Tensor, ...]:
-    if len(columns) == 1 or columns.device.type == "cpu":
-        # Of one cotangent vmap costs more than it saves; so it does on a processor, where one pass keeps it busy and
-        # all of them together no longer fit into its cache.
-        each = [
-            torch.autograd.grad(output, inputs, column, retain_graph=True, allow_unused=True, materialize_grads=True)
-            for column in columns
-        ]
-        return tuple(torch.stack(gradients) for gradients in zip(*each, strict=True))
-    return vjp_at_once(output, inputs, columns)
-
-
-def vjp_at_once(output: Tensor, inputs: Sequence[Tensor], columns: Tensor) -> tuple[Tensor, ...]:
-    """Pull all cotangents ``[T, B, ...]`` back in one pass; for each input, ``[T, B, ...]``."""
+    if len(columns) == 1:  # vmap costs more than it saves
+        alone = torch.autograd.grad(
+            output, inputs, columns[0], retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return tuple(gradient[None] for gradient in alone)
     found = torch.autograd.grad(output, inputs, columns, retain_graph=True, is_grads_batched=True, allow_unused=True)
     # Not materialize_grads: its zeros do not have the dimension T.
     return tuple(

@@ -143,7 +143,7 @@ def estimate(protocol: ProtocolConfig, done: int, seconds: float, of_maps: float
     left = (protocol.scenes - done - 1) * seconds + (2 * protocol.several * towers + 2 * protocol.tones) * of_maps
     names = (
         f"{counted(protocol.scenes - done - 1, 'more scene')}, {counted(2 * protocol.several, 'picture')} of several "
-        f"lesions and mosaics, {counted(protocol.tones, 'scene')} on six skins"
+        f"lesions and mosaics, {counted(protocol.tones, 'scene')} in six tones"
     )
     return f"protocol={protocol.name}: about {left / 60:.0f} minutes at most are left: {names}"
 
