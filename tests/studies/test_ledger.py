@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from clip_xai.data.synthetic.describe import facets
 from clip_xai.data.synthetic.parts import sample_scene
@@ -32,6 +33,7 @@ from clip_xai.studies.ledger_measures import (
     RATES,
     area,
     area_at_equal_rates,
+    area_of_shuffled,
     calibrated,
     fitted_temperature,
     measured_swaps,
@@ -96,6 +98,11 @@ def test_areas_are_shares_of_pairs_in_the_right_order() -> None:
     nothing = words(1, 0.0)
     chance = area(nothing["score"].to_numpy(), nothing["drawn"].to_numpy(), nothing["scene"].to_numpy(), seed=0)
     assert chance.low < 0.5 < chance.high
+    dealt = area_of_shuffled(np.round(scores, 1), hits, table["scene"].to_numpy(), seed=0)
+    lot = np.random.default_rng(5)
+    known = [roc_auc_score(hits, lot.permutation(np.round(scores, 1))) for _ in range(300)]
+    low, high = np.quantile(known, (0.025, 0.975))
+    assert (dealt.value, dealt.low, dealt.high) == pytest.approx((0.5, low, high), abs=0.015)
     middle = median_interval(np.arange(101.0), seed=0)
     assert middle.value == 50 and middle.low < 50 < middle.high
 
