@@ -52,6 +52,20 @@ def test_gains_are_those_of_the_plain_curves_and_are_kept_by_kind(tmp_path: Path
         measured_gains(asker, photographs[:9], methods, MODEL)
 
 
+def test_a_photograph_that_cannot_be_read_is_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = sorted((draw(tmp_path, count=11) / "mine").glob("*.jpg"))
+    pictures[4].write_bytes(b"no photograph")
+    photographs = [Photograph(path, path.stem, group=path.stem) for path in pictures]
+    asker = PhotographAsker(build_backbone("tiny", "tiny", EMBEDDED), Question(("similarity",), text=TEXT))
+    found = measured_gains(asker, photographs, [AttentionRollout()], MODEL)
+    assert found.scenes == 10 and "left out of the relevance gain: 1 of 11" in caplog.text
+    assert pictures[4].name in caplog.text
+    with pytest.raises(UserError, match="9 patients or lesions in the validation split are too few"):
+        measured_gains(asker, photographs[:10], [AttentionRollout()], MODEL)
+
+
 def judged(method: str, value: float, leads: bool, seconds: float = 1.0) -> MethodJudged:
     settings = {"saliency": Saliency(), "attention_rollout": AttentionRollout()}[method].settings
     return MethodJudged(method, settings, value, value - 0.1, value + 0.1, leads, seconds)

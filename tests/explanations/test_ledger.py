@@ -159,7 +159,9 @@ def test_swapping_a_word_is_scoring_the_caption_with_another_one(random_captione
     assert effects.triu().abs().sum() == 0
 
 
-def test_a_longer_word_for_which_there_is_no_room_does_not_count(random_captioner: Captioner) -> None:
+def test_a_longer_word_for_which_there_is_no_room_does_not_count(
+    random_captioner: Captioner, caplog: pytest.LogCaptureFixture
+) -> None:
     captioner = random_captioner
     tokenizer, room = captioner.tokenizer, captioner.room()
     start, end = tokenizer.encode("A red lesion"), tokenizer.encode(" and a crust")
@@ -184,6 +186,7 @@ def test_a_longer_word_for_which_there_is_no_room_does_not_count(random_captione
 
     slow = of_crust(ids) - math.log(np.mean([math.exp(of_crust(tokens)) for tokens in fitting]))
     assert float(swap_effects(captioner, read, ids, slots)[1, 0]) == pytest.approx(slow, abs=1e-4)
+    assert f"{len(captions) - len(fitting)} of {len(captions)} other values leave no room for 'crust'" in caplog.text
 
 
 def test_intervals_hold_what_would_be_found_on_all_patients() -> None:

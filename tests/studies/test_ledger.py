@@ -98,6 +98,8 @@ def test_areas_are_shares_of_pairs_in_the_right_order() -> None:
     nothing = words(1, 0.0)
     chance = area(nothing["score"].to_numpy(), nothing["drawn"].to_numpy(), nothing["scene"].to_numpy(), seed=0)
     assert chance.low < 0.5 < chance.high
+    apart = table.assign(base=np.where(hits, 0.05, 0.7))  # no two words of one base rate
+    assert np.isnan(area_at_equal_rates(apart, scores, hits, seed=0)[0].value)
     dealt = area_of_shuffled(np.round(scores, 1), hits, table["scene"].to_numpy(), seed=0)
     lot = np.random.default_rng(5)
     known = [roc_auc_score(hits, lot.permutation(np.round(scores, 1))) for _ in range(300)]

@@ -15,6 +15,7 @@ from clip_xai.config.cli import compose_job
 from clip_xai.config.schemas import ExplainConfig
 from clip_xai.errors import UserError
 from clip_xai.explanations.shortcuts_beside import FILE, save_tables, tables_beside
+from clip_xai.models.captioner import Captioner
 from clip_xai.report.pages import Table
 from clip_xai.studies.shortcuts import Start, StudySettings, estimate, settings_of, study
 from clip_xai.xai.methods import GradCam
@@ -27,7 +28,7 @@ def settings(run_dir: Path) -> StudySettings:
 
 
 @pytest.mark.slow
-def test_a_study_that_was_stopped_goes_on_to_the_same_numbers(captioner, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
+def test_a_study_that_was_stopped_goes_on_to_the_same_numbers(captioner: Captioner, tmp_path: Path) -> None:  # noqa: F811
     torch.manual_seed(0)
     run_dir = tmp_path / "run"
     config: ExplainConfig = compose_job(
@@ -96,7 +97,7 @@ def test_settings_are_read_as_they_are_typed() -> None:
             settings_of([wrong])
 
 
-def test_what_is_going_to_be_done_is_said_before(captioner) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
+def test_what_is_going_to_be_done_is_said_before(captioner: Captioner) -> None:  # noqa: F811
     chosen = StudySettings(scenes=12, training=64, epochs=2, seeds=(0, 1), artefacts=("ruler", "ink"))
     said = estimate(chosen, Start(captioner, "", {}, Path("model")), [GradCam()])
     assert said.startswith("2 artefacts, 2 seeds: ") and f"{4 * (3 * 64 + 8 * 12):,}".replace(",", "") in said.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from clip_xai.data.synthetic.scene import render, sample_scene
 from clip_xai.errors import UserError
-from clip_xai.models.assets import TINY_GPT2
+from clip_xai.models.assets import TINY_CLIP, TINY_GPT2
 from clip_xai.models.backbones.backbone_builder import build_backbone, tiny_backbone
 from clip_xai.models.backbones.open_clip_vit import OpenClipBackbone
 from clip_xai.models.tokenizer import CaptionTokenizer
@@ -68,6 +69,13 @@ def test_a_tower_of_its_own_sizes_is_read_back(name: str, tmp_path: Path) -> Non
             afterwards = trained.model.visual.ln_post(tokens).mean(1) @ trained.model.visual.proj
             own = trained.encode_image(pixels)
             assert torch.allclose(own, pooled, atol=1e-5) or torch.allclose(own, afterwards, atol=1e-5)
+
+
+def test_a_configuration_that_says_no_sizes_is_refused(tmp_path: Path) -> None:
+    shutil.copy(TINY_CLIP / "model.safetensors", tmp_path)
+    (tmp_path / "open_clip_config.json").write_text('{"preprocess_cfg": {}}')
+    with pytest.raises(UserError, match="has no model_cfg with embed_dim, vision_cfg and text_cfg"):
+        build_backbone("tiny", "tiny", str(tmp_path / "model.safetensors"))
 
 
 def test_the_table_says_value_lead_and_interval() -> None:

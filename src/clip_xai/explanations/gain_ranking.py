@@ -104,33 +104,33 @@ def measured_gains(
     Raises:
         UserError: There are too few photographs for an interval.
     """
-    groups = {photograph.group or str(photograph.path) for photograph in photographs}
-    if len(groups) < FEWEST:
-        raise UserError(
-            f"xai=best: {counted(len(groups), 'patient or lesion', 'patients or lesions')} in the validation split "
-            f"are too few to choose by ({FEWEST} are needed): choose xai=NAME"
-        )
+    _require_enough(photographs)
     torch.manual_seed(asker.seed)
     device = next(asker.backbone.parameters()).device
     twin = random_twin(asker.backbone).to(device)
     by_name = {method.name: method for method in methods}
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
-    for number, photograph in enumerate(track(photographs, "Relevance gain of explainers")):
-        pixels = asker.backbone.preprocess.read(photograph.path)[None].to(device)
-        with with_prompt(asker.captioner, retrieval, pixels, photograph.group or None):
-            try:
+    measured: list[Photograph] = []
+    for photograph in track(photographs, "Relevance gain of explainers"):
+        try:
+            pixels = asker.backbone.preprocess.read(photograph.path)[None].to(device)
+            with with_prompt(asker.captioner, retrieval, pixels, photograph.group or None):
                 picture = asker.asked(photograph)
-            except UserError as error:
-                left_out[str(error)] = None
-                continue
-            maps, why = all_maps(picture, methods, twin, asker.seed)
-            own = {method: found for method, found in maps.items() if method[1] in (TRAINED, RANDOM)}
-            again = [Seconds()] if number < _TIMED else []
-            rows += MapMeasures([_MEASURE], again, by_name, _MARKS, asker.seed).of(picture, own).rows
-            left_out |= dict.fromkeys(why)
+                maps, why = all_maps(picture, methods, twin, asker.seed)
+                own = {method: found for method, found in maps.items() if method[1] in (TRAINED, RANDOM)}
+                again = [Seconds()] if len(measured) < _TIMED else []
+                rows += MapMeasures([_MEASURE], again, by_name, _MARKS, asker.seed).of(picture, own).rows
+        except UserError as error:
+            left_out[str(error)] = None
+            continue
+        measured.append(photograph)
+        left_out |= dict.fromkeys(why)
     for said in left_out:
         log.warning("%s", said)
+    if len(measured) < len(photographs):
+        log.warning("left out of the relevance gain: %d of %d", len(photographs) - len(measured), len(photographs))
+        _require_enough(measured)
     for row in rows:
         row["target"] = row["target"] if row["target"] in _OF_TEXTS else CAPTION
     seconds = {
@@ -148,4 +148,13 @@ def measured_gains(
             kinds.setdefault(one.target, []).append(judged)
     for found in kinds.values():
         found.sort(key=lambda one: -(one.value if one.low is None else one.low))
-    return GainRanking(model, len(photographs), kinds)
+    return GainRanking(model, len(measured), kinds)
+
+
+def _require_enough(photographs: Sequence[Photograph]) -> None:
+    groups = {photograph.group or str(photograph.path) for photograph in photographs}
+    if len(groups) < FEWEST:
+        raise UserError(
+            f"xai=best: {counted(len(groups), 'patient or lesion', 'patients or lesions')} in the validation split "
+            f"are too few to choose by ({FEWEST} are needed): choose xai=NAME"
+        )

@@ -168,6 +168,8 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
 
 
 def _cell(interval: dict[str, Any]) -> str:
+    if np.isnan(interval["value"]):
+        return "–"
     bounds_of = "" if np.isnan(interval["low"]) else f" [{interval['low']:.2f}, {interval['high']:.2f}]"
     return f"{interval['value']:.2f}{bounds_of}"
 

@@ -49,10 +49,13 @@ def area_at_equal_rates(
     """Return the area among words of equal base rate, and how many words have one of the other kind beside them.
 
     Pairs of a word that is drawn and one that is not count where both have a base rate between the same two of
-    ``RATES``; the area is the share of these pairs that stand in the right order.
+    ``RATES``; the area is the share of these pairs that stand in the right order, NaN where there is no such pair.
     """
     bins, scenes = np.digitize(words["base"].to_numpy(), RATES[1:-1]), words["scene"].to_numpy()
     chosen = [rows for one in np.unique(bins) if len(set(hits[rows := bins == one])) == 2]
+    if not chosen:
+        nothing = float("nan")
+        return Interval(nothing, nothing, nothing, 0, 0, 0.0), 0
     pairs = np.array([float(hits[rows].sum() * (~hits[rows]).sum()) for rows in chosen])
 
     def together(members: Members) -> Statistic:

@@ -113,9 +113,9 @@ def method_table(positive: Sequence[Revealed], absolute: Sequence[Revealed], whe
         *(f"other part, rise at {last:g}", f"absolute share at 0 and {last:g}", f"follows at {last:g} (at 0)"),
         *("confounder sensitivity (at 0)", "explanation NCC (at 0)"),
     )
-    area = positive[0].area if positive else 0.0
+    area = f"{positive[0].area:.3f}" if positive else _DASH
     note = (
-        f"Share of positive heat on the artefact, whose share of the area is {area:.3f}, its rise above the mean of "
+        f"Share of positive heat on the artefact, whose share of the area is {area}, its rise above the mean of "
         "both captioners that learned nothing, paired by scene, with a 95 % interval. A star: reveals the cheat, above "
         "each of the two, corrected for all methods and strengths (Holm). Follows: the share that goes along when "
         "the artefact is moved. Confounder sensitivity (of a map that knows nothing: .10) and explanation NCC at p = "

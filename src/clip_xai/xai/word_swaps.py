@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from clip_xai.models.captioner import IGNORED, Captioner
 from clip_xai.xai.slots import Slot, excludes, rivals_of
 
+log = logging.getLogger(__name__)
 MOST_RIVALS = 32
 _ROWS = 64
 
@@ -22,7 +24,7 @@ def swap_effects(captioner: Captioner, read: Tensor, token_ids: Sequence[int], s
     ``effect[t, s] = log p(w_t | image, words before) - log mean_v p(w_t | image, words before with v in the place of
     w_s)`` in nats, v running over the other values of w_s's vocabulary. All else stays, so that an effect is that of
     one word alone; 0 for s from t on. A value that is so much longer that w_t would stand beyond the language model's
-    positions does not count; where none does, the effect is 0.
+    positions is left out and counted in the log; where none is left, the effect is 0.
 
     Args:
         captioner: The captioner, in evaluation mode.
@@ -46,6 +48,11 @@ def swap_effects(captioner: Captioner, read: Tensor, token_ids: Sequence[int], s
         for t in range(s + 1, len(slots)):
             moved = [[token + len(ids) - len(token_ids) for token in slots[t].tokens] for ids in captions]
             there = [row[places].sum() for row, places in zip(found, moved, strict=True) if places[-1] < room]
+            if len(there) < len(captions):
+                log.warning(
+                    "swapping %r: %d of %d other values leave no room for %r and are left out",
+                    *(slot.value, len(captions) - len(there), len(captions), slots[t].value),
+                )
             if there:
                 effects[t, s] = own[t] - (float(torch.stack(there).logsumexp(dim=0)) - math.log(len(there)))
     return effects

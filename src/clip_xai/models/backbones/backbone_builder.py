@@ -142,7 +142,15 @@ def _tiny(source: BackboneSource) -> VisionBackbone:
                 f"set backbone.pretrained to {EMBEDDED!r}, a file, or null"
             )
     own = None if file is None else file.parent / OPEN_CLIP_CONFIG
-    config = read_json(own)["model_cfg"] if own is not None and own.is_file() else tiny_config()
+    config = tiny_config()
+    if own is not None and own.is_file():
+        found = read_json(own).get("model_cfg")
+        if not isinstance(found, dict) or not {"vision_cfg", "text_cfg", "embed_dim"} <= found.keys():
+            raise UserError(
+                f"backbone {source.name}: {own} has no model_cfg with embed_dim, vision_cfg and text_cfg: correct it, "
+                "or name weights of the embedded CLIP's own sizes without a configuration beside them"
+            )
+        config = found
     text = ByteLevelClipTokenizer(CaptionTokenizer.load(TINY_GPT2), config["text_cfg"]["context_length"])
     plan = Blueprint(OPEN_CLIP, config, Preprocess(), source.image_size, tokenizer=text)
     backbone = plan.build(source.name, source.pretrained)
