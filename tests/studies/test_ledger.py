@@ -100,6 +100,9 @@ def test_areas_are_shares_of_pairs_in_the_right_order() -> None:
     assert chance.low < 0.5 < chance.high
     apart = table.assign(base=np.where(hits, 0.05, 0.7))  # no two words of one base rate
     assert np.isnan(area_at_equal_rates(apart, scores, hits, seed=0)[0].value)
+    for of_one_kind in (area, area_of_shuffled):
+        assert np.isnan(of_one_kind(scores[hits], hits[hits], table["scene"].to_numpy()[hits], seed=0).value)
+    assert np.isnan(median_interval(np.empty(0), seed=0).value)
     dealt = area_of_shuffled(np.round(scores, 1), hits, table["scene"].to_numpy(), seed=0)
     lot = np.random.default_rng(5)
     known = [roc_auc_score(hits, lot.permutation(np.round(scores, 1))) for _ in range(300)]

@@ -106,7 +106,7 @@ def plan_of(settings: StudySettings) -> Plan:
         vocabulary=run_dir / VOCABULARY,
         recipe=Recipe(scenes=settings.training, epochs=settings.epochs, seed=settings.training_seed),
         scenes={FIRST: min(OF_FIRST, settings.scenes), LAST: settings.scenes},
-        validation=VALIDATION,
+        validation=min(VALIDATION, settings.scenes),
         followed=min(FOLLOWED, settings.scenes),
         how=LedgerSettings(seed=settings.seed),
         seed=settings.seed,
@@ -162,7 +162,7 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
         Table(
             "Calibration of P(slot = w | image)", ("attribute", "error", "at the fitted temperature"), of_attributes,
             f"Expected calibration error in ten bins, {LAST}; temperature {fitted['temperature']:.2f}, fitted on "
-            f"{VALIDATION} other scenes for all attributes together.",
+            f"{min(VALIDATION, settings.scenes)} other scenes for all attributes together.",
         ),
     ]  # fmt: skip
 

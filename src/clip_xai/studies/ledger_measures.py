@@ -24,16 +24,24 @@ from clip_xai.xai.slots import DIAGNOSIS, STRUCTURES
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 1.0)  # base rates that count as equal lie between two of these
 _DEALS = 1000
+NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, 0, 0.0)  # of no words, shown as a dash
 KINDS = (*load_vocabulary().attributes, DIAGNOSIS)
 
 
 def area(scores: NDArray[np.float64], hits: NDArray[np.bool_], scenes: ArrayLike, seed: int) -> Interval:
-    """Return the area under the ROC curve with an interval over scenes."""
+    """Return the area under the ROC curve with an interval over scenes, ``NOTHING`` of words of one kind alone."""
+    if len(set(hits)) < 2:
+        return NOTHING
     return _with_interval(lambda members: ranking(scores, hits, members), scenes, seed)
 
 
 def area_of_shuffled(scores: NDArray[np.float64], hits: NDArray[np.bool_], scenes: ArrayLike, seed: int) -> Interval:
-    """Return the mean area of the scores dealt anew among all words, and between what 95 % of the deals lie."""
+    """Return the mean area of the scores dealt anew among all words, and between what 95 % of the deals lie.
+
+    ``NOTHING`` of words of one kind alone.
+    """
+    if len(set(hits)) < 2:
+        return NOTHING
     lot = np.random.default_rng(seed)
     ranks, pairs = rankdata(scores), float(hits.sum() * (~hits).sum())
     least = hits.sum() * (hits.sum() + 1) / 2
@@ -49,13 +57,12 @@ def area_at_equal_rates(
     """Return the area among words of equal base rate, and how many words have one of the other kind beside them.
 
     Pairs of a word that is drawn and one that is not count where both have a base rate between the same two of
-    ``RATES``; the area is the share of these pairs that stand in the right order, NaN where there is no such pair.
+    ``RATES``; the area is the share of these pairs that stand in the right order, ``NOTHING`` where there are none.
     """
     bins, scenes = np.digitize(words["base"].to_numpy(), RATES[1:-1]), words["scene"].to_numpy()
     chosen = [rows for one in np.unique(bins) if len(set(hits[rows := bins == one])) == 2]
     if not chosen:
-        nothing = float("nan")
-        return Interval(nothing, nothing, nothing, 0, 0, 0.0), 0
+        return NOTHING, 0
     pairs = np.array([float(hits[rows].sum() * (~hits[rows]).sum()) for rows in chosen])
 
     def together(members: Members) -> Statistic:
@@ -82,7 +89,9 @@ def _with_interval(statistic: Callable[[Members], Statistic], scenes: ArrayLike,
 
 
 def median_interval(values: NDArray[np.float64], seed: int) -> Interval:
-    """Return the median of one value a scene with its interval."""
+    """Return the median of one value a scene with its interval, ``NOTHING`` of no scene."""
+    if not len(values):
+        return NOTHING
     generator = np.random.default_rng(seed)
     draws = np.median(values[generator.integers(len(values), size=(1000, len(values)))], axis=1)
     return bounds(float(np.median(values)), draws, [str(row) for row in range(len(values))])
@@ -158,7 +167,9 @@ def measured_of(judged: Judged, seed: int) -> dict[str, Any]:
         "p": -drawn["p"],
         "P(slot = w | image)": -drawn["share"],
     }
-    of_lot = mean_interval(scores[~hits], scenes[~hits].astype(str).tolist(), seed=seed)
+    of_lot = NOTHING
+    if not hits.all():
+        of_lot = mean_interval(scores[~hits], scenes[~hits].astype(str).tolist(), seed=seed)
     return {
         "accuracy of the diagnosis": judged.accuracy,
         "words": {
