@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import html
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -56,6 +57,30 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     ('is', 'are', 'masks')
     """
     return one if count == 1 else many or f"{one}s"
+
+
+def decimals(value: float, digits: int = 2, sign: str = "") -> str:
+    """Return a number with so many digits behind the point, with a true minus sign, and no sign before a zero.
+
+    >>> decimals(-0.5), decimals(-0.004), decimals(0.5, 1, "+")
+    ('−0.50', '0.00', '+0.5')
+    """
+    text = f"{value:{sign}.{digits}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("+-")
+
+
+def with_bounds(value: float | None, low: float | None, high: float | None, digits: int = 2, sign: str = "") -> str:
+    """Return a value with the bounds of its interval, where it has one; a dash for what was not measured.
+
+    >>> with_bounds(0.8, 0.7, 0.9), with_bounds(-0.001, None, None), with_bounds(float("nan"), None, None)
+    ('0.80 [0.70, 0.90]', '0.00', '–')
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    text = decimals(value, digits, sign)
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return text
+    return f"{text} [{decimals(low, digits, sign)}, {decimals(high, digits, sign)}]"
 
 
 def near_matches(name: str, known: Sequence[str]) -> str:

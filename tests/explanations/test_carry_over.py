@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from clip_xai.explanations.carry_over import (
+    Halves,
     Ranking,
     carry_over,
     family_of,
@@ -24,6 +25,7 @@ from clip_xai.explanations.carry_over_tables import (
     RANKED,
     carry_rows,
     carry_table,
+    halves,
     predictor_table,
     steadiness_table,
 )
@@ -103,13 +105,20 @@ def test_within_families_only_pairs_of_one_family_count() -> None:
 
 
 def test_halves_agree_where_scenes_are_alike_and_not_where_they_are_noise() -> None:
-    assert split_half(ranking([0.9, 0.8, 0.7, 0.6, 0.5], 0.01)).mean == 1
+    assert split_half(ranking([0.9, 0.8, 0.7, 0.6, 0.5], 0.01)) == Halves(1, 1, 1)
     noise = [ranking([0.5] * 5, 1.0, scenes=20, seed=seed) for seed in range(60)]
     found = [split_half(one, splits=20) for one in noise]
     assert abs(np.mean([one.mean for one in found])) < 0.15 and found[0].low < 0 < found[0].high
     # The same scenes of two runs are never on both sides: noise that both share is not taken for agreement.
     shared = carry_over(noise[0], noise[0], splits=20)
     assert shared.tau.value == 1 and shared.halves == shared.own[0] == found[0]
+
+
+@pytest.mark.parametrize("scenes", [4, 9, 10])
+def test_halves_of_few_scenes_have_a_mean_and_no_bounds(scenes: int) -> None:
+    found = split_half(ranking([0.9, 0.8, 0.7, 0.6, 0.5], 0.3, scenes=scenes))
+    assert -1 < found.mean < 1 and np.isnan([found.low, found.high]).tolist() == [scenes < 10] * 2
+    assert ("[" in halves(found)) == (scenes >= 10)
 
 
 def test_the_measure_that_goes_with_the_effects_foretells_them() -> None:

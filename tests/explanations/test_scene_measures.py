@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +21,7 @@ from clip_xai.explanations.measures.pictures import OTHERS, MapMeasures
 from clip_xai.explanations.measures.scenes import asked_scene
 from clip_xai.explanations.measures.summary import EVERY, summarised, summary_rows
 from clip_xai.explanations.measures.table import measures_named
+from clip_xai.explanations.measures.tables import measure_tables
 from clip_xai.metrics.localisation import average_precision, lay_over
 from clip_xai.metrics.method_means import MethodMeans
 from clip_xai.xai.curve_protocols import PROTOCOLS
@@ -120,7 +123,7 @@ def test_summaries_are_means_over_scenes_with_ranks_and_leads() -> None:
     good, idle = found["good", TRAINED], found["idle", TRAINED]
     values = [row["value"] for row in table if row["method"] == "good" and row["weights"] == TRAINED]
     assert good.mean.value == pytest.approx(np.mean(values)) and (good.mean.n, good.mean.groups) == (48, 24)
-    assert good.rank == (1, 1, 1) and idle.rank == (2, 2, 2)
+    assert (good.rank, good.ranks) == (1, (1, 1)) and (idle.rank, idle.ranks) == (2, (2, 2))
     assert found["good", RANDOM].rank is None and found[EFFECTS, BLIND].rank is None
     assert good.above_random[1] and good.above_control[1] and not idle.above_random[1] and not idle.above_control[1]
     assert good.control == "control: blind"  # and not the one that is made of what is looked for
@@ -135,6 +138,18 @@ def test_summaries_are_means_over_scenes_with_ranks_and_leads() -> None:
     assert (good.above_random[0].low, good.above_random[0].high) == pytest.approx((expected.low, expected.high))
     by_target = [one for one in summarised(table, measures_named(["auprc"])) if one.method == ("good", TRAINED)]
     assert {one.target for one in by_target} == {EVERY, "diagnosis", "contrast"}
+
+
+@pytest.mark.parametrize("count", [9, 10])
+def test_only_from_ten_scenes_on_there_are_intervals_ranges_of_ranks_and_stars(count: int) -> None:
+    measures = measures_named(["auprc"])
+    [table] = measure_tables(summarised(rows(count), measures), measures, "scenes")
+    cells = dict(table.rows)
+    if count < 10:
+        assert cells["good"].endswith(" (1)") and not any(mark in cell for cell in cells.values() for mark in "[*;")
+        assert table.note.endswith("Fewer than 10: no range of ranks, and none is better for sure.")
+    else:
+        assert re.fullmatch(r"0\.\d+ \[0\.\d+, 0\.\d+\] \* \(1; 1–1\)", cells["good"]) and "Fewer" not in table.note
 
 
 def test_what_is_shown_and_not_ranked_by_has_no_rank() -> None:

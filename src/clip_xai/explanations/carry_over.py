@@ -112,19 +112,22 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Halves:
-    """Kendall's tau of random halves of scenes: its mean, and the bounds of 95 % of the splits."""
+    """Kendall's tau of random halves of scenes: its mean, and the bounds of 95 % of the splits.
+
+    Too few scenes have no bounds: of four there are three splits, whatever the ranking is worth.
+    """
 
     mean: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, found: Values) -> Halves:
-        """Summarise splits, of which some may not define a tau."""
+    def of(cls, found: Values, scenes: float) -> Halves:
+        """Summarise splits of so many scenes; some splits may not define a tau."""
         known = found[~np.isnan(found)]
         if not len(known):
             return cls(*[float("nan")] * 3)
-        low, high = np.quantile(known, [0.025, 0.975])
+        low, high = np.quantile(known, [0.025, 0.975]) if scenes >= FEWEST else (np.nan, np.nan)
         return cls(float(known.mean()), float(low), float(high))
 
 
@@ -245,8 +248,9 @@ def split_half(ranking: Ranking, seed: int = 0, splits: int = SPLITS) -> Halves:
 
 
 def _halves(first: Ranking, second: Ranking, seed: int, splits: int) -> Halves:
-    if min(len(set(one.groups)) for one in (first, second)) < _IN_HALVES:
-        return Halves.of(np.empty(0))
+    scenes = min(len(set(one.groups)) for one in (first, second))
+    if scenes < _IN_HALVES:
+        return Halves.of(np.empty(0), scenes)
     lot = np.random.default_rng(seed)
     every = sorted({*first.groups, *second.groups})
     order = np.argsort(lot.random((splits, len(every))), axis=1)
@@ -255,7 +259,7 @@ def _halves(first: Ranking, second: Ranking, seed: int, splits: int) -> Halves:
     np.put_along_axis(sides, order[:, ::2], 1.0, axis=1)
     with np.errstate(invalid="ignore"):  # a half without any scene of one of them
         one, two = mean_of_sums(first.summed(every, sides)), mean_of_sums(second.summed(every, 1 - sides))
-    return Halves.of(kendall(one, two))
+    return Halves.of(kendall(one, two), scenes)
 
 
 @dataclass(frozen=True)

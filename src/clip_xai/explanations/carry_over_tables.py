@@ -22,7 +22,7 @@ from clip_xai.explanations.measures.table import MEASURES
 from clip_xai.metrics.intervals import FEWEST, Interval
 from clip_xai.metrics.regions import REGION_MEASURES
 from clip_xai.report.pages import Table
-from clip_xai.text import counted
+from clip_xai.text import counted, with_bounds
 
 SHOWN = {
     AGREEMENT: "correctness", PLACE: "place", COMPLETENESS: "completeness", CONTRASTIVITY: "contrastivity",
@@ -171,19 +171,12 @@ def title(name: str) -> str:
 
 def tau(found: Interval | None) -> str:
     """``.62 [.30, .81]``; a dash for what is not defined."""
-    if found is None or math.isnan(found.value):
-        return "–"
-    return _cell(found.value, found.low, found.high)
+    return "–" if found is None else with_bounds(found.value, found.low, found.high)
 
 
 def halves(found: Halves) -> str:
     """The same of halves."""
-    return "–" if math.isnan(found.mean) else _cell(found.mean, found.low, found.high)
-
-
-def _cell(value: float, low: float, high: float) -> str:
-    bounds = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    return f"{value:.2f}{bounds}".replace("-", "−")
+    return with_bounds(found.mean, found.low, found.high)
 
 
 def _bounds(key: str, found: Interval | Halves) -> dict[str, float | None]:

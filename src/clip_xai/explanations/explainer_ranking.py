@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from clip_xai.errors import UserError
 from clip_xai.explanations.evidence_calibration import folder_of
 from clip_xai.files import write_json
-from clip_xai.text import counted
+from clip_xai.text import counted, with_bounds
 from clip_xai.xai.explainer import Explainer, explainers
 from clip_xai.xai.targets.base import CAPTION, needing
 
@@ -207,7 +207,7 @@ def best_explainers(ranking: ExplainerRanking | None, targets: Collection[str]) 
     chosen: dict[str, Explainer] = {}
     for kind in ranking.kinds_asked(targets):
         one = ranking.best(kind)
-        said = f"{ranking.measure} {one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+        said = f"{ranking.measure} {with_bounds(one.value, one.low, one.high)}"
         log.info("xai=best: %s for the %s, %s on %s", one.method, kind, said, counted(ranking.scenes, ranking.picture))
         chosen[one.method] = explainers.named(one.method, "explainer")(**one.settings)
     return list(chosen.values())

@@ -28,6 +28,7 @@ from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.report.assemble import Answer
 from clip_xai.report.explained import LOG_PROBABILITY, MARGIN_SUFFIX, TOTAL_EFFECT, title_of
 from clip_xai.report.pages import Table
+from clip_xai.text import with_bounds
 
 CONTROLS = {
     "control: random": "Control: random map",
@@ -167,9 +168,7 @@ def cells_of(interval: dict[str, Any] | None) -> tuple[str, str]:
     """Return a measure with its interval, and the number of rows that count for it."""
     if interval is None:
         return "–", "0"
-    value = f"{interval['value']:.3f}"
-    bounds = "" if interval["low"] is None else f" [{interval['low']:.3f}, {interval['high']:.3f}]"
-    return value + bounds, str(interval["n"])
+    return with_bounds(interval["value"], interval["low"], interval["high"], 3), str(interval["n"])
 
 
 def finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from clip_xai.metrics.method_means import MethodMeans
 from clip_xai.metrics.regions import REGION_MEASURES
 from clip_xai.report.explained import title_of
 from clip_xai.report.pages import Table
+from clip_xai.text import with_bounds
 
 TUNED = "overlap_tuned"
 #: Every measure, and by which methods are compared.
@@ -220,6 +221,6 @@ def ranking_table(rows: Sequence[Mapping[str, Any]], vocabulary: Vocabulary) -> 
 def _difference(compared: Mapping[str, Any] | None) -> str:
     if compared is None or compared["value"] is None:
         return "–"
-    bounds = "" if compared["low"] is None else f" [{compared['low']:+.3f}, {compared['high']:+.3f}]"
+    value = with_bounds(compared["value"], compared["low"], compared["high"], 3, "+")
     other = CONTROLS.get(compared["other"], "").removeprefix("Control: ")
-    return f"{compared['value']:+.3f}{bounds}{' *' if compared['surely'] else ''}{f' ({other})' if other else ''}"
+    return f"{value}{' *' if compared['surely'] else ''}{f' ({other})' if other else ''}"

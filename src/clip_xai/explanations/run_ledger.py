@@ -14,7 +14,7 @@ from clip_xai.explanations.lesion_maps import finite
 from clip_xai.metrics.intervals import mean_interval
 from clip_xai.report.ledger import FEWEST, FOLLOWS, NEITHER, SEEN, Columns, Ledger, LedgerWord
 from clip_xai.report.pages import Table
-from clip_xai.text import counted
+from clip_xai.text import counted, with_bounds
 
 ALL = "all content words"
 
@@ -124,12 +124,7 @@ def _flat(word: LedgerWord | None) -> dict[str, Any]:
 
 def _cell(interval: dict[str, Any] | None) -> str:
     """A value with its interval, two digits behind the point."""
-    if interval is None:
-        return "–"
-    value, low, high = (
-        None if one is None else f"{round(one, 2) + 0.0:.2f}".replace("-", "−") for one in _of(interval)
-    )
-    return f"{value}" if low is None else f"{value} [{low}, {high}]"
+    return "–" if interval is None else with_bounds(*_of(interval))
 
 
 def _share_cell(interval: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from scipy import stats
 
 SAMPLES = 1000
 LEVEL = 0.95
-FEWEST = 10  # effective groups behind an interval of resamples, and behind a verdict
+FEWEST = 10  # effective groups behind an interval of resamples, a range of ranks, and a verdict
 _CHUNK = 100
 
 

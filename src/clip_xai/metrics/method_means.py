@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torchmetrics import Metric
 
-from clip_xai.metrics.intervals import Interval, bounds, mean_of_sums, resampled_sums
+from clip_xai.metrics.intervals import FEWEST, Interval, bounds, mean_of_sums, resampled_sums
 from clip_xai.metrics.multiplicity import above, holm
 
 SAMPLES = 1000
@@ -114,7 +114,7 @@ class MethodMeans(Metric):
         """Return by how much one method is better than another on the photographs that both have, and whether surely.
 
         Better is higher, or lower where that is better. Sure is what holds at one-sided 2.5 % by Holm's rule over all
-        pairs that are asked for together.
+        pairs that are asked for together; of fewer groups than an interval needs nothing is sure.
 
         Args:
             pairs: Of names, the better one first.
@@ -128,7 +128,7 @@ class MethodMeans(Metric):
             apart = sign * (values[:, self.methods.index(first)] - values[:, self.methods.index(second)])
             interval, draws = self._interval(apart, groups, span, paired=True)
             found[first, second] = interval
-            unbounded = not math.isfinite(interval.value) or not np.isfinite(draws).any()
+            unbounded = interval.clusters < FEWEST or not np.isfinite(draws).any()
             least = -np.inf if width is None else -width
             p_values.append(math.nan if unbounded else _p_value(interval, draws, least))
         verdicts = holm(p_values)

@@ -10,7 +10,7 @@ from typing import Any
 
 from clip_xai.data.vocabulary import GROUPS
 from clip_xai.metrics.intervals import FEWEST
-from clip_xai.text import counted, markdown
+from clip_xai.text import counted, markdown, with_bounds
 
 RENDERED = "rendered"  # the setting that says how many of the photographs nobody took
 MODEL, BLIND, NEAREST, SHUFFLED, ACROSS = "model", "blind", "nearest", "shuffled", "shuffled_across"
@@ -211,10 +211,7 @@ class Scored:
     def cell(self, metric: MetricInfo, system: str, scope: str) -> str:
         """Return a score as ``value [low, high]``, or a dash where no row counts."""
         score = self.score(metric.key, system, scope)
-        if score is None:
-            return "–"
-        value, low, high = (f"{number:.{metric.digits}f}" for number in (score.value, score.low, score.high))
-        return value if math.isnan(score.low) else f"{value} [{low}, {high}]"
+        return "–" if score is None else with_bounds(score.value, score.low, score.high, metric.digits)
 
     def _further(self) -> dict[str, Any]:
         """What a task's `to_dict` has beyond this."""

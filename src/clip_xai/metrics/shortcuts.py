@@ -22,7 +22,7 @@ from clip_xai.metrics.intervals import (
 from clip_xai.metrics.multiplicity import above, holm
 from clip_xai.metrics.ranking import Members, Statistic, pair_counts, ranking, resampled, stratified
 from clip_xai.metrics.verdicts import listed
-from clip_xai.text import markdown
+from clip_xai.text import markdown, with_bounds
 
 __all__ = ["LabelShortcut", "ShortcutAudit", "shortcut"]
 
@@ -278,6 +278,4 @@ def _unfit(present: NDArray[np.bool_], has: NDArray[np.bool_]) -> str:
 
 
 def _cell(found: Interval | None) -> str:
-    if found is None:
-        return "–"
-    return f"{found.value:.3f}" + ("" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]")
+    return "–" if found is None else with_bounds(found.value, found.low, found.high, 3)

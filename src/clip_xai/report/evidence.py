@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clip_xai.report.explained import title_of
+from clip_xai.text import with_bounds
 
 UNMEASURED = (
     "How well these methods localise was not measured for this model; their order says nothing about their worth."
@@ -23,9 +24,7 @@ class Measured:
     @property
     def text(self) -> str:
         """``.82 [.70, .90]``."""
-        if self.low is None or self.high is None:
-            return f"{self.value:.2f}"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return with_bounds(self.value, self.low, self.high)
 
     def above(self, other: Measured) -> bool:
         """Whether the whole interval lies above the other one."""

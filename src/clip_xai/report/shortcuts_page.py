@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_xai.report.pages import Table, write_page
+from clip_xai.text import decimals
 
 WIDTH, HEIGHT = 300, 150  # of a chart, in its own units
 _EDGE = 14
@@ -129,8 +130,8 @@ def _charts(rises: Sequence[Rise]) -> list[dict[str, object]]:
         {
             "rise": rise,
             "zero": down(0.0),
-            "top": f"{high:+.2f}",
-            "bottom": f"{low:+.2f}",
+            "top": decimals(high, sign="+"),
+            "bottom": decimals(low, sign="+"),
             "points": placed(rise.points),
             "other": placed(rise.other),
             "line": " ".join(f"{across(one.p)},{down(one.value)}" for one in (Point(0, 0, None, None), *rise.points)),

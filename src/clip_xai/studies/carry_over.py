@@ -50,7 +50,7 @@ from clip_xai.report.causes_page import write_causes_page
 from clip_xai.report.pages import Table
 from clip_xai.runs.directories import claim
 from clip_xai.studies.localise import markdown
-from clip_xai.text import counted
+from clip_xai.text import counted, decimals
 
 MAPS_TABLE, MEASURED_TABLE = "maps.parquet", "measured.parquet"
 FEWEST_PHOTOGRAPHS = 100  # photographs from which on their ranking means something
@@ -173,11 +173,11 @@ class Compared:
         one = self.found.get((AGREEMENT, EVERY))
         if one is not None:
             known = [half.mean for half in one.own if not math.isnan(half.mean)]
-            agree = f"Correctness carries over with Kendall's tau {_number(one.tau.value)}"
+            agree = f"Correctness carries over with Kendall's tau {decimals(one.tau.value)}"
             if not math.isnan(one.halves.mean) and known:
                 agree += (
-                    f", of halves of the scenes {_number(one.halves.mean)}; within a run halves agree by "
-                    f"{_number(min(known))} at least"
+                    f", of halves of the scenes {decimals(one.halves.mean)}; within a run halves agree by "
+                    f"{decimals(min(known))} at least"
                 )
             said.append((f"{agree}.", False))
         return said
@@ -196,10 +196,6 @@ def _warnings(first: JudgedRun, second: JudgedRun) -> list[str]:
         needed = f"{FEWEST_PHOTOGRAPHS} are needed"
         said.append(f"{of}: too few to say whether the ranking carries over to photographs ({needed}).")
     return said
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def _table(place: Path) -> pd.DataFrame | None:

@@ -31,6 +31,7 @@ from clip_xai.files import write_json, write_text
 from clip_xai.jobs.evaluate import evaluate
 from clip_xai.jobs.explain import explain
 from clip_xai.jobs.train import train
+from clip_xai.text import with_bounds
 
 QUIET = ("logger=csv", "callbacks.progress_bar=false")
 
@@ -163,8 +164,7 @@ def _cells(judged: Mapping[str, Any]) -> dict[str, str]:
     for score in scores:
         if score["system"] == "model":
             low, high = score["low"], score["high"]
-            bounds = "" if low is None else f" [{low:.3f}, {high:.3f}]"
-            found[score["metric"]] = f"{score['value']:.3f}{bounds}"
+            found[score["metric"]] = with_bounds(score["value"], low, high, 3)
     return found
 
 
@@ -186,8 +186,7 @@ def _lines(tower: str, explained: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _interval(value: Mapping[str, Any]) -> str:
-    bounds = "" if value["low"] is None else f" [{value['low']:.2f}, {value['high']:.2f}]"
-    return f"{value['value']:.2f}{bounds}"
+    return with_bounds(value["value"], value["low"], value["high"])
 
 
 def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from clip_xai.config.cli import compose_job, report_errors
 from clip_xai.jobs.train import train
+from clip_xai.text import decimals
 
 WAYS = {
     "no replay": ("stage.replay=0",),
@@ -76,7 +77,7 @@ def main(arguments: list[str]) -> None:
         table.add_column(column, justify="left" if column == "stage 2" else "right", no_wrap=True)
     for way in ways:
         numbers = (way.own, way.before, way.after)
-        forgotten = f"{way.after - way.before:+.3f}"
+        forgotten = decimals(way.after - way.before, 3, "+")
         table.add_row(way.name, str(way.epoch + 1), *(f"{number:.3f}" for number in numbers), forgotten)
     Console().print(table)
 

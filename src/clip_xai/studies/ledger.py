@@ -26,8 +26,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clip_xai.config.cli import report_errors
 from clip_xai.data.synthetic.pool import rendering_pool
 from clip_xai.errors import UserError
@@ -50,6 +48,7 @@ from clip_xai.studies.ledger_judged import RIVALS, SWAPPED
 from clip_xai.studies.ledger_measures import KINDS
 from clip_xai.studies.ledger_one import Plan, measure_captioner
 from clip_xai.studies.localise import markdown
+from clip_xai.text import with_bounds
 
 VALIDATION, OF_FIRST, FOLLOWED = 100, 100, 40  # scenes: of the temperature, and of what is asked of one captioner
 
@@ -168,10 +167,7 @@ def tables_of(found: dict[str, Any], settings: StudySettings) -> list[Table]:
 
 
 def _cell(interval: dict[str, Any]) -> str:
-    if np.isnan(interval["value"]):
-        return "–"
-    bounds_of = "" if np.isnan(interval["low"]) else f" [{interval['low']:.2f}, {interval['high']:.2f}]"
-    return f"{interval['value']:.2f}{bounds_of}"
+    return with_bounds(interval["value"], interval["low"], interval["high"])
 
 
 def settings_of(arguments: Sequence[str]) -> StudySettings:

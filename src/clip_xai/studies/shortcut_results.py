@@ -23,7 +23,7 @@ from clip_xai.report.pages import Table
 from clip_xai.report.shortcuts_page import ArtefactPart, Shown, write_shortcuts_page
 from clip_xai.studies.localise import markdown
 from clip_xai.studies.shortcut_tables import method_table, plain_rows, rises, title, truth_table, verdicts
-from clip_xai.text import counted
+from clip_xai.text import counted, decimals
 from clip_xai.xai.explainer import Explainer
 
 SHOWING, BLIND = 3, 2  # methods whose maps are shown: the first that reveal the cheat, and the last that do not
@@ -181,8 +181,8 @@ def _pictures(
             shown = overlay(picture, placed, scale_of(placed))
             pictures.append(Shown(f"{title(method.name)}, p = {strength.name}", data_uri(shown)))
     note = (
-        f"The scene of seed {one.seed} that the artefact moves most at p = {last.p:g}, by {moved[scene.seed]:+.1f} "
-        "nats. "
+        f"The scene of seed {one.seed} that the artefact moves most at p = {last.p:g}, by "
+        f"{decimals(moved[scene.seed], 1, '+')} nats. "
         f"Maps of '{CHEAT}' for the captioner that learned nothing and for the strongest cheat; each has its own scale."
     )
     return tuple(pictures), note

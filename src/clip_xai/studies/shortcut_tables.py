@@ -13,7 +13,7 @@ from clip_xai.metrics.intervals import Interval
 from clip_xai.report.explained import title_of
 from clip_xai.report.pages import Table
 from clip_xai.report.shortcuts_page import Point, Rise
-from clip_xai.text import counted
+from clip_xai.text import counted, decimals, with_bounds
 
 _DASH = "–"
 
@@ -38,7 +38,7 @@ def verdicts(truths: Sequence[Reliance], found: Sequence[Revealed], where: str) 
     last = strong[-1]
     said = [
         (f"{where}: captioners cheat at p = {_listed([f'{one.p:g}' for one in cheating])}. At p = {last.p:g} it moves "
-         f"the log-odds of the diagnosis by {last.added.value:+.1f} nats, and {last.flips} of "
+         f"the log-odds of the diagnosis by {decimals(last.added.value, 1, '+')} nats, and {last.flips} of "
          f"{counted(last.added.n, 'scene')} flip.", False)
     ]  # fmt: skip
     methods = [one for one in found if not one.control]
@@ -185,10 +185,7 @@ def _two(one: float | None, other: float | None) -> str:
 
 
 def _cell(found: Interval | None, digits: int = 2) -> str:
-    if found is None or np.isnan(found.value):
-        return _DASH
-    bounds = "" if np.isnan(found.low) else f" [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-    return f"{found.value:.{digits}f}{bounds}"
+    return _DASH if found is None else with_bounds(found.value, found.low, found.high, digits)
 
 
 def _point(p: float, rise: Interval, shows: bool) -> Point:

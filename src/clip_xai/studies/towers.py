@@ -31,7 +31,7 @@ from clip_xai.models.assets import TINY_GPT2
 from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.runs.directories import claim
 from clip_xai.studies.pretrain import Recipe, train_clip
-from clip_xai.text import counted
+from clip_xai.text import counted, with_bounds
 
 QUARTER: Mapping[str, Any] = {"scenes": 4_000, "test_scenes": 500, "steps": 450, "warmup": 25, "whole_pictures": 30}
 #: Name -> what is different from the embedded tower, at most one thing each.
@@ -146,8 +146,7 @@ def lines(table: pd.DataFrame, methods: Sequence[str]) -> str:
 
 
 def _cell(row: pd.Series) -> str:
-    bounds = "" if pd.isna(row["lead_low"]) else f" [{row['lead_low']:+.2f}, {row['lead_high']:+.2f}]"
-    text = f"{row['value']:.2f} ({row['lead_value']:+.2f}{bounds})"
+    text = f"{row['value']:.2f} ({with_bounds(row['lead_value'], row['lead_low'], row['lead_high'], sign='+')})"
     return f"**{text}**" if row["leads"] else text
 
 

@@ -24,6 +24,8 @@ from clip_xai.explanations.causes.measures import (
 )
 from clip_xai.explanations.causes.one_scene import BLIND, RANDOM, TRAINED, SceneCauses, Verdicts
 from clip_xai.explanations.causes.ranking import ranked, rows_of
+from clip_xai.explanations.causes.tables import ALL, EVERY
+from clip_xai.tasks.explanations import page
 from clip_xai.xai.random_fields import gaussian_fields
 
 SIDE = 24
@@ -96,6 +98,28 @@ def test_the_effects_are_at_the_top_their_negative_at_the_bottom_and_random_fiel
     assert sizes[-1].method == ("reversed", BLIND) and sizes[-1].score.value == pytest.approx(0)
     half = ranked(measured, AGREEMENT, rows_of(measured.rows, "diagnosis", passing=True))
     assert half[0].score.n == 30 and half[0].score.groups == 30
+
+
+@pytest.mark.parametrize("count", [3, 9, 10])
+def test_fewer_than_ten_scenes_are_ranked_without_a_range_and_without_a_verdict(
+    scenes: list[SceneCauses], count: int
+) -> None:
+    measured = measure(scenes[:count])
+    places = ranked(measured, AGREEMENT, rows_of(measured.rows))
+    best = places[0]
+    assert (best.method, best.rank, best.few) == (("exact", TRAINED), 1, count < 10)
+    said = page.verdicts({(AGREEMENT, EVERY, ALL): places})
+    if count < 10:
+        assert all(one.ranks is None and not one.leads for one in places) and not best.decided
+        assert [one for one, _ in said] == [
+            page.FEW, f"All targets: exact comes first on {count} scenes, {page.cell(best.score)}: too few to rank."
+        ]  # fmt: skip
+        assert all(warning for _, warning in said)
+        [shown] = page.forests({(AGREEMENT, EVERY, ALL): places})
+        assert [dot.rank for dot in shown.dots if dot.rank] == ["1", "2"]
+    else:
+        assert best.ranks == (1, 1) and best.rank_text == "1 [1–1]" and best.leads
+        assert "Above their twins at random weights: exact" in said[0][0] and not said[0][1]
 
 
 def test_agreement_is_that_of_a_loop_over_pairs_and_unweighted_it_is_spearmans() -> None:

@@ -12,9 +12,10 @@ from clip_xai.explanations.causes.followed import FOLLOWED, VARIANTS
 from clip_xai.explanations.causes.measures import agreement
 from clip_xai.explanations.causes.one_scene import SceneCauses
 from clip_xai.explanations.lesion_maps import finite
-from clip_xai.metrics.intervals import Interval, mean_interval, mean_of_sums, paired_interval, resampled_sums
+from clip_xai.metrics.intervals import FEWEST, Interval, mean_interval, mean_of_sums, paired_interval, resampled_sums
 from clip_xai.report.explained import title_of
 from clip_xai.report.pages import Table
+from clip_xai.text import with_bounds
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ def followed_table(measured: Sequence[FollowedMeasure], leading: Sequence[str]) 
         for one in measured
         if one.method in leading and all(found.low > 0 for found in one.differences.values())
     ]
+    few = max(found.clusters for one in measured for found in one.differences.values()) < FEWEST
     said = f"Above all four, intervals apart: {', '.join(beaten)}." if beaten else "None is above all four."
+    said = f"Fewer than {FEWEST} scenes: nobody can say which is above all four." if few else said
     note = (
         "Rank agreement of each part's share of the map with its effect on how often captions written anew state the "
         "word, (rho + 1) / 2 [95 % interval over scenes], differences paired by scene. Followed: what the image does "
@@ -124,5 +127,4 @@ def followed_table(measured: Sequence[FollowedMeasure], leading: Sequence[str]) 
 
 
 def _cell(found: Interval, sign: str = "") -> str:
-    bounds = "" if np.isnan(found.low) else f" [{found.low:{sign}.2f}, {found.high:{sign}.2f}]"
-    return f"{found.value:{sign}.2f}{bounds}".replace("-", "−")
+    return with_bounds(found.value, found.low, found.high, sign=sign)

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from clip_xai.explanations.causes.measures import Measured, Method, Row
 from clip_xai.explanations.causes.one_scene import RANDOM, TRAINED
-from clip_xai.metrics.intervals import Interval, bounds, mean_of_sums, resampled_sums
+from clip_xai.metrics.intervals import FEWEST, Interval, bounds, mean_of_sums, resampled_sums
 from clip_xai.metrics.multiplicity import above, holm
 
 SAMPLES = 1000
@@ -27,9 +27,9 @@ class Place:
         method: Its name, and the weights that its maps were made with.
         score: Mean over rows with the interval over scenes.
         rank: 1 for the best of the methods on the trained model; None for a control or random weights.
-        ranks: Bounds of 95 % of its ranks on resampled scenes.
+        ranks: Bounds of 95 % of its ranks on resampled scenes; None where these are too few.
         lead: What it is above itself at random weights, paired by row; None where there is no twin.
-        leads: Whether that is above 0, corrected for all methods.
+        leads: Whether that is above 0, corrected for all methods; never of too few scenes.
     """
 
     method: Method
@@ -38,6 +38,23 @@ class Place:
     ranks: tuple[int, int] | None = None
     lead: Interval | None = None
     leads: bool = False
+
+    @property
+    def few(self) -> bool:
+        """Whether its scenes are too few to tell its rank from luck."""
+        return self.score.clusters < FEWEST
+
+    @property
+    def decided(self) -> bool:
+        """Whether scenes are enough to say if it leads."""
+        return self.lead is not None and self.lead.clusters >= FEWEST
+
+    @property
+    def rank_text(self) -> str:
+        """``2 [1–3]``: its rank with the bounds of it, where it has any; empty for what is not ranked."""
+        if self.rank is None:
+            return ""
+        return f"{self.rank}" if self.ranks is None else f"{self.rank} [{self.ranks[0]}–{self.ranks[1]}]"
 
 
 def ranked(
@@ -81,6 +98,7 @@ def ranked(
     found = []
     for name, score in places.items():
         rank, spread_of = rank_of.get(name, (None, None))
+        spread_of = spread_of if score.clusters >= FEWEST else None
         lead = leads[name][0] if name in leads else None
         found.append(Place(name, score, rank, spread_of, lead, verdicts.get(name, False)))
     return sorted(found, key=lambda place: -place.score.value)
@@ -109,4 +127,5 @@ def _lead(values: NDArray, scenes: Sequence[str], samples: int, seed: int) -> tu
     members = [scene for scene, there in zip(scenes, known, strict=True) if there]
     draws = mean_of_sums(_resampled(values[None, known], members, samples, seed))[:, 0]
     found = bounds(float(values[known].mean()), draws, members, span=(-1.0, 1.0))
-    return found, above(found.value, draws, found.clusters, -1.0)
+    # Student's distribution has an answer for four scenes, too; a verdict needs as many as an interval.
+    return found, above(found.value, draws, found.clusters, -1.0) if found.clusters >= FEWEST else math.nan

@@ -72,7 +72,7 @@ def rank_table(found: Mapping[tuple[str, str, str], Sequence[Place]]) -> pd.Data
             row |= _bounds("", place.score) | {"n": place.score.n, "groups": place.score.groups}
             row |= {"rank": place.rank, "rank_low": place.ranks and place.ranks[0]}
             row |= {"rank_high": place.ranks and place.ranks[1]}
-            row |= _bounds("lead_", place.lead) | {"leads": place.leads if place.lead is not None else None}
+            row |= _bounds("lead_", place.lead) | {"leads": place.leads if place.decided else None}
             rows.append(row)
     return pd.DataFrame(rows)
 

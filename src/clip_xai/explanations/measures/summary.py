@@ -13,7 +13,7 @@ from clip_xai.explanations.causes.maps import EFFECTS, NEGATED
 from clip_xai.explanations.causes.weights import BLIND, RANDOM, TRAINED
 from clip_xai.explanations.measures.base import Measure
 from clip_xai.explanations.measures.pictures import Method, key_of, method_of
-from clip_xai.metrics.intervals import Interval
+from clip_xai.metrics.intervals import FEWEST, Interval
 from clip_xai.metrics.method_means import MethodMeans
 
 EVERY = "any"  # of what is asked
@@ -28,8 +28,9 @@ class Summary:
         target: What was asked; ``any`` for all of it.
         method: Its name and weights.
         mean: With its interval over scenes, or over patients.
-        rank: Rank among the methods on the trained model with the bounds of 95 % of its ranks; None where methods are
-            not ranked, or this is not one of them.
+        rank: Rank among the methods on the trained model; None where methods are not ranked, or this is not one of
+            them.
+        ranks: Bounds of 95 % of its ranks on resamples; None where there are too few groups to tell.
         above_random: By how much it is better than itself at random weights, and whether for sure (Holm).
         above_control: The same against the best control.
         control: Which one that is.
@@ -39,7 +40,8 @@ class Summary:
     target: str
     method: Method
     mean: Interval
-    rank: tuple[int, int, int] | None = None
+    rank: int | None = None
+    ranks: tuple[int, int] | None = None
     above_random: tuple[Interval, bool] | None = None
     above_control: tuple[Interval, bool] | None = None
     control: str = ""
@@ -87,9 +89,10 @@ def _of_measure(part: pd.DataFrame, measure: Measure, target: str, seed: int) ->
     above_control = metric.differences([(name, best) for name in trained]) if best and measure.ranked else {}
     found = []
     for name, method in zip(names, methods, strict=True):
+        rank, enough = ranks.get(name), intervals[name].clusters >= FEWEST
         found.append(
             Summary(
-                measure.key, target, method, intervals[name], ranks.get(name),
+                measure.key, target, method, intervals[name], rank and rank[0], rank[1:] if rank and enough else None,
                 above_random.get((name, key_of((method[0], RANDOM)))), above_control.get((name, best or "")),
                 method_of(best)[0] if best and name in trained else "",
             )
@@ -126,8 +129,7 @@ def summary_rows(found: Sequence[Summary]) -> list[dict[str, Any]]:
             "n": one.mean.n, "groups": one.mean.groups,
         }  # fmt: skip
         row |= {name: _known(getattr(one.mean, name)) for name in ("value", "low", "high")}
-        for place, name in enumerate(("rank", "rank_low", "rank_high")):
-            row[name] = None if one.rank is None else one.rank[place]
+        row |= {"rank": one.rank, "rank_low": one.ranks and one.ranks[0], "rank_high": one.ranks and one.ranks[1]}
         for name in ("above_random", "above_control"):
             compared = getattr(one, name)
             for part in ("value", "low", "high"):

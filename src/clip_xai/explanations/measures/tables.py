@@ -8,7 +8,8 @@ from clip_xai.explanations.causes.maps import CONTROL
 from clip_xai.explanations.causes.weights import BLIND, RANDOM
 from clip_xai.explanations.measures.base import Measure
 from clip_xai.explanations.measures.summary import EVERY, Summary
-from clip_xai.report.explained import title_of
+from clip_xai.metrics.intervals import FEWEST
+from clip_xai.report.explained import number, title_of
 from clip_xai.report.pages import Table
 from clip_xai.xai.curve_protocols import REMOVALS
 
@@ -70,6 +71,8 @@ def measure_tables(
             "methods with 95 % of its ranks on resamples; * better than the method itself at random weights for sure, "
             "corrected for all methods (Holm). Maps at random weights are held against the trained model."
         )
+        if groups < FEWEST:
+            said += f" Fewer than {FEWEST}: no range of ranks, and none is better for sure."
         tables.append(Table(name, head, rows, said))
     return tables
 
@@ -83,7 +86,7 @@ def _order(
     method: tuple[str, str], chosen: Mapping[tuple[str, tuple[str, str]], Summary], first: str
 ) -> tuple[bool, bool, float]:
     summary = chosen.get((first, method))
-    rank = float(summary.rank[0]) if summary is not None and summary.rank is not None else float("inf")
+    rank = float(summary.rank) if summary is not None and summary.rank is not None else float("inf")
     return method[1] == BLIND, method[1] == RANDOM, rank
 
 
@@ -91,10 +94,11 @@ def _cell(summary: Summary | None) -> str:
     if summary is None or not summary.mean.n:
         return "–"
     sure = " *" if summary.above_random is not None and summary.above_random[1] else ""
-    rank = "" if summary.rank is None else f" ({summary.rank[0]}; {summary.rank[1]}–{summary.rank[2]})"
+    spread = "" if summary.ranks is None else f"; {summary.ranks[0]}–{summary.ranks[1]}"
+    rank = "" if summary.rank is None else f" ({summary.rank}{spread})"
     found = summary.mean
-    bounds = "" if found.low != found.low else f" [{found.low:.3g}, {found.high:.3g}]"
-    return f"{found.value:.3g}{bounds}{sure}{rank}"
+    bounds = "" if found.low != found.low else f" [{number(found.low)}, {number(found.high)}]"
+    return f"{number(found.value)}{bounds}{sure}{rank}"
 
 
 def _head(measure: Measure) -> str:

@@ -29,11 +29,12 @@ from clip_xai.explanations.causes.one_scene import RANDOM, TRAINED, SceneCauses
 from clip_xai.explanations.causes.ranking import Place
 from clip_xai.explanations.causes.scene_targets import STRUCTURE, TARGETS
 from clip_xai.explanations.causes.tables import ALL, EVERY, PASSING
-from clip_xai.metrics.intervals import Interval
+from clip_xai.metrics.intervals import FEWEST, Interval
 from clip_xai.report.causes_page import Case, Dot, Forest, Matrix, Priced, Share
 from clip_xai.report.explained import title_of
 from clip_xai.report.figures import data_uri, overlay, scale_of
 from clip_xai.report.pages import Table
+from clip_xai.text import counted, decimals, with_bounds
 
 Rankings = Mapping[tuple[str, str, str], Sequence[Place]]
 #: Map of a method for one thing asked about a scene, ``[h, w]``; None where it has none.
@@ -52,6 +53,10 @@ FOREST = {
            "are written anew state the word; most of a diagnosis' effect runs through earlier words."),
 }  # fmt: skip
 CASES = 3
+FEW = (
+    f"Fewer than {FEWEST} scenes cannot tell an order of methods from luck: such ranks have no range, and no method is "
+    "said to be above its twin at random weights."
+)
 SMALLEST_MATRIX = 3  # scenes behind a row
 
 
@@ -62,33 +67,35 @@ def title(method: str) -> str:
 
 def cell(found: Interval | None) -> str:
     """``.82 [.70, .90]``; a dash for what was not measured."""
-    if found is None or np.isnan(found.value):
-        return "–"
-    bounds = "" if np.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
-    return f"{found.value:.2f}{bounds}"
+    return "–" if found is None else with_bounds(found.value, found.low, found.high)
 
 
 def verdicts(rankings: Rankings) -> list[tuple[str, bool]]:
     """Say which methods can be believed, by correctness, for each target and for all."""
-    said = []
+    said, few = [], False
     for target in (EVERY, *TARGETS):
         places = [place for place in rankings.get((AGREEMENT, target, ALL), ()) if place.rank is not None]
         if not places:
             continue
         of = "all targets" if target == EVERY else f"the {target}"
         best = min(places, key=lambda place: place.rank or 0)
+        name, value = title(best.method[0]), cell(best.score)
+        if best.few:
+            few = True
+            scenes = counted(best.score.groups, "scene")
+            said.append((f"{of.capitalize()}: {name} comes first on {scenes}, {value}: too few to rank.", True))
+            continue
         low, high = best.ranks or (1, 1)
         spread = "alone" if low == high == 1 else f"rank {low} to {high} in 95 % of resamples"
-        name, value = title(best.method[0]), cell(best.score)
         text = f"{of.capitalize()}: {name} agrees best with the true effects, {value} ({spread})."
         leading = [title(place.method[0]) for place in places if place.leads]
-        if all(place.lead is None for place in places):
+        if not any(place.decided for place in places):
             said.append((text, False))
         elif leading:
             said.append((f"{text} Above their twins at random weights: {', '.join(leading)}.", not best.leads))
         else:
             said.append((f"{text} No method is above its twin at random weights.", True))
-    return said
+    return [(FEW, True), *said] if few else said
 
 
 def count_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
@@ -118,12 +125,9 @@ def forests(rankings: Rankings) -> list[Forest]:
 def _dot(place: Place, twins: Mapping[str, float]) -> Dot:
     method, score = place.method[0], place.score
     low, high = (None, None) if np.isnan(score.low) else (score.low, score.high)
-    rank = ""
-    if place.rank is not None and place.ranks is not None:
-        rank = f"{place.rank} [{place.ranks[0]}–{place.ranks[1]}]"
     control = place.method[1] != TRAINED
     twin = None if control else twins.get(method)
-    return Dot(title(method), score.value, low, high, cell(score), twin, rank, place.leads, control)
+    return Dot(title(method), score.value, low, high, cell(score), twin, place.rank_text, place.leads, control)
 
 
 def priced(rankings: Rankings, seconds: Mapping[str, float | None]) -> list[Priced]:
@@ -150,9 +154,10 @@ def details(rankings: Rankings) -> list[Table]:
             rows = []
             for place in order:
                 weights = " (random weights)" if place.method[1] == RANDOM else ""
-                ranks = "" if place.ranks is None else f"{place.rank} [{place.ranks[0]}–{place.ranks[1]}]"
                 scores = [cell(by[name][place.method].score) if place.method in by[name] else "–" for name in columns]
-                rows.append((title(place.method[0]) + weights, ranks, *scores, cell(place.lead), str(place.score.n)))
+                rows.append(
+                    (title(place.method[0]) + weights, place.rank_text, *scores, cell(place.lead), str(place.score.n))
+                )
             of = "all targets" if target == EVERY else target
             which = "all scenes" if scenes == ALL else "scenes that pass"
             head = ("method", "rank", *columns, "agreement above random weights", "n")
@@ -196,7 +201,7 @@ def _cell(row: Any, most: pd.Series) -> tuple[str, float, int] | None:
     if row is None or row.count < SMALLEST_MATRIX:
         return None
     mean = float(row.mean)
-    return f"{mean:+.2f}" if abs(mean) >= 0.1 else f"{mean:+.3f}", mean / max(float(most[row.asked]), 1e-12), row.count
+    return decimals(mean, 2 if abs(mean) >= 0.1 else 3, "+"), mean / max(float(most[row.asked]), 1e-12), row.count
 
 
 def cases(
@@ -239,9 +244,9 @@ def _case(scene: SceneCauses, where: tuple[int, int], method: str, value: float,
         Share(
             scene.parts[part],
             round(100 * effects[part] / most, 1),
-            f"{effects[part]:+.2f}",
+            decimals(effects[part], sign="+"),
             round(100 * mass[part] / widest, 1),
-            f"{mass[part] / total:+.0%}",
+            f"{decimals(100 * mass[part] / total, 0, '+')}%",
         )
         for part in np.argsort(-effects)
     )

@@ -17,7 +17,7 @@ from clip_xai.explanations.causes.tone_summary import ToneMap, ToneWord
 from clip_xai.metrics.intervals import Interval
 from clip_xai.report.pages import Table
 from clip_xai.tasks.explanations.page import cell, title
-from clip_xai.text import counted
+from clip_xai.text import counted, decimals
 
 _ROMAN = dict(zip(TYPES, ("I", "II", "III", "IV", "V", "VI"), strict=True))
 _KINDS = {
@@ -94,7 +94,7 @@ def tone_tables(words: Sequence[ToneWord], maps: Sequence[ToneMap], left_out: in
         head = ("method", "AUPRC on I", "on VI", "change", "gain on I", "on VI", "change")
         rows = tuple(
             (title(one.method), f"{one.auprc[0]:.2f}", f"{one.auprc[1]:.2f}", cell(one.auprc_change),
-             f"{one.gain[0]:.2f}", f"{one.gain[1]:.2f}", cell(one.gain_change))
+             decimals(one.gain[0]), decimals(one.gain[1]), cell(one.gain_change))
             for one in maps
         )  # fmt: skip
         note = (

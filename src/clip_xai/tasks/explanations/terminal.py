@@ -13,7 +13,7 @@ from clip_xai.explanations.causes.measures import AGREEMENT, COMPLETENESS, CONTR
 from clip_xai.explanations.causes.one_scene import RANDOM
 from clip_xai.explanations.causes.ranking import Place
 from clip_xai.explanations.causes.tables import ALL, EVERY, PASSING
-from clip_xai.tasks.explanations.page import cell, title
+from clip_xai.tasks.explanations.page import FEW, cell, title
 from clip_xai.text import counted
 
 _WIDTHS = {"correctness [95 %]": 17, "random": 6}
@@ -62,6 +62,9 @@ def show(
     console.print(table)
     passing = [place for place in rankings.get((AGREEMENT, EVERY, PASSING), ()) if place.rank == 1]
     for place in passing:
-        console.print(f"first on scenes that pass: {place.method[0]} {cell(place.score)}", markup=False)
+        few = f" ({counted(place.score.groups, 'scene')}: too few to rank)" if place.few else ""
+        console.print(f"first on scenes that pass: {place.method[0]} {cell(place.score)}{few}", markup=False)
+    if any(place.few for place in rankings.get((AGREEMENT, EVERY, ALL), ()) if place.rank == 1):
+        console.print(FEW, markup=False, soft_wrap=True)
     console.print("random: correctness at random weights; * the method is above it, corrected for all", markup=False)
     console.print(f"report: {run_dir / 'index.html'}", markup=False, soft_wrap=True)
