@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from clip_xai.studies.carry_over import FEWEST_PHOTOGRAPHS, Compared, JudgedRun,
 METHODS = ("gradcam", "layercam", "saliency", "occlusion")
 
 
-def judged(place: Path, means: dict[str, float], scenes: int = 20, measured: float = 1.0) -> Path:
+def judged(place: Path, means: dict[str, float], scenes: int = 20, measured: float = 1.0, seed: int = 0) -> Path:
     """A run of task=explanations; its measures are the effects times a factor."""
     place.mkdir()
-    lot, rows, of_maps = np.random.default_rng(0), [], []
+    lot, rows, of_maps = np.random.default_rng(seed), [], []
     for scene in range(scenes):
         for name, mean in means.items():
             value = mean + 0.01 * float(lot.normal())
@@ -74,7 +75,7 @@ def test_photographs_say_when_they_are_too_few(tmp_path: Path) -> None:
     assert "3 photographs, 3 with a mask or boxes: too few" in few.sentences()[0][0] and few.sentences()[0][1]
     assert "too few" in few.tables()[0].note
     assert few.found["relevance_gain/mean", "any"].tau.value == 1
-    assert few.found["relevance_gain/mean", "any"].tau.low < 0  # of three photographs
+    assert np.isnan(few.found["relevance_gain/mean", "any"].tau.low)  # of three photographs
     enough = Compared.of(first, JudgedRun.read(photographs(tmp_path / "many", TURNED, FEWEST_PHOTOGRAPHS)))
     assert not enough.warnings and enough.found["relevance_gain/mean", "any"].tau.value == -1
     by = {one.measure: one.found.tau.value for one in enough.foretold["photographs"]}
@@ -84,11 +85,12 @@ def test_photographs_say_when_they_are_too_few(tmp_path: Path) -> None:
 def test_of_a_few_scenes_the_page_says_so_and_names_no_best_measure(tmp_path: Path) -> None:
     runs = [JudgedRun.read(judged(tmp_path / name, MEANS, scenes=3)) for name in "ab"]
     few = Compared.of(*runs)
-    assert [said for said, warning in few.sentences() if warning] == [
+    *warnings, (said, warning) = few.sentences()
+    assert [said for said, warning in warnings if warning] == [
         f"3 scenes in {name}: too few to tell an order of methods from luck (10 are needed for an interval)."
         for name in ("the first run", "the second run")
     ]
-    assert few.sentences()[-1] == ("Correctness carries over with Kendall's tau 1.00.", False)
+    assert warning and said == "Whether correctness carries over is not known from so few: Kendall's tau 1.00."
     carried, *_, foretold = few.tables()
     assert [row[4:7] for row in carried.rows if row[0] == "correctness"] == [("–", "–", "–")] * 2  # no halves of three
     assert np.isnan(few.foretold["the first run"][0].best) and foretold.rows[0][4] == "–"
@@ -96,6 +98,22 @@ def test_of_a_few_scenes_the_page_says_so_and_names_no_best_measure(tmp_path: Pa
     assert [row[:2] for row in carried.rows if row[0].startswith("relevance")] == [
         ("relevance gain (SRG), mean", "all")
     ]  # by what is asked only in the files
+
+
+@pytest.mark.parametrize(
+    ("means", "scenes", "shown"),
+    [(MEANS, 10, True), (MEANS, 9, False), (TURNED, 20, False), (dict.fromkeys(METHODS, 0.5), 20, False)],
+    ids=["alike", "alike of few scenes", "turned round", "luck"],
+)
+def test_only_what_is_shown_is_marked_as_confirmed(
+    means: dict[str, float], scenes: int, shown: bool, tmp_path: Path
+) -> None:
+    runs = [judged(tmp_path / "a", MEANS, scenes), judged(tmp_path / "b", means, scenes, seed=1)]
+    main([*map(str, runs), f"run_dir={tmp_path / 'found'}"])
+    page = (tmp_path / "found" / "index.html").read_text()
+    lines = re.findall(r"<li( class=\"warning\")?>([^<]*Kendall[^<]*)</li>", page)
+    [(marked, said)] = lines
+    assert (not marked) == said.startswith("Correctness carries over with") == shown
 
 
 def test_a_measure_that_orders_nothing_is_named_below_the_table(tmp_path: Path) -> None:

@@ -239,7 +239,8 @@ def _interval(value: float, draws: Values, first: Ranking, second: Ranking) -> I
     known = draws[~np.isnan(draws)]
     if np.isnan(value) or not len(known):
         return Interval(value, float("nan"), float("nan"), rows, count, clusters)
-    return bounds_of_counts(value, known, rows, count, clusters, LEVEL, SPAN)
+    # A tau is no mean over scenes: of few that all agree, nobody can say how far one more would move it.
+    return bounds_of_counts(value, known, rows, count, clusters, LEVEL, SPAN if clusters >= FEWEST else None)
 
 
 def split_half(ranking: Ranking, seed: int = 0, splits: int = SPLITS) -> Halves:

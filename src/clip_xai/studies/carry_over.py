@@ -41,6 +41,7 @@ from clip_xai.explanations.carry_over_tables import (
     family_table,
     predictor_rows,
     predictor_table,
+    tau,
 )
 from clip_xai.explanations.causes.measures import AGREEMENT
 from clip_xai.explanations.causes.tables import EVERY
@@ -172,15 +173,27 @@ class Compared:
         said = [(one, True) for one in self.warnings]
         one = self.found.get((AGREEMENT, EVERY))
         if one is not None:
-            known = [half.mean for half in one.own if not math.isnan(half.mean)]
-            agree = f"Correctness carries over with Kendall's tau {decimals(one.tau.value)}"
-            if not math.isnan(one.halves.mean) and known:
-                agree += (
-                    f", of halves of the scenes {decimals(one.halves.mean)}; within a run halves agree by "
-                    f"{decimals(min(known))} at least"
-                )
-            said.append((f"{agree}.", False))
+            said.append(_in_words(one, few=bool(self.warnings)))
         return said
+
+
+def _in_words(one: CarryOver, few: bool) -> tuple[str, bool]:
+    """Say how correctness carries over; a warning unless tau lies above 0 with its whole interval."""
+    if math.isnan(one.tau.value):
+        return "Correctness puts no two methods in an order in one of the runs.", True
+    known = [half.mean for half in one.own if not math.isnan(half.mean)]
+    halves = ""
+    if not math.isnan(one.halves.mean) and known:
+        halves = (
+            f", of halves of the scenes {decimals(one.halves.mean)}; within a run halves agree by "
+            f"{decimals(min(known))} at least"
+        )
+    agree = f"Kendall's tau {tau(one.tau)}{halves}"
+    if few:
+        return f"Whether correctness carries over is not known from so few: {agree}.", True
+    if not one.tau.low > 0:
+        return f"It is not shown that correctness carries over: {agree}.", True
+    return f"Correctness carries over with {agree}.", False
 
 
 def _warnings(first: JudgedRun, second: JudgedRun) -> list[str]:
