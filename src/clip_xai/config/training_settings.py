@@ -115,7 +115,7 @@ class ClassifyConfig(TaskConfig):
         layer_decay: Each block of a tower that trains has this times the learning rate of the next one.
         head_learning_rate_factor: The head's learning rate is this times ``stage.learning_rate``.
         flip: While a tower trains, mirror half of the photographs; wrong where left and right matter.
-        shift: ... and move and scale each by up to this share of its side.
+        shift: ... and move each by whole pixels, up to this share of its side.
     """
 
     labels: list[str] | None = None

@@ -20,7 +20,7 @@ from clip_xai.models.classifier_weights import HEAD, ClassifierSettings, put_hea
 from clip_xai.models.heads import AttentionPool
 from clip_xai.tasks.classify.data import LabelDataset, LabelSteps
 from clip_xai.tasks.classify.measures import MeanAuroc, aurocs
-from clip_xai.tasks.classify.module import ClassifierModule
+from clip_xai.tasks.classify.module import ClassifierModule, moved
 from clip_xai.tasks.classify.plan import ClassifierPlan
 from clip_xai.training.optimisation import Optimisation
 from clip_xai.training.samplers import EpochSampler
@@ -213,3 +213,28 @@ def test_a_batch_of_a_tower_s_patches_gives_the_logits_of_the_pool() -> None:
     network: Any = module.backbone.model
     patches = network.forward_features(pixels)[:, 1:]
     torch.testing.assert_close(module.logits(pixels), module.backbone.trained_head(patches))  # type: ignore[misc]
+
+
+def test_images_move_by_whole_pixels_and_edges_are_repeated() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(80, 2, 4, 8)
+    seen = set()
+    for image, found in zip(images, moved(images, 0.25), strict=True):
+        fits = [
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-3, 4)
+            if torch.equal(found, _slowly_moved(image, down, right))
+        ]
+        assert len(fits) == 1  # numbers are drawn: no other move makes the same picture
+        seen.update(fits)
+    assert seen == {(down, right) for down in range(-1, 2) for right in range(-2, 3)}
+
+
+def _slowly_moved(image: Tensor, down: int, right: int) -> Tensor:
+    result = torch.empty_like(image)
+    for row in range(image.shape[1]):
+        for column in range(image.shape[2]):
+            above = min(max(row - down, 0), image.shape[1] - 1)
+            result[:, row, column] = image[:, above, min(max(column - right, 0), image.shape[2] - 1)]
+    return result

@@ -236,6 +236,7 @@ def test_a_pool_over_patches_is_explained(folder: Path, tmp_path: Path) -> None:
         (["stage=language"], "stage=language is a stage of task=captions"),
         (["mapper=resampler"], "mapper= is a part of captioners"),
         (["task.flip=true"], "task.flip changes the picture, and the tower is frozen"),
+        ([FINE, "task.shift=0.01"], "task.shift=0.01 moves a picture of 64 pixels by less than one: set it to 0.016"),
         (["task.layer_decay=0.5"], "task.layer_decay is of a tower that trains"),
         (["stage.unfreeze=[1]"], "stage.unfreeze is of a tower that trains"),
         ([FINE, "task.layer_decay=0.5"], "task.layer_decay: the tower of backbone timm has no list of blocks"),

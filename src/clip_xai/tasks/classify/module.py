@@ -63,7 +63,7 @@ class ClassifierModule(LightningModule):
             weights: ``w_c`` of each class where it is present ``[C]``; None for 1.
             tower: Fingerprint of the tower before the first step; goes into checkpoints.
             flip: Mirror half of the training images.
-            shift: Move and scale training images by up to this share of their side.
+            shift: Move training images by up to this share of their side.
         """
         super().__init__()
         self.backbone = classifier
@@ -122,18 +122,11 @@ class ClassifierModule(LightningModule):
         lightning.seed_everything(seed % 2**31, verbose=False)
 
     def augmented(self, pixels: Tensor) -> Tensor:
-        """Return images mirrored, moved and scaled at random; what lies beyond an edge is its nearest pixel."""
+        """Return images mirrored at random, and moved by :func:`moved`."""
         if self.flip:
             mirrored = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
             pixels = torch.where(mirrored, pixels.flip(-1), pixels)
-        if not self.shift:
-            return pixels
-        scale, right, down = ((torch.rand(len(pixels), 3) * 2 - 1) * self.shift).T
-        theta = torch.zeros(len(pixels), 2, 3)
-        theta[:, 0, 0] = theta[:, 1, 1] = 1 + scale
-        theta[:, 0, 2], theta[:, 1, 2] = 2 * right, 2 * down
-        grid = F.affine_grid(theta.to(pixels), list(pixels.shape), align_corners=False)
-        return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        return moved(pixels, self.shift) if self.shift else pixels
 
     def configure_optimizers(self) -> Any:
         """AdamW over all that will ever train, with warm-up and cosine per step."""
@@ -194,6 +187,30 @@ class ClassifierModule(LightningModule):
     def tower_has_a_place(self) -> bool:
         """Whether the tower's weights lie elsewhere, and stay what they are."""
         return self.backbone.source is not None and not self.plan.trains_tower
+
+
+def moved(images: Tensor, share: float) -> Tensor:
+    """Move each image right or left and down or up by whole pixels; what lies beyond an edge is its nearest pixel.
+
+    A fraction of a pixel would be an average of neighbours, which wipes out what is one pixel wide.
+
+    Args:
+        images: ``[B, C, H, W]``.
+        share: Each direction's distance is drawn evenly from the whole numbers within this share of its side.
+    """
+    (count, _, *sides), places = images.shape, []
+    for side in sides:
+        most = farthest(share, side)
+        steps = torch.randint(-most, most + 1, (count, 1), device=images.device)
+        places.append((torch.arange(side, device=images.device) - steps).clamp(0, side - 1))
+    rows, columns = places
+    each = torch.arange(count, device=images.device)[:, None, None]
+    return images.movedim(1, -1)[each, rows[:, :, None], columns[:, None, :]].movedim(-1, 1).contiguous()
+
+
+def farthest(share: float, side: int) -> int:
+    """Return the whole pixels within a share of a side."""
+    return int(share * side + 1e-9)
 
 
 def decayed(name: str, parameter: Tensor) -> bool:

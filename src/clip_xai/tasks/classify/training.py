@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,7 @@ from clip_xai.runs.resuming import Start, learned_records
 from clip_xai.tasks.classify.data import Images, LabelData, LabelDataset, Pixels
 from clip_xai.tasks.classify.labels import question_of, say_left_out
 from clip_xai.tasks.classify.measures import defined_for_some
-from clip_xai.tasks.classify.module import ClassifierModule, classifier_state_of
+from clip_xai.tasks.classify.module import ClassifierModule, classifier_state_of, farthest
 from clip_xai.tasks.classify.plan import ClassifierPlan, tower_of
 from clip_xai.tasks.task import Provenance, Training
 from clip_xai.training.checkpoint_files import read_checkpoint
@@ -131,6 +132,12 @@ class ClassifierTraining(Training):
             label_smoothing=stage.label_smoothing,
             seed=config.seed,
         )
+        side = self.tower.preprocess.image_size
+        if self.told.shift and not farthest(self.told.shift, side):
+            raise UserError(
+                f"task.shift={self.told.shift:g} moves a picture of {side} pixels by less than one: set it to "
+                f"{math.ceil(1000 / side) / 1000:g} or more, or leave it out"
+            )
         self.module = ClassifierModule(
             self.classifier,
             self.settings,
