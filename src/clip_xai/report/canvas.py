@@ -36,6 +36,7 @@ class Canvas:
         self.picture = Image.new("RGB", (width, height), PAPER)
         self.pen = ImageDraw.Draw(self.picture)
         self.letters: set[str] = set()
+        self.first_map: int | None = None  # y of the first row of heat maps
 
     def text(self, x: int, y: int, text: str, width: int, *, size: int = 17, bold: bool = False,
              ink: Colour = INK, lines: int | None = None) -> int:  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from clip_xai.files import replacing
 from clip_xai.page import DISCLAIMER
@@ -32,6 +33,7 @@ PHOTOGRAPH = (560, 460)
 TILES_PER_ROW, FEWEST_TILES = 5, 3
 ITEMS_PER_CARD = 10
 METHODS_PER_CARD = 8  # of more, a card compares
+FIRST_MAP = "first map"  # key of a card's note: y of its first row of heat maps
 # Words that carry a sentence and not its content. The page shows them all; a card has room for the others.
 FUNCTION_WORDS = frozenset(
     (
@@ -104,7 +106,10 @@ def draw_card(image: ExplainedImage, evidence: Evidence | None = None) -> Image.
     if evidence is None:
         y = canvas.text(MARGIN, y, UNMEASURED, WIDTH - 2 * MARGIN, size=14, ink=QUIET) + 4
     y = canvas.text(MARGIN, y, DISCLAIMER, WIDTH - 2 * MARGIN, size=14, ink=QUIET)
-    return canvas.finished(y + MARGIN)
+    card = canvas.finished(y + MARGIN)
+    if canvas.first_map is not None:
+        card.info[FIRST_MAP] = str(canvas.first_map)
+    return card
 
 
 def shared_notes(image: ExplainedImage) -> tuple[str, ...]:
@@ -116,9 +121,12 @@ def shared_notes(image: ExplainedImage) -> tuple[str, ...]:
 
 
 def write_card(image: ExplainedImage, path: Path, evidence: Evidence | None = None) -> Path:
-    """Draw a card and write it as PNG; see :func:`draw_card`."""
+    """Draw a card and write it as PNG, with a note of where its heat maps begin; see :func:`draw_card`."""
+    card, notes = draw_card(image, evidence), PngInfo()
+    if FIRST_MAP in card.info:
+        notes.add_text(FIRST_MAP, card.info[FIRST_MAP])
     with replacing(path) as unfinished:
-        draw_card(image, evidence).save(unfinished, "PNG", compress_level=4)
+        card.save(unfinished, "PNG", compress_level=4, pnginfo=notes)
     return path
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from clip_xai.metrics.results import Verdict
+from clip_xai.report.cards import FIRST_MAP
 from clip_xai.report.explained import number
 from clip_xai.report.figures import data_uri
 from clip_xai.report.pages import Table, write_page
@@ -148,11 +149,13 @@ def _relative(target: Path, start: Path) -> str:
 
 
 def _preview(picture: Path | None) -> str | None:
-    """The upper part of a picture, small."""
+    """A part of a picture, small: of a card from its first heat maps on, of any other its upper part."""
     if picture is None:
         return None
     with Image.open(picture) as opened:
-        shown = opened.convert("RGB")
+        shown, top = opened.convert("RGB"), int(opened.info.get(FIRST_MAP, 0))
     width, height = PREVIEW
-    shown = shown.resize((width, max(1, round(shown.height * width / shown.width))), Image.Resampling.LANCZOS)
-    return data_uri(shown.crop((0, 0, width, min(height, shown.height))))
+    part = round(shown.width * height / width)
+    top = max(0, min(top, shown.height - part))  # the page shows no other shape
+    shown = shown.crop((0, top, shown.width, min(top + part, shown.height)))
+    return data_uri(shown.resize((width, max(1, round(shown.height * width / shown.width))), Image.Resampling.LANCZOS))

@@ -51,6 +51,7 @@ def draw_tile(canvas: Canvas, x: int, y: int, across: int, picture: Image.Image,
     Returns:
         The bottom.
     """
+    canvas.first_map = y if canvas.first_map is None else canvas.first_map
     values = explanation.values[explanation.items.index(index)]
     scale = scale_of(values, bool((explanation.values < 0).any()))
     used = len(wrap(label, across, LABEL, bold=True)[:lines])
