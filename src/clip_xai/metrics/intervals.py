@@ -54,8 +54,9 @@ class Interval:
 
 
 def mean_of_sums(sums: NDArray) -> NDArray:
-    """Means from sums [..., 2] of (value, count)."""
-    return sums[..., 0] / sums[..., 1]
+    """Means from sums [..., 2] of (value, count), NaN of none; a value whose resamples hold one has no interval."""
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
 
 
 def effective_clusters(groups: Sequence[str]) -> float:
