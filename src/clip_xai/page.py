@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,8 +18,8 @@ BASE = Path(__file__).parent / "assets" / "pages"
 
 
 def render_page(
-    templates: Path, template: str, *, title: str, subtitle: str = "", styles: tuple[str, ...] = (),
-    script: str | None = None, **values: object,
+    templates: Path, template: str, *, title: str, subtitle: str = "", notes: Sequence[str] = (),
+    styles: tuple[str, ...] = (), script: str | None = None, **values: object,
 ) -> str:  # fmt: skip
     """Fill a template and return one self-contained page.
 
@@ -30,6 +31,7 @@ def render_page(
         template: Name of the template.
         title: Heading of the page.
         subtitle: One line under it.
+        notes: Sentences that a reader must see, under that; what stands behind a colon is folded up.
         styles: Further style sheets, after the common one.
         script: A script, or None.
         **values: What the template asks for.
@@ -42,6 +44,7 @@ def render_page(
     return environment.get_template(template).render(
         title=title,
         subtitle=subtitle,
+        header_notes=[note.partition(": ")[::2] for note in notes],
         disclaimer=DISCLAIMER,
         css=Markup("\n".join(_source(environment, name) for name in ("style.css", *styles))),
         script=Markup(code),

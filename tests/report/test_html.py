@@ -219,3 +219,11 @@ def test_a_margin_is_no_similarity_and_names_what_it_is_over(tmp_path):
     item = page(texts)
     assert item["short"] == "cosine margin of “a nevus” over the mean of “melanoma”, “a wart”, “a burn” and 1 more"
     assert item["score_text"] == "cosine margin 0.1" and all(f"“{other}”" in item["note"] for other in texts[1:])
+
+
+def test_what_a_reader_must_know_is_one_short_line_and_loses_nothing(tmp_path, planted):
+    notes = ("Other data: root <a> (there b): all of it", "Plain.")
+    _, page = write(tmp_path, planted, subtitle="A run", notes=notes)
+    head = page[page.index("<header") : page.index("</header>")]
+    assert "<summary>Other data</summary>root &lt;a&gt; (there b): all of it</details>" in head
+    assert '<p class="subtitle">Plain.</p>' in head and head.count("<details") == 1

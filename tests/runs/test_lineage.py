@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -110,7 +112,9 @@ def test_other_data_are_named_on_the_page_and_must_not_have_been_trained_on(runs
     other = draw(tmp_path / "other", count=24, seed=2, name="theirs")
     evaluate(settings("evaluate", runs, tmp_path / "judged", "bootstrap=20", *of_data(other, "theirs")))
     page = (tmp_path / "judged" / "index.html").read_text()
-    assert "Other data than those of the model" in page and str(other) in page
+    [(short, rest)] = re.findall(r'<details class="subtitle"><summary>([^<]*)</summary>([^<]*)</details>', page)
+    assert html.unescape(short) == "Other data than those of the model's run"
+    assert f"root {other} (there {root})" in rest
     named = f"ckpt={runs / 'train' / 'fold1'}"
     with pytest.raises(UserError, match=r"split=test: it, .* was trained on 8 of 8 photographs.*allow_overlap=true"):
         evaluate(settings("evaluate", runs, tmp_path / "no", named, "data.fold=0"))

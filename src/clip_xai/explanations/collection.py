@@ -49,6 +49,7 @@ def collect(
     evidence: Evidence | None = None,
     measure_with: str = "python -m clip_xai.studies.localise",
     vocabulary: Vocabulary | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the index of the raw attributions and the page from the results; return the numbers of the run.
 
@@ -60,6 +61,7 @@ def collect(
         evidence: What is known of the methods' maps for this tower.
         measure_with: The command that measures it where nothing is known.
         vocabulary: Says what masks mark; that of skin if None.
+        notes: Sentences on the run that a reader must see, the details of each behind a colon.
     """
     rows: list[dict[str, Any]] = []
     known = vocabulary or load_vocabulary()
@@ -105,6 +107,7 @@ def collect(
         store.run_dir / "index.html",
         title="Explanations",
         subtitle=f"{first} · {subtitle}",
+        notes=notes,
         problems=problems,
         table=lesions.table(localised),
         evidence=evidence,

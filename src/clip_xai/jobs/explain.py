@@ -151,10 +151,11 @@ def explain(config: ExplainConfig) -> dict[str, Any]:
     explain_photographs(job, photographs, store, config.trainer, asked, noted, evidence)
     if not is_first_process():
         return {}
-    subtitle = " · ".join((model.words, *chosen.notes, *filter(None, [no_plan, of_order])))
+    subtitle = " · ".join(filter(None, [model.words, of_order]))
+    notes = [*chosen.notes, *filter(None, [no_plan])]
     words = job.vocabulary.of_labels() if model.of_labels else job.vocabulary
     measured_with = measuring(chosen.place, config.ckpt)
-    metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measured_with, words)
+    metrics = collect(store, job.backbone, subtitle, config.seed, evidence, measured_with, words, notes)
     metrics |= {"model": model.words}
     metrics |= {"photographs": len(photographs), "seconds": round(time.perf_counter() - started, 1)}
     write_json(store.run_dir / "metrics.json", metrics)

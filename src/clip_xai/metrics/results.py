@@ -12,6 +12,7 @@ from clip_xai.data.vocabulary import GROUPS
 from clip_xai.metrics.intervals import FEWEST
 from clip_xai.text import counted, markdown, with_bounds
 
+NOTE = "note"  # before the number of a setting that says what a reader must see
 RENDERED = "rendered"  # the setting that says how many of the photographs nobody took
 MODEL, BLIND, NEAREST, SHUFFLED, ACROSS = "model", "blind", "nearest", "shuffled", "shuffled_across"
 MAJORITY, PRIOR = "majority", "prior"
@@ -207,6 +208,11 @@ class Scored:
             "",
         ]
         return "\n".join(lines)
+
+    @property
+    def must_see(self) -> list[str]:
+        """What a reader must know of data and model, from the settings."""
+        return [str(value) for name, value in self.settings.items() if name.startswith(f"{NOTE} ")]
 
     def cell(self, metric: MetricInfo, system: str, scope: str) -> str:
         """Return a score as ``value [low, high]``, or a dash where no row counts."""

@@ -91,6 +91,7 @@ def write_classification_page(
         title="Evaluation of a classifier",
         subtitle=f"{counted(result.photographs, 'photograph')}, {counted(len(classes), 'label')}"
         + (" of which several can be present at once" if result.multiple else ", one for each photograph"),
+        notes=result.must_see,
         styles=("evaluation.css", "classification.css"),
         verdicts=result.verdicts,
         rendered=result.settings.get(RENDERED, ""),

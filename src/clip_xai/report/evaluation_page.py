@@ -98,6 +98,7 @@ def write_evaluation_page(
         path,
         title="Evaluation of captions",
         subtitle=f"{counted(rows, 'photograph')} from {of_sources}",
+        notes=result.must_see,
         styles=("evaluation.css",),
         verdicts=result.verdicts,
         rendered=result.settings.get(RENDERED, ""),

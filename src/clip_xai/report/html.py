@@ -49,6 +49,7 @@ def write_explanations(
     *,
     title: str,
     subtitle: str = "",
+    notes: Sequence[str] = (),
     problems: Sequence[str] = (),
     table: Table | None = None,
     evidence: Evidence | None = None,
@@ -65,6 +66,7 @@ def write_explanations(
         path: Where to write, usually ``index.html``.
         title: Heading.
         subtitle: One line about the run.
+        notes: Sentences on it that a reader must see, the details of each behind a colon.
         problems: One line for each photograph that could not be explained.
         table: Measurements over the whole run, such as localisation.
         evidence: What is known of the methods' maps for this model; the page opens with the best, and says so.
@@ -82,6 +84,7 @@ def write_explanations(
         path,
         title=title,
         subtitle=subtitle,
+        notes=notes,
         styles=("explanations.css",),
         script="explanations.js",
         problems=list(problems),

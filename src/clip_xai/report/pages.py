@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,8 @@ class Section:
     pictures: tuple[tuple[str, str], ...] = ()
 
 
-def write_page(template: str, path: Path, *, title: str, subtitle: str = "", styles: tuple[str, ...] = (),
-               script: str | None = None, **values: object) -> Path:  # fmt: skip
+def write_page(template: str, path: Path, *, title: str, subtitle: str = "", notes: Sequence[str] = (),
+               styles: tuple[str, ...] = (), script: str | None = None, **values: object) -> Path:  # fmt: skip
     """Fill a template of ``report/templates`` and write one self-contained page; see :func:`clip_xai.page.render_page`.
 
     Args:
@@ -53,11 +54,14 @@ def write_page(template: str, path: Path, *, title: str, subtitle: str = "", sty
         path: Where to write.
         title: Heading of the page.
         subtitle: One line under it.
+        notes: Sentences that a reader must see, under that; what stands behind a colon is folded up.
         styles: Further style sheets of ``report/templates``, after the common one.
         script: A script of ``report/templates``, or None.
         **values: What the template asks for.
     """
-    page = render_page(TEMPLATES, template, title=title, subtitle=subtitle, styles=styles, script=script, **values)
+    page = render_page(
+        TEMPLATES, template, title=title, subtitle=subtitle, notes=notes, styles=styles, script=script, **values
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path

@@ -277,4 +277,5 @@ def _seen(
             f"ckpt={place} must not be judged on split={config.split}: {reason}; choose another split or model, or set "
             "allow_overlap=true"
         )
-    return [f"No judgement of unseen photographs: {reason}" if not unknown else f"Of the model: {reason}"]
+    short = "The model may have seen these photographs" if unknown else "No judgement of unseen photographs"
+    return [f"{short}: {reason}"]

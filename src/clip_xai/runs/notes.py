@@ -8,7 +8,7 @@ from pathlib import Path
 from clip_xai.config.schemas import EvaluateConfig
 from clip_xai.data.groups import without_patients
 from clip_xai.data.record import NO_PATIENT, Record
-from clip_xai.metrics.results import RENDERED
+from clip_xai.metrics.results import NOTE, RENDERED
 from clip_xai.runs.judged import Judged, lineage_of
 from clip_xai.runs.records import evenly
 from clip_xai.text import counted, plural
@@ -29,7 +29,7 @@ def data_notes(config: EvaluateConfig, on: Judged, records: Sequence[Record]) ->
     said += f", at most {counted(on.data.limit, 'photograph')} of it" if on.data.limit else ""
     return {
         "data": said,
-        **{f"note {number}": note for number, note in enumerate(on.notes, start=1)},
+        **{f"{NOTE} {number}": note for number, note in enumerate(on.notes, start=1)},
         **patients_note(records),
         **rendered_note(records),
     }
