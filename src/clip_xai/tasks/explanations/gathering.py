@@ -113,6 +113,11 @@ def _scenes(
 
     measures = PictureMeasures.of(protocol, methods, asker.backbone, elsewhere, config.seed)
     seeds = fresh_seeds(protocol.scenes, config.seed)
+    if left := sum(not place_of(Path(config.run_dir), number).is_file() for number in range(len(seeds))):
+        log.info(
+            "protocol=%s: %s of %d to draw and explain by %s; how long that takes is said after the first",
+            protocol.name, counted(left, "scene"), len(seeds), counted(len(methods), "method"),
+        )  # fmt: skip
     for number, seed in enumerate(track(seeds, "Drawing scenes again")):
         place = place_of(Path(config.run_dir), number)
         known = load_scene(place)
