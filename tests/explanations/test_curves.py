@@ -133,7 +133,12 @@ def test_bands_need_enough_patients() -> None:
 
 
 def test_the_note_speaks_of_the_field() -> None:
-    row = {"method": "gradcam", "what": "class", "score": "logit", "insertion": {"value": 0.5, "low": None, "high": None, "n": 2}}
+    row = {
+        "method": "gradcam",
+        "what": "class",
+        "score": "logit",
+        "insertion": {"value": 0.5, "low": None, "high": None, "n": 2},
+    }
     notes = {}
     for field in ("skin", "chest"):
         curves = RunCurves(said={"class": _said(np.linspace(0, 1, 5))}, vocabulary=load_vocabulary(field))
