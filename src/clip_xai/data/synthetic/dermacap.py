@@ -176,7 +176,8 @@ def write_photograph(photograph: PlannedPhotograph, root: Path, height: int, wid
     if rendering.structure_masks:
         path = root / photograph.structures
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, allow_pickle=False, **rendering.structure_masks)
+        masks: dict[str, Any] = dict(rendering.structure_masks)  # by name: none of them is one of NumPy's own arguments
+        np.savez_compressed(path, **masks)
     return photograph.path
 
 
