@@ -167,9 +167,8 @@ def measured_of(judged: Judged, seed: int) -> dict[str, Any]:
         "p": -drawn["p"],
         "P(slot = w | image)": -drawn["share"],
     }
-    of_lot = NOTHING
-    if not hits.all():
-        of_lot = mean_interval(scores[~hits], scenes[~hits].astype(str).tolist(), seed=seed)
+    by_lot = scenes[~hits].astype(str).tolist()
+    of_lot = mean_interval(scores[~hits], by_lot, seed=seed) if by_lot else NOTHING
     return {
         "accuracy of the diagnosis": judged.accuracy,
         "words": {

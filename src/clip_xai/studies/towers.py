@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.towers:
         recipe_of(name, plan)
     claim(options.work, "towers", {"settings": json.loads(json.dumps(asdict(plan)))}, setting="--work")
-    print(f"{counted(len(options.towers), 'tower')}, about ten minutes each on two idle cores", flush=True)
+    print(f"{counted(len(options.towers), 'tower')}, about half an hour each on one idle core", flush=True)
     tables = []
     for name in options.towers:
         tables.append(judged(name, plan, options.work))
