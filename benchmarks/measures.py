@@ -1,20 +1,24 @@
 """What measuring maps costs: ``python -m benchmarks.measures [--rounds 3] [--photographs 1] [--methods 10]``.
 
-Curves in both orders and sets of cells for several methods and texts on the tiny tower, in one stream of masked
-pictures for each photograph, against the straightforward loop: photograph by photograph, text by text, map by map, one
-masked picture after the other, each curve on its own. Both sides must find the same numbers to 1e-5, or there is no
-table. The photographs and the maps are noise: what a measure costs does not depend on them.
+Curves in both orders, sets of cells and the evidence beside random fields for several methods and texts on the tiny
+tower, in one stream of masked pictures for each photograph, against the straightforward loop: photograph by photograph,
+text by text, map by map, one masked picture after the other, each curve on its own, the random fields anew for each
+map. Both sides must find the same numbers to 1e-5, or there is no table. The last row is all of them together. The
+photographs and the maps are noise: what a measure costs does not depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.common import Timing, alternately, machine, markdown, speedup
+from benchmarks.evidence import straightforward
+from clip_xai.explanations.evidence_calibration import FIELDS
 from clip_xai.models.backbones.backbone_builder import EMBEDDED, build_backbone
 from clip_xai.models.backbones.base import VisionBackbone
 from clip_xai.models.backbones.token_drop import read_kept
@@ -22,6 +26,8 @@ from clip_xai.xai.curve_protocols import PROTOCOLS, CurveProtocol
 from clip_xai.xai.insertion_deletion import insertion_deletion, ranked
 from clip_xai.xai.masks import CellMasks
 from clip_xai.xai.perturbation_bank import PerturbationBank
+from clip_xai.xai.random_fields import LENGTHS, gaussian_fields
+from clip_xai.xai.relevance_gain import relevance_gains, units_of
 from clip_xai.xai.subset_game import sensitivity_n, subset_game
 from clip_xai.xai.target import SimilarityTarget
 
@@ -41,6 +47,9 @@ class Work:
         embeddings = torch.randn(TEXTS, backbone.embed_dim, generator=generator)
         self.target = SimilarityTarget(embeddings, [str(number) for number in range(TEXTS)])
         self.maps = torch.randn(photographs, TEXTS, methods, *self.grid, generator=generator)
+        units = units_of(PerturbationBank(backbone, self.pixels[:1]))
+        self.fields = torch.cat([gaussian_fields(FIELDS, units, length) for length in LENGTHS])
+        self.heat = torch.randn(photographs, TEXTS, methods, *units, generator=generator)
 
     def curves(self, removal: str) -> Tensor:
         """Areas of insertion, deletion and both reversed, in one stream for each photograph."""
@@ -114,9 +123,36 @@ class Work:
                     found.append(torch.stack(correlations).mean())
         return torch.stack(found).view(self.maps.shape[:3])
 
+    def evidence(self) -> Tensor:
+        """How far the gain of each map lies above that of the mean random field, whose gains are found once."""
+        found = []
+        for pixels, maps in zip(self.pixels[:, None], self.heat, strict=True):
+            bank = PerturbationBank(self.backbone, pixels)
+            of_fields = relevance_gains(bank, self.target, self.fields, key="fields").mean(dim=0)
+            gains = relevance_gains(bank, self.target, maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+            found.append(torch.stack([gains[text, :, text] - of_fields[text] for text in range(TEXTS)]))
+        return torch.stack(found)
 
-def compared(name: str, stream: Callable[[], Tensor], loop: Callable[[], Tensor], rounds: int) -> list[object]:
-    """Time both sides by turns; return a row of the table.
+    def evidence_by_loop(self) -> Tensor:
+        """The same, the fields deleted again for every map."""
+        found = []
+        for pixels, maps in zip(self.pixels[:, None], self.heat, strict=True):
+            for text, of_text in enumerate(maps):
+                for one in of_text:
+                    own, *others = (
+                        straightforward(self.backbone, pixels, self.target, each)[text] for each in (one, *self.fields)
+                    )
+                    found.append(own - torch.stack(others).mean())
+        return torch.stack(found).view(self.heat.shape[:3])
+
+
+def compared(
+    name: str, stream: Callable[[], Tensor], loop: Callable[[], Tensor], rounds: int
+) -> tuple[dict[str, Timing], float]:
+    """Time both sides by turns.
+
+    Returns:
+        The times, and the largest difference of two numbers.
 
     Raises:
         AssertionError: Two numbers differ by more than 1e-5.
@@ -134,8 +170,13 @@ def compared(name: str, stream: Callable[[], Tensor], loop: Callable[[], Tensor]
     apart = float((found["stream"] - found["loop"]).abs().max())
     if not apart <= 1e-5:
         raise AssertionError(f"{name}: the two sides differ by {apart:.1e}")
-    seconds = [times[which].median for which in ("stream", "loop")]
-    return [name, *seconds, speedup(times["stream"], times["loop"]), f"{apart:.0e}"]
+    return times, apart
+
+
+def together(times: Sequence[Timing]) -> Timing:
+    """Return how long the same side of all measures took, one after the other."""
+    rounds = zip(*(timing.seconds for timing in times), strict=True)
+    return Timing(tuple(map(sum, rounds)), sum(timing.items for timing in times))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,12 +187,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", type=int, default=10, help="maps for each text")
     options = parser.parse_args(arguments)
     work = Work(build_backbone("tiny", "tiny", EMBEDDED), options.photographs, options.methods)
+    sides: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
+        f"curves, {name}": (partial(work.curves, name), partial(work.curves_by_loop, name)) for name in REMOVALS
+    }
+    sides |= {
+        "sets of cells": (work.sets, work.sets_by_loop),
+        f"evidence beside {len(work.fields)} random fields": (work.evidence, work.evidence_by_loop),
+    }
+    found = {name: compared(name, *both, options.rounds) for name, both in sides.items()}
+    total = {which: together([times[which] for times, _ in found.values()]) for which in ("stream", "loop")}
+    found["together"] = total, max(apart for _, apart in found.values())
     rows = [
-        compared(f"curves, {name}", lambda name=name: work.curves(name), lambda name=name: work.curves_by_loop(name),
-                 options.rounds)
-        for name in REMOVALS
-    ]  # fmt: skip
-    rows.append(compared("sets of cells", work.sets, work.sets_by_loop, options.rounds))
+        [name, times["stream"].median, times["loop"].median, speedup(times["stream"], times["loop"]), f"{apart:.0e}"]
+        for name, (times, apart) in found.items()
+    ]
     title = f"{options.methods} methods, {TEXTS} texts, {machine()}"
     print(markdown(title, ["measure", "stream, s", "loop, s", "times faster", "largest difference"], rows))
 

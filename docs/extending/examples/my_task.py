@@ -23,7 +23,8 @@ from clip_xai.training.checkpoint_files import read_checkpoint
 
 def brightness(records: list[Any]) -> Tensor:
     """Return the mean grey value of each photograph, 0 to 1."""
-    return torch.tensor([np.asarray(read_image(one.image).convert("L")).mean() / 255 for one in records])[:, None]
+    values = [np.asarray(read_image(one.image).convert("L")).mean() / 255 for one in records]
+    return torch.tensor(values, dtype=torch.float32)[:, None]
 
 
 class Regression(LightningModule):

@@ -41,6 +41,7 @@ from clip_xai.models.tokenizer import CaptionTokenizer
 from clip_xai.progress import track
 from clip_xai.runs.directories import claim
 from clip_xai.training.embedded_pretraining import EmbeddedPretraining, RenderedBatches
+from clip_xai.training.loader_workers import keep_memory_flat
 from clip_xai.training.stop_at_non_finite import StopAtNonFinite
 
 # Scenes of the miniature data set are numbered from 0; training and testing here start far above.
@@ -296,7 +297,7 @@ def train_clip(
         ],
         enable_model_summary=False,
     )
-    trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1))
+    trainer.fit(module.train(), DataLoader(batches, batch_size=None, num_workers=1, worker_init_fn=keep_memory_flat))
 
 
 def held_out(recipe: Recipe, work: Path, workers: int) -> RenderedScenes:

@@ -11,7 +11,7 @@ without ``ckpt=`` from one that learns scenes without the artefact on the embedd
 Half of the lesions do not tell which diagnosis they are of: rendered lesions say it so plainly that a captioner, which
 sees them as well as the artefact, otherwise has no use for a shortcut.
 
-Settings: ``scenes=32 training=400 epochs=30 first_epochs=6 unclear=.5 seeds=[0] artefacts=[ruler] run_dir=DIR``, and
+Settings: ``scenes=32 training=1600 epochs=8 first_epochs=6 unclear=.5 seeds=[0] artefacts=[ruler] run_dir=DIR``, and
 ``xai=``, ``trainer=`` and ``generation.`` as for ``explain.py``.
 ``artefacts=[ruler,ink,dark_corner,colour_cast,letter]`` plants them all, one at a time. The same command in the same
 directory goes on. Writes ``index.html``, ``shortcuts.csv``, ``maps.parquet``, ``scenes.parquet``, ``metrics.json`` and
@@ -86,8 +86,8 @@ class StudySettings(Checked):
     """
 
     scenes: int = setting(32, least=12, most=2**14)
-    training: int = setting(400, least=8, most=2**14)
-    epochs: int = setting(30, least=1)
+    training: int = setting(1_600, least=8, most=2**14)
+    epochs: int = setting(8, least=1)
     first_epochs: int = setting(6, least=1)
     unclear: float = setting(UNCLEAR, least=0, most=1)
     seeds: tuple[int, ...] = (0,)

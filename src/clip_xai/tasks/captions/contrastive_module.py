@@ -20,6 +20,7 @@ from clip_xai.errors import UserError
 from clip_xai.models.backbones.clip import CLIPBackbone
 from clip_xai.text import counted
 from clip_xai.training.contrastive_losses import MAX_LOGIT_SCALE, multi_positive_loss
+from clip_xai.training.loader_workers import keep_memory_flat
 from clip_xai.training.optimisation import Optimisation, is_decayed, mean_metric, scheduled
 from clip_xai.training.samplers import EpochSampler
 from clip_xai.training.tower_plan import TowerPlan
@@ -128,6 +129,7 @@ class PairData(LightningDataModule):
             dataset,
             batch_sampler=batches,
             num_workers=self.workers,
+            worker_init_fn=keep_memory_flat,
             generator=torch.Generator().manual_seed(0),
             pin_memory=torch.cuda.is_available(),
         )

@@ -18,6 +18,7 @@ from clip_xai.data.preprocess import Preprocess
 from clip_xai.data.record import Record
 from clip_xai.errors import UserError
 from clip_xai.text import counted
+from clip_xai.training.loader_workers import keep_memory_flat
 from clip_xai.training.samplers import EpochSampler
 
 KEPT_BYTES = 2**31  # of preprocessed pixels that stay in memory between epochs
@@ -200,6 +201,7 @@ class LabelData(LightningDataModule):
             batch_sampler=batches,
             collate_fn=_whole,
             num_workers=self.workers,
+            worker_init_fn=keep_memory_flat,
             generator=torch.Generator().manual_seed(0),
             pin_memory=torch.cuda.is_available(),
         )
