@@ -32,7 +32,7 @@ from clip_xai.explanations.ledger import LedgerSettings
 from clip_xai.models.backbones.source import BackboneSource
 from clip_xai.models.settings import Decoding
 from clip_xai.models.weights import CaptionerSettings, build_captioner
-from clip_xai.xai.methods import AttentionRollout, GradCam
+from clip_xai.xai.methods import AbsCamFinal, AttentionRollout, GradCam
 from clip_xai.xai.slots import slots_of
 from clip_xai.xai.target import CaptionTarget
 from tests.explanations.causes.test_measures import planted
@@ -106,11 +106,13 @@ def test_a_scene_with_a_captioner_from_end_to_end() -> None:
     follower = WordFollower.of(asker, LedgerSettings(others=11, samples=6, of_others=2))
     assert len(follower.others) == 11
     for drawn in fresh_scenes(4, captioner.backbone.preprocess, seed=3):
-        found = causes_of(asker, drawn, [GradCam(), AttentionRollout()], None, 0, follower)
+        found = causes_of(asker, drawn, [GradCam(), AbsCamFinal(), AttentionRollout()], None, 0, follower)
         if found.followed:
             break
     assert found.ledger is not None and found.ledger.others == 11
     assert {method for method, _ in found.followed} == {"gradcam"}  # rollout draws the same map for every word
+    # Abs-CAM's final map is not defined for log-probabilities, which is said once and takes nothing else with it.
+    assert [said.split()[0] for said in found.refused] == ["abscam_final"]
     things = len(found.names)
     for variant in VARIANTS:
         masses = found.followed["gradcam", variant]

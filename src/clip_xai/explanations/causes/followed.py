@@ -22,7 +22,7 @@ from clip_xai.explanations.ledger import LedgerSettings, ReadCaption, ledger_of
 from clip_xai.explanations.other_patients import OtherPatients, drawn_statements
 from clip_xai.models.captioner import Captioner
 from clip_xai.report.ledger import Ledger
-from clip_xai.xai.explainer import Explainer, defined_for, explain_apart
+from clip_xai.xai.explainer import Explainer, explain_apart
 from clip_xai.xai.perturbation_bank import PerturbationBank
 from clip_xai.xai.slots import slots_of
 from clip_xai.xai.target import CaptionTarget
@@ -59,10 +59,11 @@ class WordFollower:
 
     def masses(
         self, question: SceneQuestion, methods: Sequence[Explainer], known: Mapping[str, Mapping[int, Tensor]]
-    ) -> tuple[Ledger | None, Followed]:
+    ) -> tuple[Ledger | None, Followed, list[str]]:
         """Return the ledger of a scene's caption, and how much of each variant's map lies on each part, ``[T, n]``.
 
-        NaN for what is not a word of the caption. Methods that draw one map for every word are not there.
+        NaN for what is not a word of the caption. Methods that draw one map for every word are not there; those that
+        are not defined for words of a caption, or fail, are not either, and the third is a sentence about each.
 
         Args:
             question: What is asked about the scene.
@@ -72,18 +73,20 @@ class WordFollower:
         captioner, caption = question.asker.captioner, question.caption
         asked = {number: one.slot for number, one in enumerate(question.asked) if one.slot is not None}
         if captioner is None or caption is None or not asked:
-            return None, {}
+            return None, {}, []
         ledger = self.ledger(captioner, question)
         slots = slots_of(captioner, caption.token_ids)
         rows = {number: slots.index(slot) for number, slot in asked.items()}
         own = self.settings.seed + question.drawn.scene.seed
         found: Followed = {}
+        left_out: list[str] = []
         behind = words_behind(ledger, rows.values())
         for method in methods:
             own_maps = {row: known[method.name][number] for number, row in rows.items()
                         if number in known.get(method.name, {})}  # fmt: skip
             made = [row for row in behind if row not in own_maps]
-            maps = _direct_maps(method, question, captioner, [slots[row].tokens for row in made])
+            maps, why = _direct_maps(method, question, captioner, [slots[row].tokens for row in made])
+            left_out += why
             if maps is None:
                 continue
             direct = maps.new_zeros(len(slots), *maps.shape[1:])  # of words that nothing asked follows from
@@ -93,7 +96,7 @@ class WordFollower:
             for variant, composed in variants(direct, maps[-1], ledger, own % 2**31).items():
                 chosen = {number: composed[row] for number, row in rows.items()}
                 found[method.name, variant] = masses(chosen, question.drawn.masks, len(question.asked))[:, :, 0]
-        return ledger, found
+        return ledger, found, left_out
 
     def ledger(self, captioner: Captioner, question: SceneQuestion) -> Ledger:
         """Take the ledger of a scene's caption."""
@@ -147,17 +150,17 @@ def variants(direct: Tensor, whole: Tensor, ledger: Ledger, seed: int) -> dict[s
 
 def _direct_maps(
     method: Explainer, question: SceneQuestion, captioner: Captioner, parts: Sequence[Sequence[int]]
-) -> Tensor | None:
-    """The maps of some words and, last, of the whole caption; None where a method does not tell words apart."""
+) -> tuple[Tensor | None, list[str]]:
+    """The maps of some words and, last, of the whole caption; none where a method does not tell words apart, or why."""
     assert question.caption is not None
     ids = question.caption.token_ids
     labels = [str(number) for number in range(len(parts) + 1)]
     target = CaptionTarget(captioner, ids, [*parts, range(len(ids))], labels)
     backbone = question.asker.backbone
+    reason = method.refusal(backbone, target)
+    if reason is not None:
+        return None, [f"{method.name} {reason}."]
     pixels = question.drawn.pixels[None].to(question.asker.device)
-    able, _ = defined_for([method], backbone, target)
-    if not able:
-        return None
-    _, found, _ = explain_apart(able, backbone, pixels, target, PerturbationBank(backbone, pixels))
+    _, found, failed = explain_apart([method], backbone, pixels, target, PerturbationBank(backbone, pixels))
     known = [one for one in found if one.kind == "image" and one.text_dependent and len(one.labels) == len(labels)]
-    return known[0].values[0].double().cpu().nan_to_num() if known else None
+    return (known[0].values[0].double().cpu().nan_to_num() if known else None), failed

@@ -172,7 +172,7 @@ def causes_of(
     if twin is not None:
         every |= {(name, RANDOM): own for name, own in explained(question, methods, twin).values.items()}
     every |= {(name, BLIND): own for name, own in controls(question, effects, seed).items()}
-    ledger, followed = (None, {}) if follower is None else follower.masses(question, methods, maps.values)
+    ledger, followed, lost = (None, {}, []) if follower is None else follower.masses(question, methods, maps.values)
     measured = MeasuredPicture() if measures is None else measures.of(asked_scene(question, measures.seed), every)
     return SceneCauses(
         seed=drawn.scene.seed,
@@ -189,7 +189,7 @@ def causes_of(
         masses={method: masses(own, drawn.masks, things) for method, own in every.items()},
         seconds=maps.seconds,
         left_out=question.left_out,
-        refused=(*maps.left_out, *measured.left_out),
+        refused=tuple(dict.fromkeys((*maps.left_out, *lost, *measured.left_out))),
         ledger=ledger,
         followed=followed,
         measured=measured.rows,
