@@ -68,6 +68,14 @@ def test_two_runs_alike_and_two_turned_round(tmp_path: Path, capsys: pytest.Capt
     assert compared.foretold["the second run"][0].found.tau.value == -1
 
 
+def test_runs_that_measured_no_map_are_compared_by_their_criteria(tmp_path: Path) -> None:
+    places = [judged(tmp_path / name, MEANS) for name in "ab"]
+    for place in places:
+        pd.DataFrame([]).to_parquet(place / "measured.parquet")  # as protocol.measured=0 leaves it
+    compared = Compared.of(*map(JudgedRun.read, places))
+    assert {by for by, _ in compared.found} == {"agreement"} and compared.found["agreement", "any"].tau.value == 1
+
+
 def test_photographs_say_when_they_are_too_few(tmp_path: Path) -> None:
     first = JudgedRun.read(judged(tmp_path / "a", MEANS))
     few = Compared.of(first, JudgedRun.read(photographs(tmp_path / "few", MEANS, 3)))

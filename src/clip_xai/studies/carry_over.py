@@ -212,7 +212,8 @@ def _warnings(first: JudgedRun, second: JudgedRun) -> list[str]:
 
 
 def _table(place: Path) -> pd.DataFrame | None:
-    return pd.read_parquet(place) if place.is_file() else None
+    table = pd.read_parquet(place) if place.is_file() else None
+    return table if table is not None and len(table) else None  # of nothing measured there are no columns either
 
 
 def _model(place: Path) -> str:
