@@ -89,8 +89,8 @@ class JudgedRun:
         maps, measured = (_table(place / name) for name in (MAPS_TABLE, MEASURED_TABLE))
         if maps is None and measured is None:
             raise UserError(
-                f"{place} holds neither {MAPS_TABLE} nor {MEASURED_TABLE}: name a run directory of evaluate.py "
-                "task=explanations, or of python -m clip_xai.studies.measures"
+                f"{place} holds neither {MAPS_TABLE} nor {MEASURED_TABLE}, or no row in them: name a run directory of "
+                "evaluate.py task=explanations, or of python -m clip_xai.studies.measures"
             )
         criteria = {} if maps is None else {key: one for key, one in of_criteria(maps).items() if key[0] in SHOWN}
         measures = {} if measured is None else of_measures(measured, RANKED)

@@ -14,8 +14,8 @@ def keep_memory_flat(worker: int) -> None:
 
     glibc raises the size from which a block has pages of its own to that of the largest freed one, up to 32 MiB.
     PyTorch's aligned blocks then come from a heap in which freed ones do not fit again, and a worker grows by about one
-    batch with each that it hands over: by 27 MiB a step with 256 pictures of 96 x 96. A threshold that is set stays.
-    Other C libraries are left alone.
+    batch with each that it hands over: by 27 MiB a step with 256 pictures of 96 x 96. A threshold that is set stays
+    (mallopt(3), M_MMAP_THRESHOLD). Other C libraries are left alone.
 
     Args:
         worker: Its number, which does not count.
